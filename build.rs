@@ -1,0 +1,28 @@
+//! Compiles `proto/` with a pure-Rust compiler, so that a build needs no `protoc`.
+
+const PROTO_ROOT: &str = "proto";
+const FILES: [&str; 6] = ["admin", "error", "identity", "lease", "session", "vault"];
+
+/// Messages that can carry a secret: their generated `Debug` would print it. `src/pb.rs` writes a
+/// redacted one by hand.
+const SECRET_MESSAGES: [&str; 7] = [
+    "Credential",
+    "OpenSessionResponse",
+    "AcquireLeaseResponse",
+    "ReadLeaseResponse",
+    "UpdatePasswordRequest",
+    "SetSecretRequest",
+    "ImportKeysRequest",
+];
+
+fn main() -> Result<(), Box<dyn std::error::Error>> {
+    println!("cargo:rerun-if-changed={PROTO_ROOT}");
+    let files = FILES.map(|name| format!("ravi/broker/v1/{name}.proto"));
+    let descriptors = protox::compile(&files, [PROTO_ROOT])?;
+    let secret = SECRET_MESSAGES.map(|name| format!(".ravi.broker.v1.{name}"));
+    tonic_prost_build::configure()
+        .skip_debug(secret)
+        .emit_rerun_if_changed(false)
+        .compile_fds(descriptors)?;
+    Ok(())
+}

@@ -1,0 +1,1 @@
+//! The audit trail: one hash-chained record per decision, written before a value leaves.

@@ -1,0 +1,3 @@
+//! `ravi-broker-mcp`: wiring only.
+
+fn main() {}

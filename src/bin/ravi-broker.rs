@@ -1,0 +1,3 @@
+//! `ravi-broker`: wiring only.
+
+fn main() {}

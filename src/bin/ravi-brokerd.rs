@@ -1,0 +1,3 @@
+//! `ravi-brokerd`: wiring only.
+
+fn main() {}

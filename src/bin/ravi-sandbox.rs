@@ -1,0 +1,3 @@
+//! `ravi-sandbox`: wiring only.
+
+fn main() {}

@@ -1,0 +1,1 @@
+//! The request path: one function per verb.

@@ -1,0 +1,166 @@
+//! The configuration: TOML, strict, versioned. A raw layer close to the file collects every problem
+//! with its line; the resolved layer below has no `Option` that means "default".
+//!
+//! Imports `types` alone. Scopes stay text here and are compiled by `policy`, which adds its own
+//! problems to the same report.
+
+use std::path::PathBuf;
+use std::time::Duration;
+
+use crate::types::{IdentityName, IdentityUuid, RoleName};
+
+/// The resolved configuration of the daemon.
+#[derive(Clone, Debug)]
+pub struct Config {
+    /// `[upstream]`.
+    pub upstream: UpstreamConfig,
+    /// `[listen]`.
+    pub listen: ListenConfig,
+    /// `[vault]`.
+    pub vault: VaultConfig,
+    /// `[audit]`.
+    pub audit: AuditConfig,
+    /// `[limits]`.
+    pub limits: LimitsConfig,
+    /// `[role.<name>]`, in the order of the file.
+    pub roles: Vec<RoleConfig>,
+}
+
+/// Where and how Ravi is called.
+#[derive(Clone, Debug)]
+pub struct UpstreamConfig {
+    /// `base_url`: `https://host[:port]`, or `http://` with a loopback host. No path, one trailing slash
+    /// stripped. Default `https://api.ravi.id`; `RAVI_API_URL` overrides the file.
+    pub base_url: String,
+    /// `ca_file`: PEM certificates trusted in place of the built-in roots.
+    pub ca_file: Option<PathBuf>,
+    /// `management_key_file`: a 0600 file, read when `$CREDENTIALS_DIRECTORY/management-key` is absent
+    /// and written by `login`.
+    pub management_key_file: Option<PathBuf>,
+    /// `budget`: calls to Ravi in all. Default `300/min`.
+    pub budget: Rate,
+    /// `identity_budget`: calls to Ravi for one identity. Default `120/min`.
+    pub identity_budget: Rate,
+}
+
+/// Where the daemon listens.
+#[derive(Clone, Debug)]
+pub struct ListenConfig {
+    /// `agent_socket`. Default `<runtime directory>/broker.sock`.
+    pub agent_socket: PathBuf,
+    /// `admin_socket`. Default `<runtime directory>/admin.sock`.
+    pub admin_socket: PathBuf,
+    /// `group`: a group id that may connect to the agent socket (mode 0660). Absent: 0600.
+    pub group: Option<u32>,
+}
+
+/// The read-through cache.
+#[derive(Clone, Debug)]
+pub struct VaultConfig {
+    /// `fresh_for`: how long a fetched value is served without asking again. Default `5m`.
+    pub fresh_for: Duration,
+    /// `absent_for`: how long "there is none" is believed. Default `10s`.
+    pub absent_for: Duration,
+    /// `max_entries`: cached values in all. Default 4096.
+    pub max_entries: usize,
+}
+
+/// The audit trail.
+#[derive(Clone, Debug)]
+pub struct AuditConfig {
+    /// `file`. Default `<state directory>/audit.jsonl`.
+    pub file: PathBuf,
+    /// `max_bytes`: size at which the file is set aside and a new one continues the chain. Default 64 MiB.
+    pub max_bytes: u64,
+}
+
+/// Bounds of the daemon as a whole.
+#[derive(Clone, Copy, Debug)]
+pub struct LimitsConfig {
+    /// `connections`: open connections in all. Default 1024.
+    pub connections: usize,
+    /// `connections_per_uid`. Default 256.
+    pub connections_per_uid: usize,
+    /// `sessions`: live sessions in all. Default 1024.
+    pub sessions: usize,
+    /// `open`: `OpenSession` calls of one user. Default `120/min`.
+    pub open: Rate,
+    /// `grace`: how long SIGTERM waits for calls under way. Default `5s`.
+    pub grace: Duration,
+}
+
+/// One role: which identity, what it may do, and who may assume it.
+#[derive(Clone, Debug)]
+pub struct RoleConfig {
+    /// The table's name.
+    pub name: RoleName,
+    /// Line of the table's header, for messages.
+    pub line: u32,
+    /// `identity`: a name or a UUID.
+    pub identity: IdentityRef,
+    /// `match`: one table or an array of tables; any of them suffices. Never empty.
+    pub matchers: Vec<MatchConfig>,
+    /// `scopes`, still text.
+    pub scopes: Vec<Located<String>>,
+    /// `session.ttl`. Default `12h`.
+    pub session_ttl: Duration,
+    /// `session.max_live`: sessions of this role at once. Default 64.
+    pub max_sessions: usize,
+    /// `lease.default_ttl`. Default `5m`.
+    pub lease_default_ttl: Duration,
+    /// `lease.max_ttl`. Default `1h`.
+    pub lease_max_ttl: Duration,
+    /// `lease.max_live`: leases of one session at once. Default 32.
+    pub lease_max_live: usize,
+    /// `rate.read`: reads and leases of the role. Default `60/min`.
+    pub read_rate: Rate,
+    /// `rate.send`: writes and sends of the role. Default `10/h`.
+    pub send_rate: Rate,
+}
+
+/// A Ravi identity as the configuration names it.
+#[derive(Clone, Debug, PartialEq, Eq, Hash)]
+pub enum IdentityRef {
+    /// By `Identity.uuid`.
+    Uuid(IdentityUuid),
+    /// By `Identity.name`, looked up once.
+    Name(IdentityName),
+}
+
+/// Facts of the calling process that must all hold. At least one is given.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct MatchConfig {
+    /// `uid`: a number, or a user name resolved at load.
+    pub uid: Option<u32>,
+    /// `gid`: a number, or a group name resolved at load.
+    pub gid: Option<u32>,
+    /// `exe`: absolute path of the executable.
+    pub exe: Option<PathBuf>,
+}
+
+/// So many in such a time, written `60/min`: units `s`, `min`, `h`, `d`.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Rate {
+    /// At least 1.
+    pub count: u32,
+    /// At least one second.
+    pub per: Duration,
+}
+
+/// A value and the line it stands on.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Located<T> {
+    /// The value.
+    pub value: T,
+    /// Counted from 1.
+    pub line: u32,
+}
+
+/// One thing that is wrong with a configuration.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Problem {
+    /// Counted from 1; 0 if no line applies.
+    pub line: u32,
+    /// What is wrong and what would be right. Holds no value of a secret: the file holds none.
+    pub message: String,
+}

@@ -1,0 +1,1 @@
+//! The daemon's process: composition, sockets, life cycle.

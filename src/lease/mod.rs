@@ -1,0 +1,1 @@
+//! Leases: time-bounded access of one session to one credential.

@@ -1,0 +1,1 @@
+//! A stand-in for Ravi's API over real TLS.

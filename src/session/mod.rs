@@ -1,0 +1,1 @@
+//! Sessions: agent processes that have assumed a role.

@@ -1,0 +1,1 @@
+//! Who is at the other end of the socket, as the kernel says.

@@ -1,0 +1,99 @@
+//! Identifiers. None of them is a credential: all may be logged and shown.
+
+use std::fmt;
+use std::str::FromStr;
+
+use data_encoding::BASE32_NOPAD_NOCASE;
+use serde::{Deserialize, Serialize};
+use uuid::Uuid;
+
+use super::NameError;
+
+/// A Ravi identity (`Identity.uuid`).
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
+#[serde(transparent)]
+pub struct IdentityUuid(pub Uuid);
+
+/// A row of Ravi's password or secret vault (`PasswordEntry.uuid`, `SecretEntry.uuid`).
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
+#[serde(transparent)]
+pub struct EntryUuid(pub Uuid);
+
+macro_rules! uuid_text {
+    ($($name:ident),*) => {$(
+        impl fmt::Display for $name {
+            fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+                self.0.as_hyphenated().fmt(f)
+            }
+        }
+
+        impl FromStr for $name {
+            type Err = NameError;
+
+            fn from_str(text: &str) -> Result<Self, NameError> {
+                Uuid::try_parse(text).map(Self).map_err(|_| NameError::Uuid)
+            }
+        }
+    )*};
+}
+
+uuid_text!(IdentityUuid, EntryUuid);
+
+/// Public handle of a session: 128 random bits, printed as `ses_` and base32 in lower case.
+#[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub struct SessionId(pub [u8; 16]);
+
+/// Public handle of a lease: 128 random bits, printed as `lea_` and base32 in lower case.
+#[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub struct LeaseId(pub [u8; 16]);
+
+macro_rules! prefixed_text {
+    ($($name:ident = $prefix:literal),*) => {$(
+        impl fmt::Display for $name {
+            fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+                f.write_str($prefix)?;
+                f.write_str(&BASE32_NOPAD_NOCASE.encode(&self.0).to_ascii_lowercase())
+            }
+        }
+
+        impl fmt::Debug for $name {
+            fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+                fmt::Display::fmt(self, f)
+            }
+        }
+
+        impl FromStr for $name {
+            type Err = NameError;
+
+            fn from_str(text: &str) -> Result<Self, NameError> {
+                let digits = text.strip_prefix($prefix).ok_or(NameError::Handle)?;
+                if digits.len() != 26 || digits.bytes().any(|b| b.is_ascii_uppercase()) {
+                    return Err(NameError::Handle);
+                }
+                let bytes = BASE32_NOPAD_NOCASE.decode(digits.as_bytes()).map_err(|_| NameError::Handle)?;
+                bytes.try_into().map(Self).map_err(|_| NameError::Handle)
+            }
+        }
+    )*};
+}
+
+prefixed_text!(SessionId = "ses_", LeaseId = "lea_");
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_handle_reads_back_as_it_was_printed() {
+        let id = LeaseId([7; 16]);
+        assert_eq!(id.to_string().parse::<LeaseId>().unwrap(), id);
+    }
+
+    #[test]
+    fn a_handle_of_another_kind_or_case_is_refused() {
+        let id = LeaseId([7; 16]).to_string();
+        assert!(id.parse::<SessionId>().is_err());
+        assert!(id.to_uppercase().parse::<LeaseId>().is_err());
+        assert!(format!("{id}a").parse::<LeaseId>().is_err());
+    }
+}
