@@ -179,6 +179,7 @@ fn a_type_that_holds_a_secret_neither_derives_nor_implements_what_copies_or_show
     for code in [
         "#[derive(Debug)] struct A { value: Secret }",
         "#[derive(Clone)] pub(crate) struct A(Option<Secret>);",
+        "#[derive(Debug)] struct A { values: [Secret; 4] }",
         "#[derive(Default, serde::Serialize)] struct A<T> where T: X { inner: Vec<crate::secret::Secret> }",
         "#[derive(PartialEq)] enum A { None, Some { value: Secret } }",
         "#[cfg_attr(test, derive(Debug))] enum A { B(u8, Secret) }",

@@ -47,8 +47,8 @@ fn module_path(path: &str) -> Vec<String> {
 struct Known {
     /// Other names of a secret type.
     aliases: BTreeSet<String>,
-    /// Types with a secret in a field.
-    holders: BTreeSet<String>,
+    /// Types with a secret in a field, each with the module at the top that it is in.
+    holders: BTreeSet<(String, String)>,
     /// Modules that are compiled for tests alone and have a file of their own.
     test_modules: BTreeSet<Vec<String>>,
 }
@@ -68,11 +68,16 @@ impl Known {
             }
             let name = text(tokens, at + 1);
             match text(tokens, at).as_str() {
+                // An associated type is no name for a secret outside its `impl`.
+                "impl" | "trait" => {
+                    at = item_end(tokens, at);
+                    continue;
+                }
                 "type" if mentions_secret(&tokens[at..item_end(tokens, at)], &self.aliases) => {
                     self.aliases.insert(name);
                 }
                 "struct" | "enum" | "union" if holds_secret(tokens, at, &self.aliases) => {
-                    self.holders.insert(name);
+                    self.holders.insert((place(module), name));
                 }
                 "mod" if test && text(tokens, at + 2) == ";" => {
                     self.test_modules.insert(module.iter().cloned().chain([name]).collect());
@@ -305,7 +310,9 @@ impl<'a> Scan<'a> {
         let (Some(what), Some(of)) = (path_end(&header[..middle]), path_end(&header[middle + 1..])) else {
             return;
         };
-        if DENIED_IMPLS.contains(&what.as_str()) && self.known.holders.contains(&of) {
+        if DENIED_IMPLS.contains(&what.as_str())
+            && self.known.holders.contains(&(place(&self.module), of.clone()))
+        {
             self.breach(&tokens[at], "I6", &format!("`{of}` holds a secret and implements `{what}`"));
         }
     }
@@ -366,6 +373,11 @@ fn top(name: &str) -> &str {
     name.split("::").next().unwrap_or(name)
 }
 
+/// The module at the top that `module` is in.
+fn place(module: &[String]) -> String {
+    module.first().cloned().unwrap_or_default()
+}
+
 fn parent(mut path: Vec<String>) -> Vec<String> {
     path.pop();
     path
@@ -393,9 +405,12 @@ fn holds_secret(tokens: &[TokenTree], at: usize, aliases: &BTreeSet<String>) -> 
 }
 
 fn mentions_secret(tokens: &[TokenTree], aliases: &BTreeSet<String>) -> bool {
-    tokens.iter().any(|token| match token {
-        TokenTree::Group(group) => mentions_secret(&trees(group), aliases),
-        TokenTree::Ident(_) => SECRET_TYPES.contains(&word(token).as_str()) || aliases.contains(&word(token)),
+    let secret = |name: &str| SECRET_TYPES.contains(&name) || aliases.contains(name);
+    tokens.iter().enumerate().any(|(at, token)| match token {
+        TokenTree::Group(group) => {
+            !(at > 0 && text(tokens, at - 1) == "#") && mentions_secret(&trees(group), aliases)
+        }
+        TokenTree::Ident(_) => secret(&word(token)),
         _ => false,
     })
 }
