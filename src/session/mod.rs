@@ -1,1 +1,3 @@
 //! Sessions: agent processes that have assumed a role.
+
+pub mod peer;
