@@ -10,8 +10,8 @@ use nix::sys::stat::{Mode, umask};
 
 use super::Protection;
 
-/// Hardens the process. To be called first in `main`, before a thread is started, since the umask
-/// belongs to all of them. What could not be done is in the report, not hidden; nothing is fatal here.
+/// Hardens the process. To be called first in `main`, before a thread is started: the umask belongs to
+/// all threads, and only those started later inherit "no new privileges". What could not be done is in the report, not hidden; nothing is fatal here.
 pub fn harden() -> Vec<Protection> {
     umask(Mode::S_IRWXG | Mode::S_IRWXO);
     vec![
