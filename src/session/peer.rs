@@ -266,3 +266,84 @@ impl Pidfd {
         self.is_alive().then_some(ProcessId { pid, start_time, serial })
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use std::process::{Child, Command, Stdio};
+
+    use super::*;
+
+    fn child() -> Child {
+        Command::new("cat").stdin(Stdio::piped()).stdout(Stdio::null()).spawn().unwrap()
+    }
+
+    fn examine(pid: u32) -> Peer {
+        let pinned = Pidfd::of(pid).map(|pidfd| (pidfd, PeerTier::PidAndStartTime));
+        Peer::examine(Credentials { uid: 1000, gid: 1000, pid }, pinned)
+    }
+
+    #[test]
+    fn a_kernel_without_pidfds_at_connect_gives_the_lower_tier() {
+        let mut child = child();
+        let peer = examine(child.id());
+        assert_eq!((peer.process, peer.tier), (ProcessId::of(child.id()), PeerTier::PidAndStartTime));
+        assert!(peer.tier < PeerTier::PidfdAtConnect && peer.is_alive());
+        child.kill().unwrap();
+        child.wait().unwrap();
+        let gone = examine(child.id());
+        assert_eq!((gone.process, gone.tier), (None, PeerTier::None));
+    }
+
+    #[test]
+    fn what_was_read_of_a_process_that_has_ended_is_discarded() {
+        let mut child = child();
+        let pidfd = Pidfd::of(child.id()).unwrap();
+        child.kill().unwrap();
+        child.wait().unwrap();
+        // As if its pid had been given to us meanwhile.
+        let own = std::process::id();
+        let recycled = Credentials { uid: 1000, gid: 1000, pid: own };
+        let peer = Peer::examine(recycled, Some((pidfd, PeerTier::PidfdAtConnect)));
+        assert!(peer.process.is_none() && peer.executable.is_none() && !peer.is_alive());
+    }
+
+    #[test]
+    fn a_recycled_pid_is_another_process() {
+        let mut child = child();
+        let process = ProcessId::of(child.id()).unwrap();
+        let earlier = ProcessId { start_time: process.start_time - 1, ..process };
+        assert!(!earlier.is_alive() && Pidfd::open(earlier).is_none());
+        assert!(!process.descends_from(earlier) && !earlier.descends_from(process));
+        let same_tick = ProcessId { serial: process.serial.map(|serial| serial ^ 1), ..process };
+        assert_eq!(same_tick.is_alive(), process.serial.is_none());
+        let own = ProcessId::of(std::process::id()).unwrap();
+        assert!(process.descends_from(own));
+        let own_earlier = ProcessId { start_time: own.start_time - 1, ..own };
+        assert!(!process.descends_from(own_earlier));
+        child.kill().unwrap();
+        child.wait().unwrap();
+    }
+
+    #[test]
+    fn a_thread_is_not_a_process() {
+        let (ready, thread) = std::sync::mpsc::channel();
+        let (leave, left) = std::sync::mpsc::channel::<()>();
+        let other = std::thread::spawn(move || {
+            ready.send(nix::unistd::gettid()).unwrap();
+            let _ = left.recv();
+        });
+        let thread = thread.recv().unwrap().as_raw().cast_unsigned();
+        assert!(ProcessId::of(thread).is_none());
+        drop(leave);
+        other.join().unwrap();
+    }
+
+    #[test]
+    fn a_peer_without_a_pid_or_a_user_here_is_foreign() {
+        let here = Credentials { uid: 1000, gid: 1000, pid: 42 };
+        assert!(!is_foreign(here));
+        assert!(is_foreign(Credentials { pid: 0, ..here }));
+        assert!(is_foreign(Credentials { uid: sys::peer::overflow_uid(), ..here }));
+        assert!(examine(0).foreign && examine(0).process.is_none());
+    }
+}

@@ -66,6 +66,11 @@ impl LockedBytes {
         unsafe { std::slice::from_raw_parts_mut(self.start.as_ptr().cast(), self.length) }
     }
 
+    /// Overwrites the bytes with zeros, as dropping does.
+    pub fn wipe(&mut self) {
+        self.as_mut_slice().zeroize();
+    }
+
     /// What was reached, for `status`.
     pub fn protections(&self) -> [Protection; 3] {
         [
@@ -78,7 +83,7 @@ impl LockedBytes {
 
 impl Drop for LockedBytes {
     fn drop(&mut self) {
-        self.as_mut_slice().zeroize();
+        self.wipe();
         // SAFETY: the range is our own mapping and no reference to it can outlive `self`.
         let _ = unsafe { munmap(self.start, self.mapped.get()) };
     }
@@ -109,6 +114,11 @@ impl<const N: usize> LockedBox<N> {
         self.0.as_mut_slice().try_into().expect("N bytes were mapped")
     }
 
+    /// Overwrites the array with zeros, as dropping does.
+    pub fn wipe(&mut self) {
+        self.0.wipe();
+    }
+
     /// What was reached, for `status`.
     pub fn protections(&self) -> [Protection; 3] {
         self.0.protections()
@@ -117,6 +127,8 @@ impl<const N: usize> LockedBox<N> {
 
 #[cfg(test)]
 mod tests {
+    use nix::sys::resource::{Resource, getrlimit};
+
     use super::*;
 
     #[test]
@@ -126,6 +138,8 @@ mod tests {
         let confirmed = ["lo", "dd", "wf"].map(|flag| flags.split(' ').any(|seen| seen == flag));
         assert_eq!(bytes.protections().map(|protection| protection.full), confirmed, "{flags}");
         assert!(confirmed[1] && confirmed[2], "{flags}");
+        let (budget, _) = getrlimit(Resource::RLIMIT_MEMLOCK).unwrap();
+        assert!(confirmed[0] || budget < 1 << 20, "{flags}");
     }
 
     #[test]
@@ -134,6 +148,8 @@ mod tests {
         assert_eq!(key.as_array(), &[0; 32]);
         key.as_mut_array()[31] = 7;
         assert_eq!(key.as_array()[30..], [0, 7]);
+        key.wipe();
+        assert_eq!(key.as_array(), &[0; 32]);
     }
 
     #[test]
