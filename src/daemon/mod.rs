@@ -1,1 +1,4 @@
 //! The daemon's process: composition, sockets, life cycle.
+
+pub mod listen;
+pub mod notify;
