@@ -5,7 +5,7 @@ use std::sync::atomic::Ordering;
 
 use super::Broker;
 use super::error::{BrokerError, Result};
-use crate::audit::{AuditFile, Cause, Head, Verb};
+use crate::audit::{Cause, Head, Tail, Verb};
 use crate::lease::Lease;
 use crate::policy::Policy;
 use crate::session::{End, Session};
@@ -171,19 +171,22 @@ impl Broker {
         Ok(self.end_all(&gone, End::RoleChanged).sessions)
     }
 
-    /// The trail, for those who read it.
-    pub fn audit(&self) -> &AuditFile {
-        &self.audit
+    /// The last records of the audit trail, and those that follow.
+    pub fn tail_audit(&self, lines: usize) -> Result<(Vec<String>, Tail)> {
+        let follow = self.audit.follow();
+        let last = self.audit.tail(lines).map_err(|_| BrokerError::AuditUnavailable)?;
+        Ok((last, follow))
     }
 
-    /// No new work; what is under way may end. Called when the daemon is told to stop.
+    /// No new work, and streams end; calls under way may finish. Called when the daemon is told to stop.
     pub fn drain(&self) {
         self.gate.drain();
+        self.stopping.cancel();
     }
 
     /// The end: sessions, leases, values and keys are gone when this returns.
     pub fn shut(&self) {
-        self.gate.drain();
+        self.drain();
         self.end_all(&self.sessions_where(|_| true), End::Stopping);
         let _ = self.vault.wipe();
     }

@@ -25,6 +25,11 @@ impl Gate {
         }
     }
 
+    /// What was let in before the daemon was told to stop may still have its answer.
+    pub(super) fn check_release(&self) -> Result<()> {
+        if self.is_locked() { Err(BrokerError::Locked) } else { Ok(()) }
+    }
+
     pub(super) fn is_locked(&self) -> bool {
         self.0.load(Ordering::SeqCst) == LOCKED
     }

@@ -4,6 +4,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use tokio::sync::broadcast;
+use tokio_util::sync::CancellationToken;
 
 use super::error::{BrokerError, Result};
 use super::{Admitted, Broker};
@@ -25,6 +26,7 @@ pub struct Leased {
 pub struct Watch {
     events: broadcast::Receiver<Event>,
     session: Arc<Session>,
+    stopping: CancellationToken,
 }
 
 /// What a watch saw.
@@ -99,7 +101,7 @@ impl Broker {
     /// What happens to the session's leases from now on.
     pub fn watch_leases(&self, admitted: &Admitted) -> Result<Watch> {
         let events = self.leases.watch(admitted.session.id)?;
-        Ok(Watch { events, session: admitted.session.clone() })
+        Ok(Watch { events, session: admitted.session.clone(), stopping: self.stopping.clone() })
     }
 
     async fn look_up(&self, grant: &Grant, resource: &Resource) -> Result<(Credential, Found)> {
@@ -122,7 +124,11 @@ pub(super) enum LeaseStep {
 impl Watch {
     /// The next event. After [`Seen::Ended`] there is none.
     pub async fn next(&mut self) -> Seen {
-        match self.events.recv().await {
+        let event = tokio::select! {
+            event = self.events.recv() => event,
+            () = self.stopping.cancelled() => return Seen::Ended(BrokerError::Draining),
+        };
+        match event {
             Ok(event) => Seen::Event(event),
             Err(broadcast::error::RecvError::Lagged(_)) => Seen::Missed,
             Err(broadcast::error::RecvError::Closed) => {

@@ -19,12 +19,13 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 
 use arc_swap::ArcSwap;
+use tokio_util::sync::CancellationToken;
 
 pub use self::admin::{Revocation, Revoked, SessionView, Snapshot};
 pub use self::error::{BrokerError, Result};
 use self::gate::Gate;
-pub use self::lease::{Leased, Watch};
-pub use self::login::{LoginEvent, LoginProgress};
+pub use self::lease::{Leased, Seen, Watch};
+pub use self::login::{LoginDone, LoginEvent, LoginProgress};
 pub use self::session::{Described, Opened};
 use crate::audit::AuditFile;
 use crate::clock::Clock;
@@ -51,6 +52,8 @@ pub struct Broker {
     audit: Arc<AuditFile>,
     clock: Arc<dyn Clock>,
     gate: Gate,
+    /// Cancelled when the daemon is told to stop: streams end.
+    stopping: CancellationToken,
     login: tokio::sync::Mutex<()>,
     served: AtomicU64,
     denied: AtomicU64,
@@ -101,6 +104,7 @@ impl Broker {
             audit,
             clock,
             gate: Gate::open(),
+            stopping: CancellationToken::new(),
             login: tokio::sync::Mutex::new(()),
             served: AtomicU64::new(0),
             denied: AtomicU64::new(0),
@@ -149,7 +153,7 @@ impl Broker {
 
     /// The last check before a value leaves: nothing was locked or revoked while it was fetched.
     fn still_open(&self, session: &Session) -> Result<()> {
-        self.gate.check()?;
+        self.gate.check_release()?;
         if session.is_live(self.clock.now()) {
             self.served.fetch_add(1, Ordering::Relaxed);
             return Ok(());

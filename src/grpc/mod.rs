@@ -14,7 +14,7 @@ use std::sync::Arc;
 use tonic::metadata::MetadataMap;
 use tonic::{Extensions, Request, Response, Status};
 
-pub use self::admin::{Admin, Operator};
+pub use self::admin::{Admin, Process, Reloaded};
 use crate::broker::{Admitted, Broker, BrokerError, Caller};
 use crate::clock::Clock;
 use crate::limit::Class;
