@@ -1,7 +1,7 @@
 //! The endpoints: one short function each, and the check that its answer is about what was asked.
 
+use std::ops::RangeInclusive;
 use std::sync::Arc;
-use std::vec;
 
 use async_trait::async_trait;
 use http::StatusCode;
@@ -22,6 +22,8 @@ use crate::types::{EntryUuid, IdentityUuid, SecretKey};
 
 /// Largest value that is sent to be stored, in bytes (ravi-api.md §8.23).
 const MAX_VALUE: usize = 64 * 1024;
+/// Lengths that are surely within the server's own bounds, in characters (ravi-api.md §8.20).
+const PASSWORD_LENGTHS: RangeInclusive<u8> = 16..=64;
 
 const IDENTITIES: &str = "/api/identities/";
 const IDENTITY: &str = "/api/identities/{id}/";
@@ -145,6 +147,9 @@ impl Upstream for HttpUpstream {
     }
 
     async fn generate_password(&self, identity: IdentityUuid, length: u8) -> Result<Secret> {
+        if !PASSWORD_LENGTHS.contains(&length) {
+            return Err(UpstreamError::Invalid);
+        }
         let call = Call::get("/api/passwords/generate-password/").of(identity).query("length", length);
         let generated: wire::GeneratedPassword = self.http.fetch(call).await?;
         let fits = generated.password.expose().chars().count() == usize::from(length);
@@ -162,7 +167,7 @@ impl Upstream for HttpUpstream {
     async fn find_secret(&self, identity: IdentityUuid, key: &SecretKey) -> Result<Option<SecretEntry>> {
         let call = Call::get(SECRETS).of(identity).query("key", key);
         let rows: Vec<SecretRow> = self.http.list(call, self.http.deadline()).await?;
-        let mut rows: vec::IntoIter<SecretRow> = rows.into_iter();
+        let mut rows = rows.into_iter();
         match (rows.next(), rows.next()) {
             (None, _) => Ok(None),
             (Some(row), None) => self.own_secret(identity, None, Some(key), row).map(Some),

@@ -65,7 +65,7 @@ mod tests {
     #[tokio::test]
     async fn localhost_is_one_address() {
         let found = Resolver::default().call("localhost".parse().unwrap()).await.unwrap();
-        let found: Vec<_> = found.collect();
-        assert_eq!(found, [SocketAddr::from((Ipv4Addr::LOCALHOST, 0))]);
+        assert!(matches!(found, Addresses::Loopback(_)), "the system was not asked");
+        assert_eq!(found.collect::<Vec<_>>(), [SocketAddr::from((Ipv4Addr::LOCALHOST, 0))]);
     }
 }

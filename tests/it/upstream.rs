@@ -1,6 +1,7 @@
 //! The upstream client against a rude server: real sockets, real TLS, every way an answer can be wrong.
 
 #![cfg(feature = "sandbox")]
+#![allow(clippy::unwrap_used, reason = "clippy exempts test functions, but not what they call")]
 
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::{Arc, LazyLock, Mutex};
@@ -260,6 +261,9 @@ async fn rows_of_another_identity_are_dropped_with_the_whole_answer() {
     assert_eq!(fault(ravi.list_secrets(b()).await), AnswerFault::Foreign, "somebody else's number");
     assert_eq!(fault(ravi.list_passwords(a()).await), AnswerFault::Foreign, "rows disagree");
     assert!(ravi.list_secrets(b()).await.is_ok());
+    rude.queue([json(200, &secret_row(ROW, 8, "API_KEY")), json(200, &password_row(ROW, 8, "a.b"))]);
+    assert_eq!(fault(ravi.read_secret(a(), row()).await), AnswerFault::Foreign);
+    assert_eq!(fault(ravi.read_password(a(), row()).await), AnswerFault::Foreign);
 }
 
 #[tokio::test]
@@ -357,6 +361,7 @@ async fn an_answer_in_another_form_is_malformed_and_not_asked_for_again() {
     let answers = [
         with_type(200, "text/html", &html),
         with_type(200, "text/html", "[]"),
+        with_type(200, "text/html", &"x".repeat(2 * 1024 * 1024)),
         with_type(200, "application/jsonp", "[]"),
         raw("HTTP/1.1 200 OK\r\nContent-Length: 2\r\n\r\n[]"),
         json(200, &html),
@@ -589,6 +594,23 @@ async fn a_certificate_of_another_authority_or_name_gets_no_request() {
     let named = Client::at(&format!("https://127.0.0.2:{}", rude.port), TestKeys::default());
     assert_eq!(named.ravi.list_secrets(a()).await.err(), Some(UpstreamError::Unavailable));
     assert_eq!((rude.seen(), stranger.calls(), named.ravi.calls()), (0, 0, 0));
+}
+
+#[tokio::test]
+async fn tls_before_1_2_is_not_offered() {
+    const SUPPORTED_VERSIONS: [u8; 9] = [0, 43, 0, 5, 4, 3, 4, 3, 3];
+    let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+    let client = Client::at(&format!("https://{}", listener.local_addr().unwrap()), TestKeys::default());
+    let (outcome, hello) = tokio::join!(client.ravi.delete_secret(a(), row()), async {
+        let (mut tcp, _) = listener.accept().await.unwrap();
+        let mut header = [0; 5];
+        tcp.read_exact(&mut header).await.unwrap();
+        let mut hello = vec![0; usize::from(u16::from_be_bytes([header[3], header[4]]))];
+        tcp.read_exact(&mut hello).await.unwrap();
+        hello
+    });
+    assert_eq!(outcome.err(), Some(UpstreamError::Unavailable), "nothing of the request was sent");
+    assert!(hello.windows(9).any(|window| window == SUPPORTED_VERSIONS), "1.3 and 1.2, no other");
 }
 
 #[tokio::test]
