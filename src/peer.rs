@@ -90,7 +90,8 @@ impl Peer {
     /// True if the peer is alive and is `ancestor` or one of its descendants, as of now. A process
     /// whose parent has ended was given to another parent and no longer descends from the first.
     pub fn descends_from(&self, ancestor: ProcessId) -> bool {
-        self.process.is_some_and(|process| process.descends_from(ancestor)) && self.is_alive()
+        let descends = |process: ProcessId| process == ancestor || process.descends_from(ancestor);
+        self.process.is_some_and(descends) && self.is_alive()
     }
 
     /// Done when the process has ended; at once if it is not known.

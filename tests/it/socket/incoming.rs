@@ -2,13 +2,14 @@
 
 use std::fs::File;
 use std::io::ErrorKind;
-use std::os::fd::OwnedFd;
+use std::os::fd::{AsRawFd, OwnedFd};
 use std::os::unix::net::UnixListener;
 use std::pin::Pin;
 use std::task::Poll;
 
 use futures_util::Stream;
 use nix::sys::resource::{Resource, setrlimit};
+use nix::sys::socket::{AddressFamily, Backlog, SockFlag, SockType, UnixAddr, listen, socket};
 use ravi_broker::clock::{Clock, SystemClock};
 use ravi_broker::daemon::listen::{BindError, adopt};
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
@@ -238,6 +239,12 @@ fn a_socket_of_the_service_manager_that_does_not_fit_is_refused() {
         ("agent:admin", UnixStream::pair().unwrap().0.into(), "is not a listening"),
         ("agent:admin", UnixListener::bind_addr(&abstract_address).unwrap().into(), "is not a listening"),
         ("agent:admin", std::net::TcpListener::bind("127.0.0.1:0").unwrap().into(), "is not a listening"),
+        ("agent:admin", unusual(SockType::Stream, &path.with_file_name("deaf"), false), "is not a listening"),
+        (
+            "agent:admin",
+            unusual(SockType::SeqPacket, &path.with_file_name("packets"), true),
+            "is not a listening",
+        ),
         ("agent:agent", listening("b"), "two sockets named agent"),
         ("agent:other", listening("c"), "whose name is not known"),
         ("agent", listening("d"), "cannot be taken over"),
@@ -247,6 +254,15 @@ fn a_socket_of_the_service_manager_that_does_not_fit_is_refused() {
         let said = activated(names, [good, fd]).hear();
         assert!(said.contains(complaint), "{said}");
     }
+}
+
+fn unusual(kind: SockType, path: &Path, listening: bool) -> OwnedFd {
+    let socket = socket(AddressFamily::Unix, kind, SockFlag::SOCK_CLOEXEC, None).unwrap();
+    nix::sys::socket::bind(socket.as_raw_fd(), &UnixAddr::new(path).unwrap()).unwrap();
+    if listening {
+        listen(&socket, Backlog::new(1).unwrap()).unwrap();
+    }
+    socket
 }
 
 #[test]
