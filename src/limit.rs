@@ -184,8 +184,7 @@ impl Meter {
         let (left, at) = *self.last.lock().unwrap_or_else(PoisonError::into_inner);
         let interval = self.rate.per / self.rate.count.max(1);
         let refilled = self.clock.0.now().since(at).as_nanos() / interval.as_nanos().max(1);
-        let requests =
-            left.saturating_add(u32::try_from(refilled).unwrap_or(u32::MAX)).min(self.rate.count);
+        let requests = left.saturating_add(u32::try_from(refilled).unwrap_or(u32::MAX)).min(self.rate.count);
         Remaining { class, rate: self.rate, requests, resets_in: interval * (self.rate.count - requests) }
     }
 }

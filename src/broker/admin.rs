@@ -5,7 +5,7 @@ use std::sync::atomic::Ordering;
 
 use super::Broker;
 use super::error::{BrokerError, Result};
-use crate::audit::{Cause, Head, Tail, Verb};
+use crate::audit::{Cause, Follow, Head, Verb};
 use crate::lease::Lease;
 use crate::policy::Policy;
 use crate::session::{End, Session};
@@ -35,6 +35,8 @@ pub struct Snapshot {
     pub upstream_calls: u64,
     /// The newest audit record.
     pub audit: Head,
+    /// Whether it could be written.
+    pub audit_healthy: bool,
     /// Names of the roles, in order.
     pub roles: Vec<RoleName>,
 }
@@ -78,6 +80,7 @@ impl Broker {
     pub fn snapshot(&self) -> Snapshot {
         let mut roles: Vec<RoleName> = self.policy.load().roles().map(|role| role.name().clone()).collect();
         roles.sort();
+        let (audit, audit_healthy) = self.audit.head();
         Snapshot {
             locked: self.gate.is_locked(),
             upstream: self.upstream.origin().to_owned(),
@@ -88,7 +91,8 @@ impl Broker {
             served: self.served.load(Ordering::Relaxed),
             denied: self.denied.load(Ordering::Relaxed),
             upstream_calls: self.upstream.calls(),
-            audit: self.audit.head(),
+            audit,
+            audit_healthy,
             roles,
         }
     }
@@ -110,9 +114,7 @@ impl Broker {
     pub fn list_all_leases(&self, session: Option<SessionId>) -> Vec<Lease> {
         match session {
             Some(session) => self.leases.list(session),
-            None => {
-                self.list_sessions().iter().flat_map(|view| self.leases.list(view.session.id)).collect()
-            }
+            None => self.list_sessions().iter().flat_map(|view| self.leases.list(view.session.id)).collect(),
         }
     }
 
@@ -172,10 +174,8 @@ impl Broker {
     }
 
     /// The last records of the audit trail, and those that follow.
-    pub fn tail_audit(&self, lines: usize) -> Result<(Vec<String>, Tail)> {
-        let follow = self.audit.follow();
-        let last = self.audit.tail(lines).map_err(|_| BrokerError::AuditUnavailable)?;
-        Ok((last, follow))
+    pub fn follow_audit(&self, lines: usize) -> Follow {
+        self.audit.follow(lines)
     }
 
     /// No new work, and streams end; calls under way may finish. Called when the daemon is told to stop.

@@ -83,7 +83,9 @@ pub enum BrokerError {
     #[error("the domain has several entries; ask for password/<domain>/<username>")]
     Ambiguous,
     /// The role's identity cannot be found.
-    #[error("Ravi has no identity, or more than one, of the name that the role gives; its operator checks the configuration")]
+    #[error(
+        "Ravi has no identity, or more than one, of the name that the role gives; its operator checks the configuration"
+    )]
     NoIdentity,
     /// Ravi did not give it.
     #[error(transparent)]

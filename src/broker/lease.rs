@@ -107,8 +107,7 @@ impl Broker {
     async fn look_up(&self, grant: &Grant, resource: &Resource) -> Result<(Credential, Found)> {
         let identity = self.vault.resolve(grant.role().identity()).await?;
         let credential = self.vault.credential(identity, resource).await?;
-        let found =
-            Found { identity, resource: credential.resource.clone(), ends_at: credential.expires_at };
+        let found = Found { identity, resource: credential.resource.clone(), ends_at: credential.expires_at };
         Ok((credential, found))
     }
 }

@@ -113,14 +113,16 @@ impl Broker {
     }
 
     pub(super) fn record_expired(&self, lease: &Lease) {
-        let actor = Actor { session: Some(lease.session), role: Some(lease.role.clone()), ..Actor::default() };
+        let actor =
+            Actor { session: Some(lease.session), role: Some(lease.role.clone()), ..Actor::default() };
         let event = Event::lease(Verb::LeaseExpired, &actor, lease.id, &lease.resource);
         self.try_record(&event.identity(lease.identity).exposed(!lease.revocable));
     }
 
     /// One record for each lease that ended before its time: what its holder has seen is to be rotated.
     pub(super) fn record_lease_revoked(&self, lease: &Lease, cause: Cause) {
-        let actor = Actor { session: Some(lease.session), role: Some(lease.role.clone()), ..Actor::default() };
+        let actor =
+            Actor { session: Some(lease.session), role: Some(lease.role.clone()), ..Actor::default() };
         let event = Event::lease(Verb::LeaseRevoked, &actor, lease.id, &lease.resource);
         self.try_record(&event.identity(lease.identity).exposed(!lease.revocable).because(cause));
     }

@@ -44,7 +44,12 @@ pub struct Described {
 
 impl Broker {
     /// Assumes a role for the calling process.
-    pub fn open_session(self: &Arc<Self>, peer: &Arc<Peer>, role: &RoleName, opening: Opening) -> Result<Opened> {
+    pub fn open_session(
+        self: &Arc<Self>,
+        peer: &Arc<Peer>,
+        role: &RoleName,
+        opening: Opening,
+    ) -> Result<Opened> {
         self.gate.check()?;
         self.limits.take_open(peer.uid).map_err(|limited| BrokerError::limited("limits.open", limited))?;
         let policy = self.policy.load();

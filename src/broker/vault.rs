@@ -42,8 +42,7 @@ impl Broker {
         reason: Option<Reason>,
     ) -> Result<bool> {
         let action = Action::SetSecret(key.clone());
-        let set =
-            |vault: Arc<Vault>, identity| async move { vault.set_secret(identity, &key, &value).await };
+        let set = |vault: Arc<Vault>, identity| async move { vault.set_secret(identity, &key, &value).await };
         Ok(self.perform(admitted, action, reason.as_ref(), set).await?.1)
     }
 
@@ -95,7 +94,8 @@ impl Broker {
         reason: Option<Reason>,
     ) -> Result<()> {
         let action = Action::DeletePassword(name.clone());
-        let delete = |vault: Arc<Vault>, identity| async move { vault.delete_password(identity, &name).await };
+        let delete =
+            |vault: Arc<Vault>, identity| async move { vault.delete_password(identity, &name).await };
         Ok(self.perform(admitted, action, reason.as_ref(), delete).await?.1)
     }
 

@@ -3,7 +3,9 @@
 //! Order matters: configuration first, keys and the audit trail next, sockets last. A daemon that
 //! cannot do its work safely never listens (I10).
 
-use std::path::PathBuf;
+use std::fs::DirBuilder;
+use std::os::unix::fs::DirBuilderExt;
+use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
 use super::error::StartError;
@@ -16,7 +18,7 @@ use crate::config::{Config, Environment, Variable};
 use crate::grpc::{Process, Reloaded};
 use crate::limit::UpstreamBudget;
 use crate::sys::Protection;
-use crate::upstream::{HttpSettings, HttpUpstream};
+use crate::upstream::{self, HttpUpstream};
 use crate::vault::Vault;
 use crate::vault::arena::Arena;
 use crate::vault::keyfile::KeySource;
@@ -53,6 +55,7 @@ impl App {
     ) -> Result<Self, StartError> {
         let started_at = clock.now();
         let Loaded { config, policy, path } = settings.load()?;
+        make_directory(&config.audit.file)?;
         let audit = AuditFile::open(&config.audit.file, config.audit.max_bytes, clock.clone())?;
         let arena = Arc::new(Arena::new().map_err(|_| StartError::NoRandom)?);
         protections.extend(arena.protections());
@@ -61,7 +64,7 @@ impl App {
         keys.load(&keyring)?;
         let budget =
             Arc::new(UpstreamBudget::new(config.upstream.budget, config.upstream.identity_budget, &clock));
-        let upstream = upstream(&config, &settings, keyring.clone(), budget.clone(), clock.clone())?;
+        let upstream = ravi(&config, &settings, keyring.clone(), budget.clone(), clock.clone())?;
         let vault = Vault::new(upstream.clone(), arena, keyring, clock.clone(), config.vault.clone());
         let parts = Parts { policy, vault, upstream, keys, audit: Arc::new(audit), clock: clock.clone() };
         let broker = Broker::new(&config, parts);
@@ -115,6 +118,13 @@ impl Process for Host {
     }
 }
 
+/// The state directory belongs to us alone; systemd makes its own before we start.
+fn make_directory(file: &Path) -> Result<(), StartError> {
+    let Some(directory) = file.parent() else { return Ok(()) };
+    let made = DirBuilder::new().recursive(true).mode(0o700).create(directory);
+    made.map_err(|source| StartError::StateDirectory { path: directory.to_owned(), source })
+}
+
 fn key_source(config: &Config, environment: &Environment) -> KeySource {
     KeySource {
         credentials: environment.path(Variable::CredentialsDirectory),
@@ -122,7 +132,7 @@ fn key_source(config: &Config, environment: &Environment) -> KeySource {
     }
 }
 
-fn upstream(
+fn ravi(
     config: &Config,
     settings: &Settings,
     keyring: Arc<Keyring>,
@@ -131,13 +141,13 @@ fn upstream(
 ) -> Result<Arc<HttpUpstream>, StartError> {
     let ca_pem = match (&settings.sandbox_ca, &config.upstream.ca_file) {
         (Some(pem), _) => Some(pem.clone()),
-        (None, Some(path)) => Some(
-            std::fs::read(path).map_err(|source| StartError::CaFile { path: path.clone(), source })?,
-        ),
+        (None, Some(path)) => {
+            Some(std::fs::read(path).map_err(|source| StartError::CaFile { path: path.clone(), source })?)
+        }
         (None, None) => None,
     };
     let base_url = config.upstream.base_url.parse().map_err(|_| StartError::BaseUrl)?;
-    let http = HttpSettings { base_url, ca_pem };
+    let http = upstream::Settings { base_url, ca_pem };
     Ok(Arc::new(HttpUpstream::new(http, keyring, budget, clock)?))
 }
 

@@ -6,7 +6,7 @@ use std::path::PathBuf;
 use thiserror::Error;
 
 use super::listen::{AdoptError, BindError};
-use crate::audit::OpenError;
+use crate::audit::AuditError;
 use crate::config::ConfigError;
 use crate::upstream::SettingsError;
 use crate::vault::keyfile::KeyError;
@@ -22,12 +22,22 @@ pub enum StartError {
     Key(#[from] KeyError),
     /// The audit trail.
     #[error(transparent)]
-    Audit(#[from] OpenError),
+    Audit(#[from] AuditError),
+    /// The directory of the audit trail.
+    #[error("cannot make {}: {source}\nmake it and give it to the daemon's user, or set audit.file", path.display())]
+    StateDirectory {
+        /// The directory.
+        path: PathBuf,
+        /// Why.
+        source: io::Error,
+    },
     /// The upstream client.
     #[error("{0}\nlook at [upstream] in the configuration")]
     Upstream(#[from] SettingsError),
     /// `upstream.base_url`.
-    #[error("upstream.base_url is not an https origin\nwrite https://host[:port], or http:// and a loopback address")]
+    #[error(
+        "upstream.base_url is not an https origin\nwrite https://host[:port], or http:// and a loopback address"
+    )]
     BaseUrl,
     /// `upstream.ca_file`.
     #[error("cannot read upstream.ca_file {}: {source}\nname a file of PEM certificates, or remove the setting", path.display())]

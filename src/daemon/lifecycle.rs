@@ -28,8 +28,7 @@ pub(super) async fn run(app: App) -> Result<(), StartError> {
     let mut interrupt = signal(SignalKind::interrupt())?;
     let mut hangup = signal(SignalKind::hangup())?;
     let stop = CancellationToken::new();
-    let limits =
-        Limits { total: config.limits.connections, per_uid: config.limits.connections_per_uid };
+    let limits = Limits { total: config.limits.connections, per_uid: config.limits.connections_per_uid };
     let agents = Incoming::new(agent, Admission::Everyone, limits, stop.clone())?;
     let operators = Incoming::new(admin, Admission::Operator, ADMIN_CONNECTIONS, stop.clone())?;
     host.count(agents.connections());
@@ -40,7 +39,7 @@ pub(super) async fn run(app: App) -> Result<(), StartError> {
     let admin = Admin::new(broker.clone(), host.clone(), clock.clone());
     servers.spawn(serve::operator(admin, operators, stop.clone()));
     servers.close();
-    let upkeep = upkeep(&broker, &budget, &clock);
+    let mut upkeep = upkeep(&broker, &budget, &clock);
     notify::ready("serving");
     tracing::info!(roles = config.roles.len(), "serving");
 

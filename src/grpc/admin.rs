@@ -6,12 +6,12 @@ use std::pin::Pin;
 use std::sync::Arc;
 
 use futures_util::stream::{self, Stream, StreamExt};
-use tokio::sync::mpsc;
+use tokio::sync::{broadcast, mpsc};
 use tokio_stream::wrappers::ReceiverStream;
 use tonic::{Request, Response, Status};
 
 use super::{Answer, MAX_MESSAGE_BYTES, convert};
-use crate::audit::Tail;
+use crate::audit::Follow;
 use crate::broker::{Broker, BrokerError, LoginDone, LoginEvent, Revocation, SessionView};
 use crate::clock::{BootInstant, Clock};
 use crate::lease::Lease;
@@ -131,8 +131,8 @@ impl AdminService for Admin {
             upstream_calls: now.upstream_calls,
             audit_head: Some(pb::AuditHead {
                 sequence: now.audit.sequence,
-                hash: now.audit.hash,
-                healthy: now.audit.healthy,
+                hash: now.audit.hash.to_string(),
+                healthy: now.audit_healthy,
             }),
             config_path: self.process.config_path().display().to_string(),
             roles: now.roles.iter().map(ToString::to_string).collect(),
@@ -223,20 +223,32 @@ impl AdminService for Admin {
     async fn tail_audit(&self, request: Request<pb::TailAuditRequest>) -> Answer<Self::TailAuditStream> {
         let message = request.into_inner();
         let lines = usize::try_from(message.lines.min(MAX_TAIL)).unwrap_or_default();
-        let (last, follow) = self.broker.tail_audit(lines)?;
-        let last = stream::iter(last.into_iter().map(|record| Ok(pb::TailAuditResponse { record })));
-        if !message.follow {
-            return Ok(Response::new(Box::pin(last)));
+        let Follow { last, next } = self.broker.follow_audit(lines);
+        let last = stream::iter(last).map(|record| Ok(wire_record(&record)));
+        if message.follow {
+            return Ok(Response::new(Box::pin(last.chain(stream::unfold(Some(next), next_record)))));
         }
-        Ok(Response::new(Box::pin(last.chain(stream::unfold(follow, next_record)))))
+        Ok(Response::new(Box::pin(last)))
     }
 }
 
-/// Ends when the trail does, or with an error when the reader was too slow to see every record.
-async fn next_record(mut tail: Tail) -> Option<(Result<pb::TailAuditResponse, Status>, Tail)> {
-    let record = tail.next().await?;
-    let record = record.map(|record| pb::TailAuditResponse { record });
-    Some((record.map_err(|_| BrokerError::Capacity("records that a slow reader may be behind").into()), tail))
+/// Ends with an error when the reader was too slow to see every record: a gap must not pass for none.
+async fn next_record(
+    next: Option<broadcast::Receiver<Arc<str>>>,
+) -> Option<(Result<pb::TailAuditResponse, Status>, Option<broadcast::Receiver<Arc<str>>>)> {
+    let mut next = next?;
+    match next.recv().await {
+        Ok(record) => Some((Ok(wire_record(&record)), Some(next))),
+        Err(broadcast::error::RecvError::Lagged(_)) => {
+            let behind = BrokerError::Capacity("records that a slow reader may be behind");
+            Some((Err(behind.into()), None))
+        }
+        Err(broadcast::error::RecvError::Closed) => None,
+    }
+}
+
+fn wire_record(record: &str) -> pb::TailAuditResponse {
+    pb::TailAuditResponse { record: record.to_owned() }
 }
 
 fn target(target: Option<pb::revoke_request::Target>) -> Result<Revocation, BrokerError> {

@@ -43,9 +43,10 @@ pub(super) fn reason(text: &str) -> Result<Option<Reason>> {
 pub(super) fn password(text: &str) -> Result<PasswordName> {
     match name(text)? {
         Resource::Password(name) => Ok(name),
-        _ => {
-            Err(BrokerError::Argument { field: "resource", problem: "expected password/<domain>[/<username>]" })
-        }
+        _ => Err(BrokerError::Argument {
+            field: "resource",
+            problem: "expected password/<domain>[/<username>]",
+        }),
     }
 }
 
@@ -69,7 +70,8 @@ pub(super) fn ttl(wire: Option<prost_types::Duration>) -> Result<Option<Duration
 
 /// One page of names, and the token of the next.
 pub(super) fn page<T>(names: Vec<T>, size: u32, token: &str) -> Result<(Vec<T>, String)> {
-    let wrong = BrokerError::Argument { field: "page_token", problem: "expected next_page_token of the page before" };
+    let wrong =
+        BrokerError::Argument { field: "page_token", problem: "expected next_page_token of the page before" };
     let start: usize = if token.is_empty() { 0 } else { token.parse().map_err(|_| wrong)? };
     let size = match usize::try_from(size).unwrap_or(PAGE) {
         0 => PAGE,

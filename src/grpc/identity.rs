@@ -9,7 +9,10 @@ use crate::pb::identity_service_server::IdentityService;
 
 #[tonic::async_trait]
 impl IdentityService for Agent {
-    async fn get_identity(&self, request: Request<pb::GetIdentityRequest>) -> Answer<pb::GetIdentityResponse> {
+    async fn get_identity(
+        &self,
+        request: Request<pb::GetIdentityRequest>,
+    ) -> Answer<pb::GetIdentityResponse> {
         let (admitted, _) = self.admit(request, Class::Read)?;
         let card = self.broker.read_identity(&admitted).await?;
         let identity = pb::Identity {

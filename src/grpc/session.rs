@@ -15,7 +15,10 @@ const MAX_SCOPES: usize = 256;
 
 #[tonic::async_trait]
 impl SessionService for Agent {
-    async fn open_session(&self, request: Request<pb::OpenSessionRequest>) -> Answer<pb::OpenSessionResponse> {
+    async fn open_session(
+        &self,
+        request: Request<pb::OpenSessionRequest>,
+    ) -> Answer<pb::OpenSessionResponse> {
         let (_, extensions, message) = request.into_parts();
         let peer = peer(&extensions)?;
         let role = convert::name(&message.role).map_err(|_| BrokerError::RoleNotAvailable)?;

@@ -43,10 +43,8 @@ impl VaultService for Agent {
         request: Request<pb::CreatePasswordRequest>,
     ) -> Answer<pb::CreatePasswordResponse> {
         let (admitted, message) = self.admit(request, Class::Send)?;
-        let name = PasswordName {
-            domain: convert::name(&message.domain)?,
-            username: username(&message.username)?,
-        };
+        let name =
+            PasswordName { domain: convert::name(&message.domain)?, username: username(&message.username)? };
         let (length, reason) = (convert::password_length(message.length)?, convert::reason(&message.reason)?);
         let broker = self.broker.clone();
         let create = async move { broker.create_password(&admitted, name, length, reason).await };

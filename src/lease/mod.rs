@@ -130,8 +130,11 @@ impl Leases {
 
     /// Opens the book of a new session.
     pub fn enroll(&self, session: SessionId) {
-        let book =
-            Book { live: HashMap::new(), ended: VecDeque::new(), events: broadcast::Sender::new(EVENTS_KEPT) };
+        let book = Book {
+            live: HashMap::new(),
+            ended: VecDeque::new(),
+            events: broadcast::Sender::new(EVENTS_KEPT),
+        };
         self.books.insert(session, book);
     }
 

@@ -85,7 +85,9 @@ mod tests {
         match pattern.split_first() {
             None => name.is_empty(),
             Some((b'*', rest)) => (0..=name.len()).any(|taken| model(rest, &name[taken..])),
-            Some((byte, rest)) => name.split_first().is_some_and(|(first, name)| first == byte && model(rest, name)),
+            Some((byte, rest)) => {
+                name.split_first().is_some_and(|(first, name)| first == byte && model(rest, name))
+            }
         }
     }
 

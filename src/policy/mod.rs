@@ -161,7 +161,9 @@ fn permits(scopes: &[Scope], action: &Action) -> bool {
         }
         Action::ListSecrets => some(Kind::Secret, Verb::List),
         Action::ListPasswords => some(Kind::Password, Verb::List),
-        Action::SetSecret(key) | Action::DeleteSecret(key) => any(Kind::Secret, Verb::Write, Name::Secret(key)),
+        Action::SetSecret(key) | Action::DeleteSecret(key) => {
+            any(Kind::Secret, Verb::Write, Name::Secret(key))
+        }
         Action::CreatePassword(name) => any(Kind::Password, Verb::Create, Name::Password(name)),
         Action::UpdatePassword(name) | Action::DeletePassword(name) => {
             any(Kind::Password, Verb::Write, Name::Password(name))

@@ -102,7 +102,10 @@ impl Role {
 fn entry_matches(entry: &MatchConfig, peer: &Peer) -> bool {
     let uid = entry.uid.is_none_or(|uid| uid == peer.uid);
     let gid = entry.gid.is_none_or(|gid| gid == peer.gid);
-    let exe = entry.exe.as_deref().is_none_or(|exe| peer.executable.as_ref().is_some_and(|file| same(exe, &file.path)));
+    let exe = entry
+        .exe
+        .as_deref()
+        .is_none_or(|exe| peer.executable.as_ref().is_some_and(|file| same(exe, &file.path)));
     uid && gid && exe && *entry != MatchConfig::default()
 }
 

@@ -128,7 +128,9 @@ pub enum ScopeError {
     #[error("unknown kind; one of secret, password, sms, email, sso, identity")]
     Kind,
     /// The verb is unknown or means nothing for this kind.
-    #[error("this kind has no such verb (secret: read use list write; password: read use list write create; sms, email: read await send; sso: mint; identity: read create)")]
+    #[error(
+        "this kind has no such verb (secret: read use list write; password: read use list write create; sms, email: read await send; sso: mint; identity: read create)"
+    )]
     Verb,
     /// This scope takes no pattern.
     #[error("this scope takes no pattern")]
@@ -231,7 +233,8 @@ fn pattern(kind: Kind, text: &str) -> Result<Pattern, ScopeError> {
         Kind::Password => {
             let (domain, username) = text.split_once('/').unwrap_or((text, "*"));
             let lower = domain.to_ascii_lowercase();
-            let domain = checked(&lower, |b| b.is_ascii_lowercase() || b.is_ascii_digit() || b".-".contains(&b))?;
+            let domain =
+                checked(&lower, |b| b.is_ascii_lowercase() || b.is_ascii_digit() || b".-".contains(&b))?;
             let username = checked(username, |b| b.is_ascii_graphic() || b >= 0x80)?;
             Ok(Pattern::Password { domain, username })
         }
@@ -259,7 +262,9 @@ mod tests {
     }
 
     fn allows_password(scope_text: &str, name: &str) -> bool {
-        let crate::types::Resource::Password(name) = format!("password/{name}").parse().unwrap() else { panic!() };
+        let crate::types::Resource::Password(name) = format!("password/{name}").parse().unwrap() else {
+            panic!()
+        };
         scope(scope_text).allows(Kind::Password, Verb::Read, Name::Password(&name))
     }
 

@@ -86,7 +86,8 @@ mod tests {
             let mut text = token.expose().to_owned().into_bytes();
             text[at] = if text[at] == b'A' { b'B' } else { b'A' };
             let text = String::from_utf8(text).unwrap();
-            let taken = Presented::read(&text).is_some_and(|presented| presented.id == id && presented.is(&hash));
+            let taken =
+                Presented::read(&text).is_some_and(|presented| presented.id == id && presented.is(&hash));
             assert!(!taken, "position {at}");
         }
     }

@@ -4,7 +4,9 @@ use std::sync::Arc;
 use std::sync::atomic::Ordering;
 use std::time::Duration;
 
-use super::{Card, Changed, Content, Entry, Fetched, Freshness, Key, Life, Password, Result, Vault, VaultError};
+use super::{
+    Card, Changed, Content, Entry, Fetched, Freshness, Key, Life, Password, Result, Vault, VaultError,
+};
 use crate::clock::BootInstant;
 use crate::types::{IdentityUuid, PasswordName, Resource, SecretKey};
 use crate::upstream::{KeyId, PasswordEntry, SecretEntry, SsoToken, UpstreamError};

@@ -212,7 +212,8 @@ mod tests {
     #[test]
     fn a_symbolic_link_in_place_of_the_key_is_refused() {
         let directory = tempfile::tempdir().unwrap();
-        let target = KeySource { management_file: Some(directory.path().join("target")), ..KeySource::default() };
+        let target =
+            KeySource { management_file: Some(directory.path().join("target")), ..KeySource::default() };
         target.store(&Secret::copy_of("ravi_mgmt_key")).unwrap();
         std::os::unix::fs::symlink(directory.path().join("target"), directory.path().join("key")).unwrap();
         assert!(matches!(source(directory.path()).load(&keyring()), Err(KeyError::File { .. })));

@@ -12,7 +12,6 @@ pub mod keyfile;
 pub mod keyring;
 mod write;
 
-
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
@@ -199,7 +198,8 @@ impl Vault {
     ) -> Result<Credential> {
         let entry = self.entry(key_of(identity, resource)).await?;
         let found = |slot: &Slot| self.arena.open(slot).ok_or(VaultError::Locked);
-        let plain = |value| Credential { value, username: None, resource: resource.clone(), expires_at: None };
+        let plain =
+            |value| Credential { value, username: None, resource: resource.clone(), expires_at: None };
         match (&entry.content, resource) {
             (Content::Secret(slot), Resource::Secret(_)) => {
                 found(slot.as_ref().ok_or(VaultError::Absent)?).map(plain)
@@ -213,8 +213,12 @@ impl Vault {
             (Content::SsoToken { slot, expires_at }, Resource::SsoToken) => {
                 Ok(Credential { expires_at: Some(*expires_at), ..plain(found(slot)?) })
             }
-            (Content::Card(card), Resource::IdentityEmail) => address(card.identity.email.as_deref()).map(plain),
-            (Content::Card(card), Resource::IdentityPhone) => address(card.identity.phone.as_deref()).map(plain),
+            (Content::Card(card), Resource::IdentityEmail) => {
+                address(card.identity.email.as_deref()).map(plain)
+            }
+            (Content::Card(card), Resource::IdentityPhone) => {
+                address(card.identity.phone.as_deref()).map(plain)
+            }
             _ => Err(VaultError::Absent),
         }
     }

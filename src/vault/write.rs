@@ -93,7 +93,11 @@ impl Vault {
     }
 
     /// Deletes a password entry.
-    pub async fn delete_password(self: &Arc<Self>, identity: IdentityUuid, name: &PasswordName) -> Result<()> {
+    pub async fn delete_password(
+        self: &Arc<Self>,
+        identity: IdentityUuid,
+        name: &PasswordName,
+    ) -> Result<()> {
         self.open_epoch()?;
         let (entry, stored) = self.find_password(identity, name).await?;
         let outcome = self.upstream.delete_password(identity, entry).await;
