@@ -104,6 +104,11 @@ impl Call {
         Ok((identity, Scope { fence: Some(identity), swapped: false }))
     }
 
+    /// Under the fault "wrong identity".
+    pub(super) fn is_swapped(&self) -> bool {
+        self.swapped
+    }
+
     /// Refuses all but the management key.
     pub(super) fn management(&self, world: &World) -> Result<(), Refusal> {
         match self.caller {
@@ -123,7 +128,8 @@ impl Call {
     /// An identity key is fenced to its own identity, whatever the query says.
     fn fence(&self, world: &World) -> Result<Option<i64>, Refusal> {
         let asked = self.params.given("identity");
-        let named = asked.and_then(|text| Uuid::try_parse(text).ok()).and_then(|uuid| world.identity_of(uuid));
+        let named =
+            asked.and_then(|text| Uuid::try_parse(text).ok()).and_then(|uuid| world.identity_of(uuid));
         let named = named.map(|identity| identity.id);
         match (self.caller, asked, named) {
             (KeyKind::Management, None, _) => Ok(None),

@@ -58,19 +58,17 @@ fn decode(headers: &HeaderMap, bytes: &[u8]) -> Result<Map<String, Value>, Refus
         "application/json" => decode_json(bytes),
         "application/x-www-form-urlencoded" => Ok(as_map(Params::parse(as_text(bytes)?).into_pairs())),
         "multipart/form-data" => decode_multipart(content_type, as_text(bytes)?),
-        _ => Err(Refusal::detail(
-            StatusCode::UNSUPPORTED_MEDIA_TYPE,
-            "Unsupported media type in request.",
-        )),
+        _ => Err(Refusal::detail(StatusCode::UNSUPPORTED_MEDIA_TYPE, "Unsupported media type in request.")),
     }
 }
 
 fn decode_json(bytes: &[u8]) -> Result<Map<String, Value>, Refusal> {
     match serde_json::from_slice(bytes) {
         Ok(Value::Object(map)) => Ok(map),
-        Ok(_) => {
-            Err(Refusal::field("non_field_errors", "Invalid data. Expected a dictionary, but got another type."))
-        }
+        Ok(_) => Err(Refusal::field(
+            "non_field_errors",
+            "Invalid data. Expected a dictionary, but got another type.",
+        )),
         Err(_) => Err(Refusal::bad_request("JSON parse error")),
     }
 }

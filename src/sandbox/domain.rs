@@ -6,8 +6,8 @@ use std::net::IpAddr;
 /// Suffixes of two labels below which names are registered. The public suffix list has thousands;
 /// which of them Ravi knows is not documented.
 const TWO_LABEL_SUFFIXES: [&str; 16] = [
-    "ac.uk", "co.at", "co.il", "co.in", "co.jp", "co.kr", "co.nz", "co.uk", "co.za", "com.au", "com.br", "com.cn",
-    "com.mx", "com.tr", "gov.uk", "org.uk",
+    "ac.uk", "co.at", "co.il", "co.in", "co.jp", "co.kr", "co.nz", "co.uk", "co.za", "com.au", "com.br",
+    "com.cn", "com.mx", "com.tr", "gov.uk", "org.uk",
 ];
 
 const MAX_HOST: usize = 253;

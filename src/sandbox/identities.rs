@@ -122,7 +122,8 @@ fn new_identity(
     let id = world.fresh_id();
     let name = name.unwrap_or_else(|| format!("Robin Sample {id}"));
     let address = address.unwrap_or_else(|| format!("robin.sample.{id}@{MAIL_DOMAIN}"));
-    let is_taken = |identity: &Identity| identity.inbox.as_ref().is_some_and(|inbox| inbox.address == address);
+    let is_taken =
+        |identity: &Identity| identity.inbox.as_ref().is_some_and(|inbox| inbox.address == address);
     if world.identities.iter().any(is_taken) {
         return Err(Refusal::detail(StatusCode::CONFLICT, "This email address is already taken."));
     }
@@ -156,8 +157,7 @@ pub(super) async fn provision_phone(
     let phone = new_phone(&api, &mut world);
     let status = mint_status(&world);
     let World { identities, behaviour, .. } = &mut *world;
-    let identity =
-        identities.iter_mut().find(|identity| identity.id == id).ok_or_else(Refusal::not_found)?;
+    let identity = identities.iter_mut().find(|identity| identity.id == id).ok_or_else(Refusal::not_found)?;
     identity.updated = phone.created;
     identity.phone = Some(phone);
     with_status(status, &identity_json(behaviour, identity))

@@ -95,13 +95,7 @@ pub(super) async fn delete(State(api): State<Api>, call: Call, Path(uuid): Path<
 }
 
 /// Upper-cases and checks form and uniqueness; `own` is the row that is being changed.
-fn checked_key(
-    fields: &mut Fields,
-    world: &World,
-    identity: i64,
-    given: &str,
-    own: Option<usize>,
-) -> String {
+fn checked_key(fields: &mut Fields, world: &World, identity: i64, given: &str, own: Option<usize>) -> String {
     let key = given.to_uppercase();
     let is_taken =
         |(index, row): (usize, &SecretRow)| row.identity == identity && row.key == key && Some(index) != own;

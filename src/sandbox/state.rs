@@ -168,13 +168,10 @@ pub(super) enum Decision {
     Collected,
 }
 
-/// `incoming` or `outgoing`.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, serde::Serialize, serde::Deserialize)]
-#[serde(rename_all = "snake_case")]
-pub enum Direction {
-    /// Somebody wrote to the identity.
+/// Whether somebody wrote to the identity, or the identity to somebody.
+#[derive(Clone, Copy, PartialEq, Eq)]
+pub(super) enum Direction {
     Incoming,
-    /// The identity wrote to somebody.
     Outgoing,
 }
 
