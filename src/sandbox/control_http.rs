@@ -89,17 +89,17 @@ impl IntoResponse for ControlError {
     }
 }
 
-type Answer = Result<Json<Value>, Response>;
+type Answer = Result<Json<Value>, ControlError>;
 
-fn done(result: Result<Value, ControlError>) -> Answer {
-    result.map(Json).map_err(IntoResponse::into_response)
+fn done() -> Answer {
+    Ok(Json(json!({})))
 }
 
 /// A body in JSON, strictly typed.
-async fn parsed<T: DeserializeOwned>(request: Request) -> Result<T, Response> {
-    let bytes = body::read(request.into_body()).await.map_err(IntoResponse::into_response)?;
-    let wrong = |_| ControlError::Invalid("the body is not as documented at /__sandbox__/").into_response();
-    serde_json::from_slice(&bytes).map_err(wrong)
+async fn parsed<T: DeserializeOwned>(request: Request) -> Result<T, ControlError> {
+    let wrong = || ControlError::Invalid("the body is not as documented at /__sandbox__/");
+    let bytes = body::read(request.into_body()).await.map_err(|_| wrong())?;
+    serde_json::from_slice(&bytes).map_err(|_| wrong())
 }
 
 async fn requests(State(api): State<Api>) -> Json<Value> {
@@ -113,27 +113,30 @@ async fn faults(State(api): State<Api>) -> Json<Vec<Fault>> {
 
 async fn add_fault(State(api): State<Api>, request: Request) -> Answer {
     let fault = parsed(request).await?;
-    done(Control::new(api).add_fault(fault).map(|()| json!({})))
+    Control::new(api).add_fault(fault)?;
+    done()
 }
 
 async fn clear_faults(State(api): State<Api>) -> Answer {
     Control::new(api).clear_faults();
-    done(Ok(json!({})))
+    done()
 }
 
 async fn release(State(api): State<Api>) -> Answer {
     Control::new(api).release();
-    done(Ok(json!({})))
+    done()
 }
 
 async fn mail(State(api): State<Api>, request: Request) -> Answer {
     let mail: NewMail = parsed(request).await?;
-    done(Control::new(api).deliver_mail(mail).map(|id| json!({ "id": id })))
+    let id = Control::new(api).deliver_mail(mail)?;
+    Ok(Json(json!({ "id": id })))
 }
 
 async fn sms(State(api): State<Api>, request: Request) -> Answer {
     let sms: NewSms = parsed(request).await?;
-    done(Control::new(api).deliver_sms(sms).map(|id| json!({ "id": id })))
+    let id = Control::new(api).deliver_sms(sms)?;
+    Ok(Json(json!({ "id": id })))
 }
 
 async fn logins(State(api): State<Api>) -> Json<Vec<String>> {
@@ -171,7 +174,8 @@ struct SetSecret {
 
 async fn set_secret(State(api): State<Api>, request: Request) -> Answer {
     let SetSecret { identity, key, value } = parsed(request).await?;
-    done(Control::new(api).set_secret(&identity, &key, value).map(|()| json!({})))
+    Control::new(api).set_secret(&identity, &key, value)?;
+    done()
 }
 
 #[derive(Deserialize)]
@@ -183,7 +187,8 @@ struct NamedSecret {
 
 async fn remove_secret(State(api): State<Api>, request: Request) -> Answer {
     let NamedSecret { identity, key } = parsed(request).await?;
-    done(Control::new(api).remove_secret(&identity, &key).map(|()| json!({})))
+    Control::new(api).remove_secret(&identity, &key)?;
+    done()
 }
 
 #[derive(Deserialize)]
@@ -197,8 +202,8 @@ struct SetPassword {
 
 async fn set_password(State(api): State<Api>, request: Request) -> Answer {
     let SetPassword { identity, domain, username, password } = parsed(request).await?;
-    let result = Control::new(api).set_password(&identity, &domain, &username, password);
-    done(result.map(|()| json!({})))
+    Control::new(api).set_password(&identity, &domain, &username, password)?;
+    done()
 }
 
 #[derive(Deserialize)]
@@ -211,13 +216,11 @@ struct Revoke {
 async fn revoke(State(api): State<Api>, request: Request) -> Answer {
     let Revoke { identity } = parsed(request).await?;
     let control = Control::new(api);
-    done(match identity {
-        Some(identity) => control.revoke_identity_keys(&identity).map(|()| json!({})),
-        None => {
-            control.revoke_management_key();
-            Ok(json!({}))
-        }
-    })
+    match identity {
+        Some(identity) => control.revoke_identity_keys(&identity)?,
+        None => control.revoke_management_key(),
+    }
+    done()
 }
 
 async fn behaviour(State(api): State<Api>) -> Json<Value> {
@@ -231,12 +234,12 @@ async fn set_behaviour(State(api): State<Api>, request: Request) -> Answer {
     for (name, value) in changes {
         merged[name] = value;
     }
-    let wrong = |_| ControlError::Invalid("no such switch or setting").into_response();
-    let behaviour = serde_json::from_value(merged).map_err(wrong)?;
-    control.set_behaviour(behaviour);
-    done(Ok(json!(control.behaviour())))
+    let wrong = |_| ControlError::Invalid("no such switch or setting");
+    control.set_behaviour(serde_json::from_value(merged).map_err(wrong)?);
+    Ok(Json(json!(control.behaviour())))
 }
 
 async fn reset(State(api): State<Api>) -> Answer {
-    done(Control::new(api).reset().map(|()| json!({})))
+    Control::new(api).reset()?;
+    done()
 }

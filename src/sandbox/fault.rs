@@ -252,8 +252,12 @@ async fn truncated(real: Response) -> Response {
     let bytes = whole(body).await;
     let half = bytes.slice(..bytes.len() / 2);
     parts.headers.insert(header::CONTENT_LENGTH, HeaderValue::from(bytes.len()));
-    let cut = stream::iter([Ok(half), Err(io::ErrorKind::BrokenPipe.into())]);
-    Response::from_parts(parts, Body::from_stream(cut.map(|part: io::Result<Bytes>| part)))
+    // The pause lets the half be sent before the failure ends the connection.
+    let failure = stream::once(async {
+        tokio::task::yield_now().await;
+        Err(io::Error::from(io::ErrorKind::BrokenPipe))
+    });
+    Response::from_parts(parts, Body::from_stream(stream::iter([Ok(half)]).chain(failure)))
 }
 
 /// Bodies of the endpoints are in memory already: they cannot fail.
