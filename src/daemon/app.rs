@@ -17,8 +17,9 @@ use crate::clock::{BootInstant, Clock};
 use crate::config::{Config, Environment, Variable};
 use crate::grpc::{Process, Reloaded};
 use crate::limit::UpstreamBudget;
+use crate::secret::Secret;
 use crate::sys::Protection;
-use crate::upstream::{self, HttpUpstream};
+use crate::upstream::{self, HttpUpstream, KeyId};
 use crate::vault::Vault;
 use crate::vault::arena::Arena;
 use crate::vault::keyfile::KeySource;
@@ -47,10 +48,12 @@ pub(super) struct Host {
 }
 
 impl App {
-    /// Builds the daemon. `protections` is what hardening the process reached.
+    /// Builds the daemon. `management_key` is that of an embedded sandbox; `protections` is what hardening
+    /// the process reached.
     pub(super) fn build(
         settings: Settings,
         clock: Arc<dyn Clock>,
+        management_key: Option<Secret>,
         mut protections: Vec<Protection>,
     ) -> Result<Self, StartError> {
         let started_at = clock.now();
@@ -62,6 +65,9 @@ impl App {
         let keyring = Arc::new(Keyring::new(arena.clone()));
         let keys = key_source(&config, &settings.environment);
         keys.load(&keyring)?;
+        if let Some(key) = management_key {
+            keyring.insert(KeyId::Management, &key);
+        }
         let budget =
             Arc::new(UpstreamBudget::new(config.upstream.budget, config.upstream.identity_budget, &clock));
         let upstream = ravi(&config, &settings, keyring.clone(), budget.clone(), clock.clone())?;
@@ -139,7 +145,7 @@ fn ravi(
     budget: Arc<UpstreamBudget>,
     clock: Arc<dyn Clock>,
 ) -> Result<Arc<HttpUpstream>, StartError> {
-    let ca_pem = match (&settings.sandbox_ca, &config.upstream.ca_file) {
+    let ca_pem = match (&settings.upstream_ca, &config.upstream.ca_file) {
         (Some(pem), _) => Some(pem.clone()),
         (None, Some(path)) => {
             Some(std::fs::read(path).map_err(|source| StartError::CaFile { path: path.clone(), source })?)

@@ -1,6 +1,6 @@
 //! Where the configuration comes from, so that a reload can read it again in the same way.
 
-use std::path::{Path, PathBuf};
+use std::path::PathBuf;
 
 use super::error::StartError;
 use crate::config::{self, Config, Environment, Overrides, Source};
@@ -15,8 +15,8 @@ pub struct Settings {
     pub overrides: Overrides,
     /// The file.
     pub file: ConfigFile,
-    /// Certificate authority of the embedded sandbox, in PEM.
-    pub sandbox_ca: Option<Vec<u8>>,
+    /// Certificates to trust for upstream, in PEM, in place of `upstream.ca_file`: an embedded sandbox's.
+    pub upstream_ca: Option<Vec<u8>>,
 }
 
 /// Which configuration file.
@@ -52,12 +52,5 @@ impl Settings {
             Err(problems) => (Policy::default(), problems),
         };
         Ok(Loaded { config: draft.finish(problems)?, policy, path })
-    }
-}
-
-impl ConfigFile {
-    /// From the value of `--config`.
-    pub fn from_flag(flag: Option<&Path>) -> Self {
-        flag.map_or(Self::Usual, |path| Self::Named(path.to_owned()))
     }
 }

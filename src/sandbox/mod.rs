@@ -20,6 +20,7 @@ mod control;
 mod control_http;
 mod device;
 mod domain;
+mod embed;
 mod fault;
 mod generate;
 mod identities;
@@ -44,6 +45,7 @@ pub use behaviour::{
     WithoutIdentity, WrongKindStatus,
 };
 pub use control::{Control, ControlError, NewMail, NewSms};
+pub use embed::{EmbedError, Embedded, embed};
 pub use fault::{Answer, Fault};
 pub use random::NoRandomness;
 pub use run::{Args, Format, RunError, run};
