@@ -117,7 +117,9 @@ impl Broker {
                 Ok(DevicePoll::Approved { management_key, identities }) => {
                     return Ok((management_key, identities));
                 }
-                Ok(DevicePoll::Pending) | Err(UpstreamError::Unavailable) => {}
+                // A poll whose answer was lost changes nothing: ask again.
+                Ok(DevicePoll::Pending)
+                | Err(UpstreamError::Unavailable | UpstreamError::OutcomeUnknown) => {}
                 Ok(DevicePoll::SlowDown) => interval += SLOWER,
                 Ok(DevicePoll::Denied) => return Err(BrokerError::Upstream(UpstreamError::Refused)),
                 Ok(DevicePoll::Expired) => return Err(expired()),

@@ -70,7 +70,6 @@ pub trait Clock: Send + Sync + 'static {
 pub struct SystemClock;
 
 impl Clock for SystemClock {
-    #[expect(clippy::disallowed_methods, reason = "the one place that reads the clocks")]
     fn now(&self) -> BootInstant {
         crate::sys::time::boot_now()
     }
