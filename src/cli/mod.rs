@@ -1,1 +1,3 @@
-//! The command line, for people and for agents' shells.
+//! The command line.
+
+mod args;

@@ -1,0 +1,71 @@
+//! What people are told beside the result, on standard error: errors, remarks, and that something is
+//! being waited for. Programs that asked for JSON get errors alone. A closed standard error is no
+//! reason to fail. Imports nothing of this crate but its siblings.
+
+use std::io::{self, IsTerminal, Write};
+use std::time::Duration;
+
+use super::args::{Format, Global};
+use super::error::Report;
+use super::output::{coloured, span};
+use super::page::{Cell, Page, Tone, harmless};
+
+/// One turn of the spinner.
+const FRAMES: [&str; 4] = ["-", "\\", "|", "/"];
+
+/// Standard error.
+pub(crate) struct Notes {
+    json: bool,
+    colour: bool,
+    terminal: bool,
+    frame: usize,
+}
+
+impl Notes {
+    /// Takes standard error as `global` says.
+    pub(crate) fn open(global: &Global) -> Self {
+        let terminal = io::stderr().is_terminal();
+        let colour = coloured(global.color, terminal);
+        Self { json: global.format == Format::Json, colour, terminal, frame: 0 }
+    }
+
+    /// An error, in two lines or one object.
+    pub(crate) fn error(&self, report: &Report) {
+        if self.json {
+            let object = serde_json::json!({ "error": report });
+            return put(&format!("{object}\n"));
+        }
+        let mut page = Page::new(self.colour);
+        page.pieces([Cell::new("error: ", Tone::Bad), Cell::from(&report.message)]);
+        page.pieces([Cell::new("hint: ", Tone::Strong), Cell::from(&report.hint)]);
+        put(page.as_str());
+    }
+
+    /// A remark for people.
+    pub(crate) fn say(&self, text: &str) {
+        if !self.json {
+            put(&format!("{}\n", harmless(text)));
+        }
+    }
+
+    /// Shows that something is waited for, in place on a terminal and not at all elsewhere.
+    pub(crate) fn spin(&mut self, what: &str, left: Duration) {
+        if self.json || !self.terminal {
+            return;
+        }
+        self.frame = (self.frame + 1) % FRAMES.len();
+        put(&format!("\r\x1b[K{} {what} ({} left)", FRAMES[self.frame], span(left)));
+    }
+
+    /// Ends what `spin` showed.
+    pub(crate) fn stop(&self) {
+        if !self.json && self.terminal {
+            put("\r\x1b[K");
+        }
+    }
+}
+
+fn put(text: &str) {
+    // There is nowhere left to say that this failed.
+    let _ = io::stderr().write_all(text.as_bytes());
+}
