@@ -5,7 +5,6 @@
 //! Nothing here quotes a value, an argument or the content of a file.
 
 use std::io;
-use std::path::PathBuf;
 use std::time::Duration;
 
 use serde::Serialize;
@@ -47,10 +46,14 @@ pub(crate) enum CliError {
     #[error("this credential has no user name\nleave --field away to get its value")]
     NoUsername,
     /// The program was built without the stand-in.
-    #[error("this build has no demo: it leaves the stand-in for Ravi out\nbuild it with the feature `sandbox`")]
+    #[error(
+        "this build has no demo: it leaves the stand-in for Ravi out\nbuild it with the feature `sandbox`"
+    )]
     NoDemo,
     /// The demo stopped.
-    #[error("the demo did not come to its end: {0}\nrun it again; if it stays, report it with what it printed")]
+    #[error(
+        "the demo did not come to its end: {0}\nrun it again; if it stays, report it with what it printed"
+    )]
     Demo(String),
     /// The program could not begin to work.
     #[error("the program could not start: {}\nlook at the limits of this shell (ulimit -a)", .0.kind())]
@@ -173,11 +176,6 @@ fn of_session_file(error: &SessionFileError) -> Report {
     report(reason, exit, error.to_string(), hint)
 }
 
-/// A path that does not divide a line: what is shown of it is harmless.
-pub(crate) fn shown(path: &PathBuf) -> String {
-    super::page::harmless(&path.to_string_lossy())
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -185,7 +183,8 @@ mod tests {
 
     fn refusal(reason: ErrorReason, retry_after: Option<Duration>) -> CliError {
         let message = "too many reads".into();
-        ClientError::Broker(BrokerError { reason, message, retry_after, limit: Some("rate.read".into()) }).into()
+        ClientError::Broker(BrokerError { reason, message, retry_after, limit: Some("rate.read".into()) })
+            .into()
     }
 
     #[test]
@@ -205,7 +204,8 @@ mod tests {
         names.sort_unstable();
         assert_eq!(names, ["hint", "message", "reason"]);
         assert_eq!(json["reason"], "LEASE_EXPIRED");
-        let waits = serde_json::to_value(refusal(ErrorReason::RateLimited, Some(Duration::from_secs(2))).report());
+        let waits =
+            serde_json::to_value(refusal(ErrorReason::RateLimited, Some(Duration::from_secs(2))).report());
         assert_eq!(waits.unwrap()["retry_after_seconds"], 2);
     }
 

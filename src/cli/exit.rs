@@ -52,7 +52,9 @@ pub(crate) fn outcome(reason: ErrorReason) -> (Exit, &'static str) {
         R::ResourceNameInvalid => {
             (Exit::Usage, "write secret/KEY, password/DOMAIN[/USERNAME] or sso/token, as `list` shows them")
         }
-        R::RateLimited => (Exit::RateLimited, "wait, then try again; `ravi-broker session show` shows the limits"),
+        R::RateLimited => {
+            (Exit::RateLimited, "wait, then try again; `ravi-broker session show` shows the limits")
+        }
         R::CapacityReached => (Exit::RateLimited, "release leases or close sessions that are not needed"),
         R::BrokerLocked => (Exit::Denied, "the operator serves again with `ravi-broker unlock`"),
         R::BrokerDraining => (Exit::Unreachable, "try again once the daemon is back"),
@@ -61,12 +63,22 @@ pub(crate) fn outcome(reason: ErrorReason) -> (Exit, &'static str) {
         }
         R::LoginRequired => (Exit::Upstream, "the operator runs `ravi-broker login`"),
         R::UpstreamUnavailable => (Exit::Upstream, "try again; the operator can check [upstream] base_url"),
-        R::UpstreamThrottled => (Exit::RateLimited, "Ravi asks this account to slow down: wait, then try again"),
-        R::UpstreamRefused => (Exit::Upstream, "the operator checks the account, or runs `ravi-broker login` again"),
-        R::UpstreamInvalid => (Exit::Upstream, "try later; if it stays, the operator checks [upstream] base_url"),
+        R::UpstreamThrottled => {
+            (Exit::RateLimited, "Ravi asks this account to slow down: wait, then try again")
+        }
+        R::UpstreamRefused => {
+            (Exit::Upstream, "the operator checks the account, or runs `ravi-broker login` again")
+        }
+        R::UpstreamInvalid => {
+            (Exit::Upstream, "try later; if it stays, the operator checks [upstream] base_url")
+        }
         R::UpstreamOutcomeUnknown => (Exit::Upstream, "look with `ravi-broker list` before you repeat it"),
-        R::UpstreamPlanRequired => (Exit::Upstream, "the owner of the Ravi account needs a plan that includes this"),
-        R::ConfigurationInvalid => (Exit::Other, "`ravi-broker config check` names each mistake with its line"),
+        R::UpstreamPlanRequired => {
+            (Exit::Upstream, "the owner of the Ravi account needs a plan that includes this")
+        }
+        R::ConfigurationInvalid => {
+            (Exit::Other, "`ravi-broker config check` names each mistake with its line")
+        }
         R::Internal => (Exit::Other, "this is a defect of the broker; its log has more"),
         R::Unrecognised => (Exit::Other, "the broker is newer than this program: update it"),
     }

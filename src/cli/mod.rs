@@ -1,3 +1,145 @@
-//! The command line.
+//! The command line, for people and for agents' shells.
+//!
+//! It reaches the daemon only through `client`, and reads configuration and audit files through
+//! `config` and `audit`. Secrets go to standard output by explicit command and nowhere else; they are
+//! never arguments. `args` is the one definition of the command line, `exit` the table of exit codes,
+//! `output` and `page` what results look like; each group of commands has a file.
 
 mod args;
+mod context;
+mod error;
+mod exit;
+mod input;
+mod lease;
+mod login;
+mod notes;
+mod operator;
+mod output;
+mod page;
+mod ravi_file;
+mod session;
+mod status;
+mod usage;
+mod vault;
+
+use std::ffi::OsString;
+use std::io::IsTerminal;
+use std::process::ExitCode;
+
+use clap::Parser;
+use clap::error::ErrorKind;
+
+use args::{Cli, Colour, Command, Format, Global};
+use context::Context;
+use error::CliError;
+use notes::Notes;
+use output::{Output, coloured};
+
+use crate::clock::SystemClock;
+
+/// Runs the demo; told whether to use colours. It lives in the program, since it starts the others.
+pub type DemoRunner = fn(bool) -> anyhow::Result<()>;
+
+/// The whole program: parse, run, tell. `demo` is absent where the stand-in for Ravi was left out.
+pub fn main(demo: Option<DemoRunner>) -> ExitCode {
+    let arguments: Vec<OsString> = std::env::args_os().collect();
+    let result = match Cli::try_parse_from(&arguments) {
+        Ok(cli) => {
+            let notes = Notes::open(&cli.global);
+            run(cli, demo).map_err(|error| (notes, error))
+        }
+        Err(error) => {
+            let global = guess(&arguments);
+            explain(&global, &error).map_err(|error| (Notes::open(&global), error))
+        }
+    };
+    match result {
+        Ok(code) => code,
+        Err((_, error)) if error.is_closed_pipe() => ExitCode::SUCCESS,
+        Err((notes, error)) => tell(&notes, &error),
+    }
+}
+
+/// The exit code of an error, which is told unless the result has told it already.
+fn tell(notes: &Notes, error: &CliError) -> ExitCode {
+    let report = error.report();
+    if !matches!(error, CliError::Found) {
+        notes.error(&report);
+    }
+    report.exit.into()
+}
+
+fn run(cli: Cli, demo: Option<DemoRunner>) -> Result<ExitCode, CliError> {
+    let out = Output::open(&cli.global).map_err(CliError::Start)?;
+    let notes = Notes::open(&cli.global);
+    let mut context = Context { global: cli.global, out, notes, clock: SystemClock };
+    if let Command::Demo = cli.command {
+        return run_demo(&context, demo);
+    }
+    let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build();
+    let runtime = runtime.map_err(CliError::Start)?;
+    runtime.block_on(dispatch(&mut context, &cli.command))?;
+    Ok(ExitCode::SUCCESS)
+}
+
+async fn dispatch(context: &mut Context, command: &Command) -> Result<(), CliError> {
+    match command {
+        Command::Get(args) => lease::get(context, args).await,
+        Command::Lease(command) => lease::run(context, command).await,
+        Command::List(command) => vault::list(context, command).await,
+        Command::Set(args) => vault::set(context, args).await,
+        Command::Password(command) => vault::password(context, command).await,
+        Command::Delete(args) => vault::delete(context, args).await,
+        Command::Session(command) => session::run(context, command).await,
+        Command::Whoami(session) => session::whoami(context, session).await,
+        Command::Login(args) => login::run(context, args).await,
+        Command::Status => status::run(context).await,
+        Command::Revoke(args) => operator::revoke(context, args).await,
+        Command::Lock(purpose) => operator::lock(context, purpose).await,
+        Command::Unlock => operator::unlock(context).await,
+        Command::Reload => operator::reload(context).await,
+        Command::Config(_) | Command::Audit(_) => Ok(()),
+        Command::Demo => Err(CliError::NoDemo),
+    }
+}
+
+fn run_demo(context: &Context, demo: Option<DemoRunner>) -> Result<ExitCode, CliError> {
+    let runner = demo.ok_or(CliError::NoDemo)?;
+    let colour = coloured(context.global.color, context.out.is_terminal());
+    runner(colour).map_err(|error| CliError::Demo(format!("{error:#}")))?;
+    Ok(ExitCode::SUCCESS)
+}
+
+/// Help and version are results; everything else is a usage error.
+fn explain(global: &Global, error: &clap::Error) -> Result<ExitCode, CliError> {
+    let missing = error.kind() == ErrorKind::DisplayHelpOnMissingArgumentOrSubcommand;
+    if missing && global.format == Format::Human {
+        Notes::open(global).raw(&error.render().to_string());
+        return Ok(exit::Exit::Usage.into());
+    }
+    if !matches!(error.kind(), ErrorKind::DisplayHelp | ErrorKind::DisplayVersion) {
+        let (what, remedy) = usage::explain(error);
+        return Err(CliError::Usage(what, remedy));
+    }
+    let mut out = Output::open(global).map_err(CliError::Start)?;
+    let styled = coloured(global.color, std::io::stdout().is_terminal());
+    let text = error.render();
+    let text = if styled { text.ansi().to_string() } else { text.to_string() };
+    out.text(&text).map_err(CliError::Output)?;
+    Ok(ExitCode::SUCCESS)
+}
+
+/// The form of output that a command line asks for which could not be parsed.
+fn guess(arguments: &[OsString]) -> Global {
+    let asks = |name: &str, value: &str| {
+        let glued = arguments.iter().any(|argument| *argument == *format!("{name}={value}"));
+        glued || arguments.windows(2).any(|pair| pair[0] == name && pair[1] == value)
+    };
+    let color = match (asks("--color", "always"), asks("--color", "never")) {
+        (true, _) => Colour::Always,
+        (_, true) => Colour::Never,
+        _ => Colour::Auto,
+    };
+    let format = if asks("--format", "json") { Format::Json } else { Format::Human };
+    Global { format, color, socket: None, admin_socket: None, config: None }
+}

@@ -36,7 +36,9 @@ impl Notes {
             return put(&format!("{object}\n"));
         }
         let mut page = Page::new(self.colour);
-        page.pieces([Cell::new("error: ", Tone::Bad), Cell::from(&report.message)]);
+        let mut lines = report.message.lines();
+        page.pieces([Cell::new("error: ", Tone::Bad), Cell::from(lines.next().unwrap_or_default())]);
+        lines.for_each(|line| page.line(line));
         page.pieces([Cell::new("hint: ", Tone::Strong), Cell::from(&report.hint)]);
         put(page.as_str());
     }
@@ -46,6 +48,11 @@ impl Notes {
         if !self.json {
             put(&format!("{}\n", harmless(text)));
         }
+    }
+
+    /// Text of our own that has its line breaks already.
+    pub(crate) fn raw(&self, text: &str) {
+        put(text);
     }
 
     /// Shows that something is waited for, in place on a terminal and not at all elsewhere.

@@ -65,6 +65,12 @@ impl Page {
         self.text.push('\n');
     }
 
+    /// A line for a shell, as it is: escaping would change what it means.
+    pub(crate) fn shell(&mut self, line: &str) {
+        self.text.push_str(line);
+        self.text.push('\n');
+    }
+
     /// One line of several pieces, without spaces between them.
     pub(crate) fn pieces<const N: usize>(&mut self, cells: [Cell; N]) {
         for cell in &cells {
@@ -135,7 +141,8 @@ fn width(cell: &Cell) -> usize {
 /// Control and direction-changing characters as `\u{..}`.
 pub(crate) fn harmless(text: &str) -> String {
     let steers = |c: char| {
-        c.is_control() || matches!(c, '\u{200b}'..='\u{200f}' | '\u{2028}'..='\u{202e}' | '\u{2060}'..='\u{206f}' | '\u{feff}')
+        c.is_control()
+            || matches!(c, '\u{200b}'..='\u{200f}' | '\u{2028}'..='\u{202e}' | '\u{2060}'..='\u{206f}' | '\u{feff}')
     };
     let mut shown = String::with_capacity(text.len());
     for c in text.chars() {

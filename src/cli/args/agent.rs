@@ -19,8 +19,8 @@ pub(crate) struct Purpose {
 /// The session a command runs under, when it has to be there already.
 #[derive(Args, Clone, Debug)]
 pub(crate) struct UnderSession {
-    /// The file that `session open` wrote
-    #[arg(long, value_name = "PATH", env = "RAVI_BROKER_SESSION_FILE", hide_env_values = true)]
+    /// The file that `session open` wrote [env: RAVI_BROKER_SESSION_FILE]
+    #[arg(long, value_name = "PATH")]
     pub(crate) session_file: Option<PathBuf>,
 }
 
@@ -30,8 +30,7 @@ pub(crate) struct OneCall {
     /// Open a session with this role for this one call, and close it afterwards
     #[arg(long, value_name = "ROLE")]
     pub(crate) role: Option<RoleName>,
-    /// The file that `session open` wrote [env: RAVI_BROKER_SESSION_FILE=]
-    // Not clap's `env`: the variable must not conflict with `--role`, which is stronger.
+    /// The file that `session open` wrote [env: RAVI_BROKER_SESSION_FILE]
     #[arg(long, value_name = "PATH", conflicts_with = "role")]
     pub(crate) session_file: Option<PathBuf>,
 }
@@ -39,7 +38,7 @@ pub(crate) struct OneCall {
 #[derive(Args, Debug)]
 #[command(after_help = "\
 The value is followed by a newline unless --no-newline is given. It is written to a pipe or a file;
-a terminal gets it only with --reveal.
+a terminal gets it only with --reveal. The JSON document has `resource`, `value` and `username`.
 
 Example:
   ravi-broker get password/github.com --field username
@@ -91,9 +90,7 @@ Example:
     #[command(after_help = "Example:\n  ravi-broker lease read lea_mfrggzdfmztwq2lknnwg23tpoa | some-tool")]
     Read(ReadLease),
     /// Move the end of a live lease, up to the role's maximum
-    #[command(
-        after_help = "Example:\n  ravi-broker lease renew lea_mfrggzdfmztwq2lknnwg23tpoa --ttl 10m"
-    )]
+    #[command(after_help = "Example:\n  ravi-broker lease renew lea_mfrggzdfmztwq2lknnwg23tpoa --ttl 10m")]
     Renew(RenewLease),
     /// Give a lease back before its time
     #[command(after_help = "Example:\n  ravi-broker lease release lea_mfrggzdfmztwq2lknnwg23tpoa")]

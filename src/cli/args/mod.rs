@@ -12,8 +12,9 @@ use std::path::PathBuf;
 use clap::{Args, Parser, Subcommand, ValueEnum};
 
 pub(crate) use agent::{
-    CreatePassword, DeleteEntry, FieldName, GetValue, LeaseCommand, ListCommand, OneCall, OpenSession,
-    PasswordCommand, Purpose, SessionCommand, SetSecret, UnderSession, UpdatePassword,
+    AcquireLease, CreatePassword, DeleteEntry, DeletePassword, FieldName, GetValue, LeaseCommand,
+    ListCommand, OneCall, OneLease, OpenSession, PasswordCommand, Purpose, ReadLease, RenewLease,
+    SessionCommand, SetSecret, Shown, UnderSession, UpdatePassword,
 };
 pub(crate) use operator::{AuditCommand, ConfigCommand, Login, Revoke, RevokeTarget, ShowConfig};
 
@@ -50,14 +51,14 @@ pub(crate) struct Global {
     /// Colours in text; `auto` means on a terminal and without NO_COLOR
     #[arg(long, global = true, value_enum, default_value_t = Colour::Auto, value_name = "WHEN")]
     pub(crate) color: Colour,
-    /// The daemon's agent socket
-    #[arg(long, global = true, value_name = "PATH", env = "RAVI_BROKER_SOCKET", hide_env_values = true)]
+    /// The daemon's agent socket [env: RAVI_BROKER_SOCKET]
+    #[arg(long, global = true, value_name = "PATH")]
     pub(crate) socket: Option<PathBuf>,
-    /// The daemon's admin socket, for the operator's commands
+    /// The daemon's admin socket, for the operator's commands [env: RAVI_BROKER_ADMIN_SOCKET]
     #[arg(long, global = true, value_name = "PATH")]
     pub(crate) admin_socket: Option<PathBuf>,
-    /// The configuration file
-    #[arg(long, global = true, value_name = "PATH", env = "RAVI_BROKER_CONFIG", hide_env_values = true)]
+    /// The configuration file [env: RAVI_BROKER_CONFIG]
+    #[arg(long, global = true, value_name = "PATH")]
     pub(crate) config: Option<PathBuf>,
 }
 
@@ -86,20 +87,20 @@ pub(crate) enum Command {
     /// Print one value, and nothing else
     Get(GetValue),
     /// Hold access to one credential for a while
-    #[command(subcommand)]
+    #[command(subcommand, after_help = "Example:\n  ravi-broker lease acquire secret/OPENAI_API_KEY")]
     Lease(LeaseCommand),
     /// Show the names that the session may see, never values
-    #[command(subcommand)]
+    #[command(subcommand, after_help = "Example:\n  ravi-broker list secrets")]
     List(ListCommand),
     /// Store a secret; its value comes from standard input or a hidden prompt
     Set(SetSecret),
     /// Create, change and delete password entries
-    #[command(subcommand)]
+    #[command(subcommand, after_help = "Example:\n  ravi-broker password create github.com")]
     Password(PasswordCommand),
     /// Delete a secret
     Delete(DeleteEntry),
     /// Assume a role for this shell and what it starts
-    #[command(subcommand)]
+    #[command(subcommand, after_help = "Example:\n  eval \"$(ravi-broker session open --role notes-agent)\"")]
     Session(SessionCommand),
     /// Show the session and the Ravi identity behind it
     #[command(after_help = "Example:\n  ravi-broker whoami --format json")]
@@ -121,10 +122,10 @@ pub(crate) enum Command {
     #[command(after_help = "Example:\n  ravi-broker config check && ravi-broker reload")]
     Reload,
     /// Check and show the configuration, without the daemon
-    #[command(subcommand)]
+    #[command(subcommand, after_help = "Example:\n  ravi-broker config check")]
     Config(ConfigCommand),
     /// Read the audit trail, or prove that nobody changed it
-    #[command(subcommand)]
+    #[command(subcommand, after_help = "Example:\n  ravi-broker audit tail --follow")]
     Audit(AuditCommand),
     /// See the broker at work: real daemon, two agents, a stand-in for Ravi
     #[command(after_help = "Example:\n  ravi-broker demo")]

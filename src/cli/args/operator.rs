@@ -62,9 +62,7 @@ pub(crate) enum ConfigCommand {
     /// Show every setting as it applies
     Show(ShowConfig),
     /// Print a commented configuration to start from
-    #[command(
-        after_help = "Example:\n  ravi-broker config example > ~/.config/ravi-broker/config.toml"
-    )]
+    #[command(after_help = "Example:\n  ravi-broker config example > ~/.config/ravi-broker/config.toml")]
     Example,
 }
 

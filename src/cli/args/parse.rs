@@ -74,7 +74,9 @@ mod tests {
         assert_eq!(duration("90s"), Ok(Duration::from_secs(90)));
         assert_eq!(duration("5m"), Ok(Duration::from_secs(300)));
         assert_eq!(duration("1h"), Ok(Duration::from_secs(3600)));
-        for text in ["", "5", "h", "-5m", "+5m", "1.5h", "5 m", "5ms", "0s", "367d", "99999999999999999999s", "٣h"] {
+        for text in
+            ["", "5", "h", "-5m", "+5m", "1.5h", "5 m", "5ms", "0s", "367d", "99999999999999999999s", "٣h"]
+        {
             assert_eq!(duration(text), Err(ArgumentError::Duration), "{text:?}");
         }
     }
