@@ -226,7 +226,7 @@ impl AgentClient {
         answered.identity.map(convert::identity).ok_or(ClientError::Protocol)
     }
 
-    fn request<T>(&self, message: T) -> Request<T> {
+    pub(super) fn request<T>(&self, message: T) -> Request<T> {
         let mut request = Request::new(message);
         if let Some(value) = &self.authorization {
             request.metadata_mut().insert("authorization", value.clone());

@@ -35,17 +35,19 @@ pub(super) async fn connect(candidates: &[PathBuf]) -> Result<(Channel, PathBuf)
     for path in candidates {
         match dial(path).await {
             Ok(stream) => return Ok((channel(path, stream).await?, path.clone())),
-            Err(failure) => tried.push(Attempt { path: path.clone(), failure }),
+            Err(attempt) => tried.push(attempt),
         }
     }
     Err(ClientError::Unreachable { tried })
 }
 
-async fn dial(path: &Path) -> Result<UnixStream, ConnectFailure> {
-    match timeout(CONNECT_DEADLINE, UnixStream::connect(path)).await {
-        Ok(result) => result.map_err(|error| ConnectFailure::from(&error)),
-        Err(_) => Err(ConnectFailure::Other(std::io::ErrorKind::TimedOut)),
-    }
+async fn dial(path: &Path) -> Result<UnixStream, Attempt> {
+    let failure = match timeout(CONNECT_DEADLINE, UnixStream::connect(path)).await {
+        Ok(Ok(stream)) => return Ok(stream),
+        Ok(Err(error)) => ConnectFailure::from(&error),
+        Err(_) => ConnectFailure::Other(std::io::ErrorKind::TimedOut),
+    };
+    Err(Attempt { path: path.to_owned(), failure })
 }
 
 /// Starts with `stream`, so that the daemon sees one connection and not a probe before it.
@@ -58,14 +60,12 @@ async fn channel(path: &Path, stream: UnixStream) -> Result<Channel, ClientError
         async move {
             let stream = match first {
                 Some(stream) => stream,
-                None => UnixStream::connect(path).await?,
+                None => dial(&path).await?,
             };
-            Ok::<_, std::io::Error>(TokioIo::new(stream))
+            Ok::<_, Attempt>(TokioIo::new(stream))
         }
     });
-    let endpoint = Endpoint::from_static(ORIGIN)
-        .connect_timeout(CONNECT_DEADLINE)
-        .http2_max_header_list_size(MAX_HEADER_BYTES);
+    let endpoint = Endpoint::from_static(ORIGIN).http2_max_header_list_size(MAX_HEADER_BYTES);
     endpoint.connect_with_connector(connector).await.map_err(|_| ClientError::Lost)
 }
 
@@ -73,7 +73,14 @@ async fn channel(path: &Path, stream: UnixStream) -> Result<Channel, ClientError
 pub(super) async fn answer<T>(
     call: impl Future<Output = Result<Response<T>, Status>>,
 ) -> Result<T, ClientError> {
-    match timeout(CALL_DEADLINE, call).await {
+    answer_within(CALL_DEADLINE, call).await
+}
+
+async fn answer_within<T>(
+    deadline: Duration,
+    call: impl Future<Output = Result<Response<T>, Status>>,
+) -> Result<T, ClientError> {
+    match timeout(deadline, call).await {
         Ok(Ok(response)) => Ok(response.into_inner()),
         Ok(Err(status)) => Err(ClientError::of_status(&status)),
         Err(_) => Err(ClientError::TimedOut),
@@ -97,4 +104,15 @@ where
         std::future::ready((!end).then_some(item))
     });
     Ok(until_error.boxed())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[tokio::test]
+    async fn a_call_without_an_answer_ends_at_its_deadline() {
+        let never = std::future::pending::<Result<Response<()>, Status>>();
+        assert_eq!(answer_within(Duration::ZERO, never).await, Err(ClientError::TimedOut));
+    }
 }

@@ -1,6 +1,7 @@
 //! Why a call failed, and the only place that reads a gRPC status. The reason comes from the
 //! `google.rpc.ErrorInfo` of the broker's domain; a status without one did not come from the broker.
 
+use std::error::Error as _;
 use std::fmt;
 use std::io;
 use std::path::PathBuf;
@@ -18,7 +19,8 @@ const MAX_MESSAGE_CHARS: usize = 1024;
 /// Why a call did not succeed.
 #[derive(Clone, Debug, PartialEq, Eq, Error)]
 pub enum ClientError {
-    /// No candidate accepted a connection: start the daemon, or name the right socket.
+    /// No candidate accepted a connection, so that nothing was asked: start the daemon, or name the
+    /// right socket.
     #[error("the broker cannot be reached: {}", list(tried))]
     Unreachable {
         /// What was tried, in order.
@@ -39,7 +41,8 @@ pub enum ClientError {
 }
 
 /// A candidate that did not accept a connection.
-#[derive(Clone, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, PartialEq, Eq, Error)]
+#[error("{} ({failure})", path.display())]
 pub struct Attempt {
     /// The socket's path.
     pub path: PathBuf,
@@ -72,12 +75,6 @@ impl From<&io::Error> for ConnectFailure {
             io::ErrorKind::PermissionDenied => Self::Permission,
             other => Self::Other(other),
         }
-    }
-}
-
-impl fmt::Display for Attempt {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(f, "{} ({})", self.path.display(), self.failure)
     }
 }
 
@@ -172,8 +169,6 @@ impl fmt::Display for ErrorReason {
 impl ClientError {
     /// Reads the broker's details, or else tells a lost connection from a stranger's answer.
     pub(super) fn of_status(status: &Status) -> Self {
-        use std::error::Error as _;
-
         if let Some(info) = status.get_details_error_info().filter(|info| info.domain == DOMAIN) {
             let quota = status.get_details_quota_failure();
             return Self::Broker(BrokerError {
@@ -182,6 +177,9 @@ impl ClientError {
                 retry_after: status.get_details_retry_info().and_then(|info| info.retry_delay),
                 limit: quota.and_then(|quota| quota.violations.into_iter().next()).map(|v| plain(&v.subject)),
             });
+        }
+        if let Some(attempt) = failed_attempt(status) {
+            return Self::Unreachable { tried: vec![attempt] };
         }
         match status.code() {
             Code::Unavailable => Self::Lost,
@@ -199,6 +197,18 @@ impl ClientError {
             _ => None,
         }
     }
+}
+
+/// The connector's own error, where a connection could not be made again.
+fn failed_attempt(status: &Status) -> Option<Attempt> {
+    let mut source = status.source();
+    while let Some(error) = source {
+        if let Some(attempt) = error.downcast_ref::<Attempt>() {
+            return Some(attempt.clone());
+        }
+        source = error.source();
+    }
+    None
 }
 
 /// Terminals and models read messages: no control characters, bounded.

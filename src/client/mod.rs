@@ -22,3 +22,6 @@ pub use channel::Events;
 pub use error::{Attempt, BrokerError, ClientError, ConnectFailure, ErrorReason};
 pub use model::*;
 pub use session_file::{SessionFile, SessionFileError};
+
+#[cfg(test)]
+mod tests;

@@ -148,7 +148,7 @@ impl SessionFile {
 
     fn fill(&self, file: &mut File, path: &Path) -> Result<()> {
         let system = fstatfs(&*file).map_err(|error| io_error(path, error.into()))?.filesystem_type();
-        if system != TMPFS_MAGIC && system != RAMFS_MAGIC {
+        if !in_memory(system) {
             return Err(SessionFileError::OnDisk(path.to_owned()));
         }
         let socket = self.socket.to_str().ok_or_else(|| SessionFileError::Malformed(path.to_owned()))?;
@@ -162,6 +162,10 @@ impl SessionFile {
         let text = serde_json::to_vec(&stored).map_err(|error| io_error(path, error.into()))?;
         file.write_all(&text).map_err(|error| io_error(path, error))
     }
+}
+
+fn in_memory(system: FsType) -> bool {
+    system == TMPFS_MAGIC || system == RAMFS_MAGIC
 }
 
 /// What stands at the path already may be replaced only if it is a session file's like.
@@ -220,4 +224,125 @@ fn open_error(path: &Path, error: io::Error) -> SessionFileError {
 
 fn io_error(path: &Path, error: io::Error) -> SessionFileError {
     SessionFileError::Io(path.to_owned(), error)
+}
+
+#[cfg(test)]
+mod tests {
+    use std::fs::Permissions;
+    use std::os::unix::fs::{PermissionsExt, symlink};
+
+    use nix::sys::statfs::{BTRFS_SUPER_MAGIC, EXT4_SUPER_MAGIC, NFS_SUPER_MAGIC, OVERLAYFS_SUPER_MAGIC};
+    use tempfile::TempDir;
+
+    use super::*;
+
+    const TOKEN: &str = "token-canary-\"quoted\"";
+
+    fn memory() -> TempDir {
+        tempfile::tempdir_in("/dev/shm").unwrap()
+    }
+
+    fn file() -> SessionFile {
+        SessionFile {
+            socket: "/run/ravi-broker/broker.sock".into(),
+            session_id: SessionId([3; 16]),
+            token: Secret::copy_of(TOKEN),
+            role: "notes-agent".into(),
+            expires_at: "2026-11-23T12:00:00Z".parse().unwrap(),
+        }
+    }
+
+    fn error(result: Result<SessionFile>) -> SessionFileError {
+        result.err().expect("the file is refused")
+    }
+
+    #[test]
+    fn a_session_reads_back_as_it_was_written_and_is_for_its_owner_alone() {
+        let directory = memory();
+        let path = directory.path().join("sessions").join("a.json");
+        file().write(&path).unwrap();
+        file().write(&path).unwrap();
+        assert_eq!(path.metadata().unwrap().mode() & 0o777, 0o600);
+        assert_eq!(path.parent().unwrap().metadata().unwrap().mode() & 0o777, 0o700);
+        let read = SessionFile::read(&path).unwrap();
+        assert_eq!(read.token.expose(), TOKEN);
+        assert_eq!((read.session_id, read.role.as_str()), (SessionId([3; 16]), "notes-agent"));
+        assert_eq!((read.socket, read.expires_at), (file().socket, file().expires_at));
+        assert_eq!(path.parent().unwrap().read_dir().unwrap().count(), 1, "nothing is left beside it");
+    }
+
+    #[test]
+    fn a_token_is_not_written_to_a_disk() {
+        for disk in [EXT4_SUPER_MAGIC, BTRFS_SUPER_MAGIC, OVERLAYFS_SUPER_MAGIC, NFS_SUPER_MAGIC] {
+            assert!(!in_memory(disk));
+        }
+        let build = std::env::current_exe().unwrap();
+        let directory = tempfile::tempdir_in(build.parent().unwrap()).unwrap();
+        let on_disk = !in_memory(nix::sys::statfs::statfs(directory.path()).unwrap().filesystem_type());
+        let written = file().write(&directory.path().join("a.json"));
+        assert_eq!(matches!(written, Err(SessionFileError::OnDisk(_))), on_disk);
+        assert_eq!(directory.path().read_dir().unwrap().count(), usize::from(!on_disk));
+    }
+
+    #[test]
+    fn a_file_that_others_can_read_is_refused() {
+        let directory = memory();
+        let path = directory.path().join("a.json");
+        file().write(&path).unwrap();
+        for mode in [0o640, 0o604, 0o622] {
+            std::fs::set_permissions(&path, Permissions::from_mode(mode)).unwrap();
+            assert!(matches!(error(SessionFile::read(&path)), SessionFileError::Mode(_)), "{mode:o}");
+        }
+    }
+
+    #[test]
+    fn links_and_other_objects_are_neither_read_nor_replaced() {
+        let directory = memory();
+        let [path, link, fifo] = ["a.json", "link", "fifo"].map(|name| directory.path().join(name));
+        file().write(&path).unwrap();
+        symlink(&path, &link).unwrap();
+        nix::unistd::mkfifo(&fifo, nix::sys::stat::Mode::from_bits_truncate(0o600)).unwrap();
+        for other in [&link, &fifo, &directory.path().to_owned()] {
+            assert!(matches!(error(SessionFile::read(other)), SessionFileError::NotAFile(_)), "{other:?}");
+            assert!(matches!(file().write(other), Err(SessionFileError::NotAFile(_))), "{other:?}");
+            assert!(matches!(SessionFile::remove(other), Err(SessionFileError::NotAFile(_))), "{other:?}");
+        }
+        assert!(SessionFile::read(&path).is_ok());
+    }
+
+    #[test]
+    fn what_a_killed_writer_left_is_no_obstacle() {
+        let directory = memory();
+        let path = directory.path().join("a.json");
+        let left = directory.path().join(format!(".a.json.{}", std::process::id()));
+        symlink("/nowhere", &left).unwrap();
+        file().write(&path).unwrap();
+        assert!(SessionFile::read(&path).is_ok());
+        assert!(left.symlink_metadata().is_err());
+    }
+
+    #[test]
+    fn a_malformed_file_is_refused_without_quoting_it() {
+        let directory = memory();
+        let path = directory.path().join("a.json");
+        let long = format!("{{\"token\":\"{}\"}}", "x".repeat(20_000));
+        for text in ["", "token-canary", "{\"token\":\"token-canary\"}", &long] {
+            std::fs::write(&path, text).unwrap();
+            std::fs::set_permissions(&path, Permissions::from_mode(0o600)).unwrap();
+            let error = error(SessionFile::read(&path));
+            assert!(matches!(error, SessionFileError::Malformed(_)));
+            assert!(!format!("{error} {error:?}").contains("canary"));
+        }
+    }
+
+    #[test]
+    fn a_missing_file_is_told_from_a_bad_one_and_removed_twice() {
+        let directory = memory();
+        let path = directory.path().join("a.json");
+        assert!(matches!(error(SessionFile::read(&path)), SessionFileError::Absent(_)));
+        file().write(&path).unwrap();
+        SessionFile::remove(&path).unwrap();
+        SessionFile::remove(&path).unwrap();
+        assert!(!path.exists());
+    }
 }
