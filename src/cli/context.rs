@@ -3,9 +3,10 @@
 //! A command of an agent runs under a session: the one of a session file, or one that is opened with
 //! `--role` for this call and closed after it. Imports `client` and `clock`.
 
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 
 use super::args::{Global, OneCall, UnderSession};
+use super::config;
 use super::error::CliError;
 use super::notes::Notes;
 use super::output::{Document, Output};
@@ -33,13 +34,25 @@ impl Context {
 
     /// Connects to the admin socket.
     pub(crate) async fn admin(&self) -> Result<AdminClient, CliError> {
-        let candidates = locate::admin_sockets(self.global.admin_socket.as_deref());
+        let flag = self.global.admin_socket.as_deref();
+        let candidates = if is_named(flag, locate::ADMIN_SOCKET_VARIABLE) {
+            locate::admin_sockets(flag)
+        } else {
+            let [_, configured] = config::named_sockets(&self.global)?;
+            configured.map_or_else(|| locate::admin_sockets(None), |path| vec![path])
+        };
         Ok(AdminClient::connect(&candidates).await?)
     }
 
     /// Connects to the agent socket, without a session.
     pub(crate) async fn agent(&self) -> Result<AgentClient, CliError> {
-        let candidates = locate::agent_sockets(self.global.socket.as_deref());
+        let flag = self.global.socket.as_deref();
+        let candidates = if is_named(flag, locate::AGENT_SOCKET_VARIABLE) {
+            locate::agent_sockets(flag)
+        } else {
+            let [configured, _] = config::named_sockets(&self.global)?;
+            configured.map_or_else(|| locate::agent_sockets(None), |path| vec![path])
+        };
         Ok(AgentClient::connect(&candidates).await?)
     }
 
@@ -77,6 +90,11 @@ impl Context {
         let (_, token) = client.open_session(open).await?;
         Ok(client.with_token(token))
     }
+}
+
+/// True if the command line or the environment names a socket: stronger than the configuration.
+fn is_named(flag: Option<&Path>, variable: &str) -> bool {
+    flag.is_some() || std::env::var_os(variable).is_some_and(|path| !path.is_empty())
 }
 
 /// The session file: as named, else as the environment says.

@@ -14,6 +14,7 @@ use super::exit::{Exit, OPEN_ONE, outcome};
 use super::input::InputError;
 use super::ravi_file::RaviFileError;
 use crate::client::{Attempt, BrokerError, ClientError, ConnectFailure, SessionFileError};
+use crate::config::ConfigError;
 
 /// Why a command did not do what it was asked to.
 #[derive(Debug, Error)]
@@ -33,6 +34,9 @@ pub(crate) enum CliError {
     /// The file of Ravi's command line was not accepted.
     #[error(transparent)]
     RaviFile(#[from] RaviFileError),
+    /// There is no configuration that could be in force.
+    #[error(transparent)]
+    Config(#[from] ConfigError),
     /// The arguments do not fit; the text has both lines.
     #[error("{0}\n{1}")]
     Usage(String, String),
@@ -96,6 +100,8 @@ impl CliError {
             Self::NoUsername => own("FIELD_ABSENT", Exit::Other, self),
             Self::Input(_) => own("INPUT_INVALID", Exit::Usage, self),
             Self::RaviFile(_) => own("KEY_FILE_REFUSED", Exit::Other, self),
+            Self::Config(ConfigError::NotFound { .. }) => own("CONFIGURATION_ABSENT", Exit::Other, self),
+            Self::Config(_) => own("CONFIGURATION_INVALID", Exit::Other, self),
             Self::Output(_) => own("OUTPUT_FAILED", Exit::Other, self),
             Self::NoDemo | Self::Demo(_) => own("DEMO_FAILED", Exit::Other, self),
             Self::Start(_) => own("START_FAILED", Exit::Other, self),

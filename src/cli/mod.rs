@@ -6,6 +6,8 @@
 //! `output` and `page` what results look like; each group of commands has a file.
 
 mod args;
+mod audit;
+mod config;
 mod context;
 mod error;
 mod exit;
@@ -98,7 +100,8 @@ async fn dispatch(context: &mut Context, command: &Command) -> Result<(), CliErr
         Command::Lock(purpose) => operator::lock(context, purpose).await,
         Command::Unlock => operator::unlock(context).await,
         Command::Reload => operator::reload(context).await,
-        Command::Config(_) | Command::Audit(_) => Ok(()),
+        Command::Config(command) => config::run(context, command),
+        Command::Audit(command) => audit::run(context, command).await,
         Command::Demo => Err(CliError::NoDemo),
     }
 }

@@ -5,6 +5,8 @@
 use std::io::{self, IsTerminal, Write};
 use std::time::Duration;
 
+use serde::Serialize;
+
 use super::args::{Format, Global};
 use super::error::Report;
 use super::output::{coloured, span};
@@ -32,7 +34,8 @@ impl Notes {
     /// An error, in two lines or one object.
     pub(crate) fn error(&self, report: &Report) {
         if self.json {
-            let object = serde_json::json!({ "error": report });
+            // Text and numbers always serialise.
+            let object = serde_json::to_string(&Object { error: report }).unwrap_or_default();
             return put(&format!("{object}\n"));
         }
         let mut page = Page::new(self.colour);
@@ -70,6 +73,11 @@ impl Notes {
             put("\r\x1b[K");
         }
     }
+}
+
+#[derive(Serialize)]
+struct Object<'a> {
+    error: &'a Report,
 }
 
 fn put(text: &str) {

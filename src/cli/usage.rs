@@ -22,12 +22,22 @@ pub(super) fn explain(error: &clap::Error) -> (String, String) {
 }
 
 fn remedy(error: &clap::Error) -> String {
+    if error.kind() == ErrorKind::UnknownArgument && usage_of(error).contains("ravi-broker set ") {
+        return "pipe the value in; if you typed it, it is in the shell's history now: choose another".into();
+    }
     let suggested =
         [ContextKind::SuggestedArg, ContextKind::SuggestedSubcommand, ContextKind::SuggestedValue];
     let suggestion = suggested.map(|kind| own(error, kind)).into_iter().find(|text| !text.is_empty());
     match suggestion {
         Some(text) => format!("did you mean {text}? `--help` after the command shows its arguments"),
         None => "`--help` after the command shows its arguments and an example".into(),
+    }
+}
+
+fn usage_of(error: &clap::Error) -> String {
+    match error.get(ContextKind::Usage) {
+        Some(ContextValue::StyledStr(usage)) => usage.to_string(),
+        _ => String::new(),
     }
 }
 
@@ -126,6 +136,11 @@ mod tests {
         assert!(remedy.contains("--reveal"), "{remedy}");
         let (_, remedy) = explained(&["statsu"]);
         assert!(remedy.contains("status"), "{remedy}");
+    }
+
+    #[test]
+    fn who_types_a_value_is_told_to_pipe_it() {
+        assert!(explained(&["set", "secret/A", CANARY]).1.starts_with("pipe the value in"));
     }
 
     #[test]

@@ -57,7 +57,7 @@ pub(crate) struct GetValue {
 /// How a value is printed.
 #[derive(Args, Debug)]
 pub(crate) struct Shown {
-    /// Which part of the credential to print
+    /// Which part of the credential to print; a user name belongs to a password
     #[arg(long, value_enum, default_value_t = FieldName::Value)]
     pub(crate) field: FieldName,
     /// Print no newline after the value
@@ -71,10 +71,10 @@ pub(crate) struct Shown {
 /// A part of a credential.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
 pub(crate) enum FieldName {
-    /// The secret itself.
+    // The secret itself.
     #[value(alias = "password")]
     Value,
-    /// The account name of a password entry.
+    // The account name of a password entry.
     Username,
 }
 

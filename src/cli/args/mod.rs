@@ -16,17 +16,11 @@ pub(crate) use agent::{
     ListCommand, OneCall, OneLease, OpenSession, PasswordCommand, Purpose, ReadLease, RenewLease,
     SessionCommand, SetSecret, Shown, UnderSession, UpdatePassword,
 };
-pub(crate) use operator::{AuditCommand, ConfigCommand, Login, Revoke, RevokeTarget, ShowConfig};
+pub(crate) use operator::{AuditCommand, ConfigCommand, Login, Revoke, RevokeTarget, ShowConfig, TailAudit};
 
 /// Keys, passwords and sign-in tokens for AI agents: leased for minutes, by role, on the record.
 #[derive(Debug, Parser)]
-#[command(
-    name = "ravi-broker",
-    version,
-    propagate_version = true,
-    disable_help_subcommand = true,
-    max_term_width = 100
-)]
+#[command(name = "ravi-broker", version, disable_help_subcommand = true, max_term_width = 100)]
 #[command(after_help = "\
 Exit codes: 0 done, 1 other, 2 usage, 3 broker unreachable, 4 denied, 5 rate limited,
 6 expired or revoked, 7 upstream.
@@ -63,22 +57,23 @@ pub(crate) struct Global {
 }
 
 /// How results are written.
+// The variants' comments are none of clap's: it would make every `--help` twice as long.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
 pub(crate) enum Format {
-    /// Tables and sentences.
+    // Tables and sentences.
     Human,
-    /// One JSON document, or one per line from commands that stream.
+    // One JSON document, or one per line from commands that stream.
     Json,
 }
 
 /// When text is coloured.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
 pub(crate) enum Colour {
-    /// On a terminal, unless NO_COLOR is set.
+    // On a terminal, unless NO_COLOR is set.
     Auto,
-    /// Also into a pipe.
+    // Also into a pipe.
     Always,
-    /// Never.
+    // Never.
     Never,
 }
 

@@ -4,6 +4,7 @@ use std::time::Duration;
 
 use thiserror::Error;
 
+use crate::config::parse_duration;
 use crate::types::{NameError, PasswordName, Resource, SecretKey};
 
 /// Longest duration that is accepted: a year. The daemon cuts to the role's maximum anyway.
@@ -26,21 +27,9 @@ pub(super) enum ArgumentError {
     Name(#[from] NameError),
 }
 
-/// `90s`, `10m`, `8h`, `2d`.
+/// As the configuration has them (`90s`, `10m`, `8h`, `2d`), without nothing and eternity.
 pub(super) fn duration(text: &str) -> Result<Duration, ArgumentError> {
-    let digits = text.trim_end_matches(|c: char| c.is_ascii_lowercase());
-    let factor = match &text[digits.len()..] {
-        "s" => 1,
-        "m" | "min" => 60,
-        "h" => 3600,
-        "d" => 86_400,
-        _ => return Err(ArgumentError::Duration),
-    };
-    if digits.is_empty() || !digits.bytes().all(|b| b.is_ascii_digit()) {
-        return Err(ArgumentError::Duration);
-    }
-    let count: u64 = digits.parse().map_err(|_| ArgumentError::Duration)?;
-    let duration = Duration::from_secs(count.saturating_mul(factor));
+    let duration = parse_duration(text).map_err(|_| ArgumentError::Duration)?;
     if duration.is_zero() || duration > LONGEST { Err(ArgumentError::Duration) } else { Ok(duration) }
 }
 
