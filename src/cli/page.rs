@@ -80,7 +80,8 @@ impl Page {
     }
 
     /// Names and what belongs to them, in two columns.
-    pub(crate) fn pairs<const N: usize>(&mut self, pairs: [(&str, Cell); N]) {
+    pub(crate) fn pairs<'a>(&mut self, pairs: impl IntoIterator<Item = (&'a str, Cell)>) {
+        let pairs: Vec<_> = pairs.into_iter().collect();
         let width = pairs.iter().map(|(name, _)| name.len()).max().unwrap_or(0);
         for (name, cell) in pairs {
             self.cell(&Cell::new(format!("{name:width$}"), Tone::Dim));

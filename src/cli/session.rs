@@ -135,14 +135,14 @@ impl<'a> SessionView<'a> {
         }
     }
 
-    fn pairs(&self, page: &mut Page) {
-        page.pairs([
+    fn pairs(&self) -> Vec<(&'static str, Cell)> {
+        vec![
             ("Role", Cell::new(self.role, Tone::Strong)),
             ("Identity", self.identity.into()),
             ("Session", Cell::from(&self.session_id)),
             ("Ends in", Cell::from(span(self.expires_in))),
             ("Scopes", Cell::from(self.scopes.join(", "))),
-        ]);
+        ]
     }
 }
 
@@ -203,8 +203,8 @@ impl<'a> DescriptionView<'a> {
 
 impl Document for DescriptionView<'_> {
     fn human(&self, page: &mut Page) {
-        self.session.pairs(page);
-        page.pairs([("Leases", Cell::from(format!("{} of {}", self.live_leases, self.max_live_leases)))]);
+        let leases = Cell::from(format!("{} of {}", self.live_leases, self.max_live_leases));
+        page.pairs(self.session.pairs().into_iter().chain([("Leases", leases)]));
         page.line("");
         let row = |limit: &LimitView| -> [Cell; 4] {
             let tone = if limit.remaining == 0 { Tone::Warn } else { Tone::Plain };
@@ -258,7 +258,7 @@ impl<'a> IdentityView<'a> {
 
 impl Document for WhoamiView<'_> {
     fn human(&self, page: &mut Page) {
-        self.session.pairs(page);
+        page.pairs(self.session.pairs());
         if let Some(identity) = &self.identity {
             page.line("");
             page.pairs([

@@ -1,6 +1,8 @@
 //! The command line as scripts see it: transcripts, exit codes, and what happens at the edges of
 //! files and pipes. No daemon here.
 
+#![allow(clippy::unwrap_used, reason = "a test that cannot go on stops")]
+
 use std::fs;
 use std::io::{Read, Write};
 use std::os::unix::fs::PermissionsExt;

@@ -19,7 +19,7 @@ Example:
 pub(crate) struct Login {
     /// Take over the keys of Ravi's own command line
     #[arg(long, value_name = "PATH", num_args = 0..=1)]
-    #[expect(clippy::option_option, reason = "absent, given without a path, given with one")]
+    // Absent, given without a path, given with one.
     pub(crate) import: Option<Option<PathBuf>>,
 }
 
