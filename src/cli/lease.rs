@@ -258,3 +258,65 @@ impl Document for EventView<'_> {
         page.pieces([what, text.into()]);
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use jiff::Timestamp;
+
+    use super::*;
+    use crate::client::LeaseHandle;
+    use crate::secret::Secret;
+    use crate::types::LeaseId;
+
+    const ID: &str = "lea_aeaqcaibaeaqcaibaeaqcaibae";
+
+    fn lease() -> Lease {
+        Lease {
+            lease_id: LeaseId([1; 16]),
+            resource: "secret/A".into(),
+            expires_at: Timestamp::UNIX_EPOCH,
+            expires_in: Duration::from_secs(300),
+            renewable_for: Duration::from_secs(3600),
+            revocable: false,
+            uses: 1,
+        }
+    }
+
+    #[test]
+    fn the_json_form_of_a_lease_is_a_promise_and_holds_no_value() {
+        let expected = serde_json::json!({
+            "lease_id": ID, "resource": "secret/A", "expires_at": "1970-01-01T00:00:00Z",
+            "expires_in": 300, "renewable_for": 3600, "revocable": false, "uses": 1,
+        });
+        assert_eq!(serde_json::to_value(LeaseView::of(&lease())).unwrap(), expected);
+    }
+
+    #[test]
+    fn a_value_is_part_of_the_document_only_when_it_was_asked_for() {
+        let (lease, value) = (lease(), Secret::copy_of("v\"1"));
+        let credential = Credential { value, username: None };
+        let document =
+            AcquiredView { lease: LeaseView::of(&lease), credential: CredentialView::of(&credential) };
+        let json = serde_json::to_value(document).unwrap();
+        assert_eq!(
+            (&json["value"], &json["username"], &json["lease_id"]),
+            (&"v\"1".into(), &().into(), &ID.into())
+        );
+    }
+
+    #[test]
+    fn every_event_has_a_word_and_names_its_lease() {
+        let handle = || LeaseHandle { lease_id: LeaseId([1; 16]), resource: "secret/A".into() };
+        for (event, word) in [
+            (LeaseEvent::Rotated(handle()), "rotated"),
+            (LeaseEvent::Expiring(handle()), "expiring"),
+            (LeaseEvent::Expired(handle()), "expired"),
+            (LeaseEvent::Revoked(handle()), "revoked"),
+        ] {
+            let expected = serde_json::json!({ "event": word, "lease_id": ID, "resource": "secret/A" });
+            assert_eq!(serde_json::to_value(EventView::of(&event)).unwrap(), expected);
+        }
+        let missed = serde_json::json!({ "event": "missed", "lease_id": null, "resource": null });
+        assert_eq!(serde_json::to_value(EventView::of(&LeaseEvent::Missed)).unwrap(), missed);
+    }
+}

@@ -4,6 +4,47 @@
 //! `config` and `audit`. Secrets go to standard output by explicit command and nowhere else; they are
 //! never arguments. `args` is the one definition of the command line, `exit` the table of exit codes,
 //! `output` and `page` what results look like; each group of commands has a file.
+//!
+//! # JSON
+//!
+//! With `--format json` a command writes one document to standard output; those marked with a star write
+//! one a line for as long as they run. Fields are added, never renamed or removed. Durations are whole
+//! seconds, times RFC 3339 in UTC, what is absent is `null`.
+//!
+//! ```text
+//! get, lease read         {resource, value, username}
+//! lease acquire, renew    {lease_id, resource, expires_at, expires_in, renewable_for, revocable, uses}
+//!                         and with --with-value: value, username
+//! lease list              [the same]
+//! lease release           {lease_id}
+//! lease watch *           {event: rotated|expiring|expired|revoked|missed, lease_id, resource}
+//! list secrets            [{resource, key}]
+//! list passwords          [{resource, domain, username}]
+//! set, delete, password   {resource, did: created|replaced|deleted}
+//! session open            {session, session_file}
+//! session show            {session, limits: [{name, rate, remaining, resets_in}], live_leases,
+//!                         max_live_leases}
+//!   session               {session_id, role, identity, scopes, expires_at, expires_in}
+//! session close           {leases_revoked}
+//! whoami                  {session, identity: {uuid, name, email, phone, owner}}
+//! login *                 {event: prompt, verification_url, user_code, expires_in}, then
+//!                         {event: done, identities, persisted}
+//! status                  {version, pid, started_at, locked, upstream_url, management_key_held,
+//!                         identity_keys_held, connections, requests_served, requests_denied,
+//!                         upstream_calls, audit: {sequence, hash, healthy}, config_path, roles,
+//!                         protections: [{name, tier, full}], sessions}
+//!   sessions              [{session_id, role, identity, uid, pid, executable, reason, age, expires_in,
+//!                         leases: [{lease_id, resource, expires_in, revocable, uses}]}]
+//! revoke                  {sessions, leases, exposed_resources}
+//! lock                    {locked, sessions, leases}
+//! unlock                  {locked, management_key_held}
+//! reload                  {roles, sessions_ended}
+//! config check            {path, valid, problems: [{line, message}]}
+//! config show             [{key, value, origin}]
+//! audit tail *            the record, as the file holds it
+//! any error               {error: {reason, message, hint, retry_after_seconds}}, on standard error;
+//!                         the last field only where waiting helps
+//! ```
 
 mod args;
 mod audit;

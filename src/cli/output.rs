@@ -58,8 +58,13 @@ impl Output {
             line.push(b'\n');
             return self.out.write_all(&line);
         }
+        self.page(|page| document.human(page))
+    }
+
+    /// Writes text for people.
+    pub(crate) fn page(&mut self, write: impl FnOnce(&mut Page)) -> io::Result<()> {
         let mut page = Page::new(self.colour);
-        document.human(&mut page);
+        write(&mut page);
         self.out.write_all(page.as_str().as_bytes())
     }
 

@@ -3,6 +3,7 @@
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
+use jiff::Timestamp;
 use serde::Serialize;
 
 use super::args::{OneCall, OpenSession, SessionCommand, UnderSession};
@@ -15,7 +16,11 @@ use crate::client::{
     AgentClient, Anchor, ClientError, Identity, LimitInfo, Session, SessionDescription, SessionFile, locate,
 };
 use crate::client::{OpenSession as Open, SessionFileError};
+use crate::clock::Clock;
 use crate::secret::Secret;
+
+/// Session files looked at in one go.
+const MAX_FORGOTTEN: usize = 256;
 
 pub(super) async fn run(context: &mut Context, command: &SessionCommand) -> Result<(), CliError> {
     match command {
@@ -36,6 +41,7 @@ async fn open(context: &mut Context, args: &OpenSession) -> Result<(), CliError>
         anchor: Anchor::Parent,
     };
     let (session, token) = client.open_session(request).await?;
+    forget_ended(context.clock.wall());
     let path = keep(client, &session, token, args.file.as_deref()).await?;
     let left = span(session.expires_in);
     context.notes.say(&format!("Session {} as {}, for {left}.", session.session_id, session.role));
@@ -62,6 +68,18 @@ async fn keep(
         let _ = client.with_token(file.token).close_session().await;
     }
     Ok(written?)
+}
+
+/// Removes the files of sessions that have ended, which shells leave behind when they exit. A file that
+/// cannot be read or removed is none of ours to mend.
+fn forget_ended(now: Timestamp) {
+    let entries = locate::session_directory().and_then(|directory| std::fs::read_dir(directory).ok());
+    for entry in entries.into_iter().flatten().flatten().take(MAX_FORGOTTEN) {
+        let path = entry.path();
+        if SessionFile::read(&path).is_ok_and(|file| file.expires_at < now) {
+            let _ = SessionFile::remove(&path);
+        }
+    }
 }
 
 /// Absolute, since the shell may move on.
@@ -275,6 +293,24 @@ impl Document for WhoamiView<'_> {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::types::SessionId;
+
+    #[test]
+    fn the_json_form_of_a_session_is_a_promise() {
+        let session = Session {
+            session_id: SessionId([1; 16]),
+            role: "notes-agent".into(),
+            identity: "notes".into(),
+            scopes: vec!["secret:read:A".into()],
+            expires_at: Timestamp::UNIX_EPOCH,
+            expires_in: Duration::from_millis(61_900),
+        };
+        let expected = serde_json::json!({
+            "session_id": "ses_aeaqcaibaeaqcaibaeaqcaibae", "role": "notes-agent", "identity": "notes",
+            "scopes": ["secret:read:A"], "expires_at": "1970-01-01T00:00:00Z", "expires_in": 61,
+        });
+        assert_eq!(serde_json::to_value(SessionView::of(&session)).unwrap(), expected);
+    }
 
     #[test]
     fn a_path_is_quoted_for_the_shell() {

@@ -76,7 +76,7 @@ pub(crate) struct ShowConfig {
 
 #[derive(Debug, Subcommand)]
 pub(crate) enum AuditCommand {
-    /// Print the last records, one line of JSON each
+    /// Print the last records, one a line; whole with --format json
     #[command(after_help = "Example:\n  ravi-broker audit tail -n 50 --follow")]
     Tail(TailAudit),
     /// Check the chain of records in a file, without the daemon
