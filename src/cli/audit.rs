@@ -1,17 +1,20 @@
 //! `audit tail`, which asks the daemon, and `audit verify`, which needs only the file.
 
 use futures_util::StreamExt;
-use serde::Deserialize;
+use serde::{Deserialize, Serialize};
 
-use super::args::{AuditCommand, TailAudit};
+use super::args::{AuditCommand, TailAudit, VerifyAudit};
+use super::config;
 use super::context::Context;
 use super::error::CliError;
+use super::output::Document;
 use super::page::{Cell, Page, Tone};
+use crate::audit::{self, Report};
 
 pub(super) async fn run(context: &mut Context, command: &AuditCommand) -> Result<(), CliError> {
     match command {
         AuditCommand::Tail(args) => tail(context, args).await,
-        AuditCommand::Verify(_) => Ok(()),
+        AuditCommand::Verify(args) => verify(context, args),
     }
 }
 
@@ -30,6 +33,84 @@ async fn tail(context: &mut Context, args: &TailAudit) -> Result<(), CliError> {
         written.map_err(CliError::Output)?;
     }
     Ok(())
+}
+
+fn verify(context: &mut Context, args: &VerifyAudit) -> Result<(), CliError> {
+    let path = match &args.path {
+        Some(path) => path.clone(),
+        None => config::accepted(&context.global)?.audit.file,
+    };
+    let report = audit::verify_path(&path)?;
+    context.show(&VerifyView::of(&report))?;
+    if report.is_whole() { Ok(()) } else { Err(CliError::Found) }
+}
+
+/// What a check of the trail found.
+#[derive(Serialize)]
+struct VerifyView<'a> {
+    valid: bool,
+    /// Number of the first record that is there; above 1 if earlier files were moved away.
+    first: u64,
+    /// Number and hash of the last good record.
+    last: u64,
+    hash: String,
+    /// Bytes of a record at the end that was never finished, and so never counted.
+    unfinished: u64,
+    files: Vec<FileView>,
+    breach: Option<BreachView>,
+    #[serde(skip)]
+    text: &'a Report,
+}
+
+#[derive(Serialize)]
+struct FileView {
+    path: String,
+    first: u64,
+    last: u64,
+}
+
+/// The first thing that is wrong.
+#[derive(Serialize)]
+struct BreachView {
+    path: String,
+    /// Counted from 1; 0 if it is about the file as a whole.
+    line: u64,
+    message: String,
+}
+
+impl<'a> VerifyView<'a> {
+    fn of(report: &'a Report) -> Self {
+        let files = report.files.iter().map(|file| FileView {
+            path: file.path.display().to_string(),
+            first: file.first,
+            last: file.last,
+        });
+        let breach = report.breach.as_ref().map(|breach| BreachView {
+            path: breach.path.display().to_string(),
+            line: breach.line,
+            message: breach.fault.to_string(),
+        });
+        Self {
+            valid: report.is_whole(),
+            first: report.first(),
+            last: report.head.sequence,
+            hash: report.head.hash.to_string(),
+            unfinished: report.unfinished,
+            files: files.collect(),
+            breach,
+            text: report,
+        }
+    }
+}
+
+impl Document for VerifyView<'_> {
+    fn human(&self, page: &mut Page) {
+        let (word, tone) = if self.valid { ("whole: ", Tone::Good) } else { ("broken: ", Tone::Bad) };
+        let text = self.text.to_string();
+        let mut lines = text.lines();
+        page.pieces([Cell::new(word, tone), lines.next().unwrap_or_default().into()]);
+        lines.for_each(|line| page.line(line));
+    }
 }
 
 /// What a person wants to see of a record; everything is in the JSON form.

@@ -13,6 +13,7 @@ use thiserror::Error;
 use super::exit::{Exit, OPEN_ONE, outcome};
 use super::input::InputError;
 use super::ravi_file::RaviFileError;
+use crate::audit::AuditError;
 use crate::client::{Attempt, BrokerError, ClientError, ConnectFailure, SessionFileError};
 use crate::config::ConfigError;
 
@@ -37,6 +38,9 @@ pub(crate) enum CliError {
     /// There is no configuration that could be in force.
     #[error(transparent)]
     Config(#[from] ConfigError),
+    /// The audit trail cannot be read.
+    #[error(transparent)]
+    Audit(#[from] AuditError),
     /// The arguments do not fit; the text has both lines.
     #[error("{0}\n{1}")]
     Usage(String, String),
@@ -102,6 +106,7 @@ impl CliError {
             Self::RaviFile(_) => own("KEY_FILE_REFUSED", Exit::Other, self),
             Self::Config(ConfigError::NotFound { .. }) => own("CONFIGURATION_ABSENT", Exit::Other, self),
             Self::Config(_) => own("CONFIGURATION_INVALID", Exit::Other, self),
+            Self::Audit(_) => own("AUDIT_UNREADABLE", Exit::Other, self),
             Self::Output(_) => own("OUTPUT_FAILED", Exit::Other, self),
             Self::NoDemo | Self::Demo(_) => own("DEMO_FAILED", Exit::Other, self),
             Self::Start(_) => own("START_FAILED", Exit::Other, self),

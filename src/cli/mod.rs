@@ -41,6 +41,8 @@
 //! reload                  {roles, sessions_ended}
 //! config check            {path, valid, problems: [{line, message}]}
 //! config show             [{key, value, origin}]
+//! audit verify            {valid, first, last, hash, unfinished, files: [{path, first, last}],
+//!                         breach: {path, line, message}}
 //! audit tail *            the record, as the file holds it
 //! any error               {error: {reason, message, hint, retry_after_seconds}}, on standard error;
 //!                         the last field only where waiting helps

@@ -73,12 +73,12 @@ fn numeric(argument: &str) -> bool {
     ["--length", "--lines", "-n"].iter().any(|name| argument.starts_with(name))
 }
 
-/// A piece of context that comes from the definition, never from the command line.
+/// A piece of context that comes from the definition and not from the command line. (`InvalidArg` of an
+/// unknown argument is what was typed: it is not asked for.)
 fn own(error: &clap::Error, kind: ContextKind) -> String {
-    let unknown = error.kind() == ErrorKind::UnknownArgument && kind == ContextKind::InvalidArg;
     match error.get(kind) {
-        Some(ContextValue::String(text)) if !unknown => text.clone(),
-        Some(ContextValue::Strings(texts)) if !unknown => texts.join(", "),
+        Some(ContextValue::String(text)) => text.clone(),
+        Some(ContextValue::Strings(texts)) => texts.join(", "),
         _ => String::new(),
     }
 }

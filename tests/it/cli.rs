@@ -9,6 +9,7 @@ use std::os::unix::fs::PermissionsExt;
 use std::path::{Path, PathBuf};
 use std::process::{Command, Output, Stdio};
 
+use ravi_broker::audit::{AuditFile, Event, Verb};
 use tempfile::TempDir;
 
 const PROGRAM: &str = env!("CARGO_BIN_EXE_ravi-broker");
@@ -139,6 +140,51 @@ fn the_example_is_a_good_configuration() {
     let arguments = ["config", "check", "--config", config.to_str().unwrap()];
     let output = program(home.path()).args(arguments).env("XDG_RUNTIME_DIR", home.path()).output().unwrap();
     assert_eq!(output.status.code(), Some(0), "{}{}", text(&output.stdout), text(&output.stderr));
+}
+
+/// A trail of three records, and its head file, as the daemon writes them.
+fn trail(home: &TempDir) -> PathBuf {
+    let path = home.path().join("audit.jsonl");
+    let clock = std::sync::Arc::new(ravi_broker::clock::SystemClock);
+    let audit = AuditFile::open(&path, 1 << 20, clock).unwrap();
+    for verb in [Verb::DaemonStarted, Verb::AdminReload, Verb::DaemonStopping] {
+        audit.record(&Event::daemon(verb)).unwrap();
+    }
+    path
+}
+
+#[test]
+fn a_good_trail_is_whole_and_a_changed_one_is_not() {
+    let home = home();
+    let path = trail(&home);
+    let verify = |extra: &[&str]| {
+        let arguments = [&["audit", "verify", path.to_str().unwrap()], extra].concat();
+        run(home.path(), &arguments)
+    };
+    let good = verify(&[]);
+    assert_eq!(good.status.code(), Some(0), "{}", text(&good.stderr));
+    assert!(text(&good.stdout).starts_with("whole: records 1 to 3 are whole"), "{}", text(&good.stdout));
+
+    let records = fs::read_to_string(&path).unwrap();
+    fs::write(&path, records.replace("admin.reload", "admin.unlock")).unwrap();
+    let broken = verify(&["--format", "json"]);
+    assert_eq!((broken.status.code(), text(&broken.stderr)), (Some(1), ""));
+    let report: serde_json::Value = serde_json::from_slice(&broken.stdout).unwrap();
+    assert_eq!((&report["valid"], &report["breach"]["line"]), (&false.into(), &2.into()));
+
+    let two: Vec<_> = records.lines().take(2).collect();
+    fs::write(&path, format!("{}\n", two.join("\n"))).unwrap();
+    let cut = verify(&[]);
+    assert_eq!(cut.status.code(), Some(1));
+    assert!(text(&cut.stdout).contains("the end is missing"), "{}", text(&cut.stdout));
+}
+
+#[test]
+fn a_trail_that_is_not_there_is_told_in_two_lines() {
+    let home = home();
+    let output = run(home.path(), &["audit", "verify", "/nonexistent/audit.jsonl"]);
+    assert_eq!(output.status.code(), Some(1));
+    assert_eq!(text(&output.stderr).lines().count(), 2, "{}", text(&output.stderr));
 }
 
 #[test]
