@@ -11,6 +11,8 @@ mod args;
 mod output;
 mod server;
 mod session;
+#[cfg(test)]
+mod tests;
 mod tools;
 mod wire;
 

@@ -1,7 +1,7 @@
 //! The form of the tools' results. The two that carry a value borrow it and have no `Debug` and no
 //! `Clone`; they are serialised once, into the result that was asked for.
 
-use schemars::JsonSchema;
+use schemars::{JsonSchema, Schema, SchemaGenerator, json_schema};
 use serde::Serialize;
 
 use crate::client::{Identity, Lease, LimitInfo, PasswordName, SecretName, SessionDescription};
@@ -11,6 +11,7 @@ use crate::client::{Identity, Lease, LimitInfo, PasswordName, SecretName, Sessio
 pub(super) struct PasswordOutput<'a> {
     /// The account name, if the entry has one.
     #[serde(skip_serializing_if = "Option::is_none")]
+    #[schemars(with = "String")]
     pub(super) username: Option<&'a str>,
     /// The password.
     pub(super) password: &'a str,
@@ -97,9 +98,11 @@ pub(super) struct IdentityOutput {
     name: String,
     /// Your mail address, if you have one.
     #[serde(skip_serializing_if = "Option::is_none")]
+    #[schemars(with = "String")]
     email: Option<String>,
     /// Your phone number, if you have one.
     #[serde(skip_serializing_if = "Option::is_none")]
+    #[schemars(with = "String")]
     phone: Option<String>,
     /// The person who owns the account; not you.
     owner_first_name: String,
@@ -126,8 +129,10 @@ pub(super) struct Whoami {
     expires_at: String,
     limits: Vec<LimitOutput>,
     /// Leases alive now.
+    #[schemars(schema_with = "count")]
     live_leases: u32,
     /// How many may be alive at once.
+    #[schemars(schema_with = "count")]
     max_live_leases: u32,
 }
 
@@ -138,8 +143,10 @@ struct LimitOutput {
     /// For example 60/min.
     rate: String,
     /// Calls that would be let through at once.
+    #[schemars(schema_with = "count")]
     remaining: u32,
     /// Until the limit is whole again.
+    #[schemars(schema_with = "count")]
     resets_in_seconds: u64,
 }
 
@@ -163,4 +170,10 @@ impl From<SessionDescription> for Whoami {
             max_live_leases: description.max_live_leases,
         }
     }
+}
+
+/// Without the `format` that the derived schema adds: JSON Schema knows none for integers, and hosts
+/// complain about it.
+fn count(_: &mut SchemaGenerator) -> Schema {
+    json_schema!({ "type": "integer", "minimum": 0 })
 }

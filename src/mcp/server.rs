@@ -5,8 +5,9 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 
 use rmcp::model::{
-    CallToolRequestParams, CallToolResponse, ErrorData, Implementation, InitializeRequestParams,
-    InitializeResult, ListToolsResult, PaginatedRequestParams, ServerCapabilities, ServerConfig, Tool,
+    CallToolRequestParams, CallToolResponse, CustomRequest, CustomResult, ErrorCode, ErrorData,
+    Implementation, InitializeRequestParams, InitializeResult, ListToolsResult, PaginatedRequestParams,
+    ServerCapabilities, ServerConfig, Tool,
 };
 use rmcp::service::RequestContext;
 use rmcp::{RoleServer, ServerHandler};
@@ -83,6 +84,18 @@ impl ServerHandler for Adapter {
         };
         let unknown = || ErrorData::invalid_params("there is no such tool; see tools/list", None);
         result.map(CallToolResponse::from).ok_or_else(unknown)
+    }
+
+    /// What `rmcp` could not read as one of the protocol's requests.
+    async fn on_custom_request(
+        &self,
+        request: CustomRequest,
+        _: RequestContext<RoleServer>,
+    ) -> Result<CustomResult, ErrorData> {
+        if matches!(request.method.as_str(), "initialize" | "tools/list" | "tools/call") {
+            return Err(ErrorData::invalid_params("the parameters do not fit the method", None));
+        }
+        Err(ErrorData::new(ErrorCode::METHOD_NOT_FOUND, "there is no such method", None))
     }
 
     fn get_tool(&self, name: &str) -> Option<Tool> {

@@ -3,10 +3,11 @@
 
 use std::sync::Arc;
 
+use rmcp::handler::server::common::schema_for_empty_input;
 use rmcp::model::{CallToolResult, JsonObject, Tool, ToolAnnotations};
 use schemars::JsonSchema;
 use serde::de::DeserializeOwned;
-use serde::{Deserialize, Serialize};
+use serde::{Deserialize, Deserializer, Serialize};
 use serde_json::Value;
 
 use super::advice;
@@ -18,20 +19,20 @@ use crate::types::{Domain, NameError, PasswordName, Reason, Resource, SecretKey,
 /// All tools, in the order that hosts show them.
 pub(super) fn list() -> Vec<Tool> {
     vec![
-        tool::<NoArguments, Whoami>(
+        tool_without_arguments::<Whoami>(
             "broker_whoami",
             "Who am I and what may I do",
             "Shows the role and the Ravi identity you act as, the scopes you were granted, and what is \
              left of your rate limits. Call it first, and when another tool refused. Shows no credential.",
         ),
-        tool::<NoArguments, IdentityOutput>(
+        tool_without_arguments::<IdentityOutput>(
             "ravi_identity_get",
             "My Ravi identity",
             "Returns your own mail address, phone number and name, and the name of the person who owns \
              the account. Use these when you sign up somewhere or introduce yourself. Shows no other \
              identity and no credential.",
         ),
-        tool::<NoArguments, PasswordList>(
+        tool_without_arguments::<PasswordList>(
             "passwords_list",
             "List my passwords",
             "Lists the sites and user names of the passwords you may use. Shows names only, never a \
@@ -44,7 +45,7 @@ pub(super) fn list() -> Vec<Tool> {
              becomes part of this conversation: do not repeat it in answers, files or logged commands. \
              Returns one entry only; if a site has several, name the user. Creates and changes nothing.",
         ),
-        tool::<NoArguments, SecretList>(
+        tool_without_arguments::<SecretList>(
             "secrets_list",
             "List my secrets",
             "Lists the keys of the secrets you may use, such as API keys. Shows keys only, never a value: \
@@ -109,10 +110,6 @@ impl From<CallError> for Failure {
 
 type Answer = Result<CallToolResult, Failure>;
 
-/// What a tool without arguments takes. What a model sends all the same is ignored.
-#[derive(JsonSchema)]
-struct NoArguments {}
-
 #[derive(Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields)]
 struct PasswordsGet {
@@ -120,11 +117,13 @@ struct PasswordsGet {
     #[schemars(length(min = 1, max = 253))]
     domain: String,
     /// The account name. Needed where the site has several entries; passwords_list shows them.
+    #[serde(default, deserialize_with = "text_or_null")]
     #[schemars(length(max = 256))]
-    username: Option<String>,
+    username: String,
     /// Why you need it, in a few words. Goes to the operator's audit trail.
+    #[serde(default, deserialize_with = "text_or_null")]
     #[schemars(length(max = 256))]
-    reason: Option<String>,
+    reason: String,
 }
 
 #[derive(Deserialize, JsonSchema)]
@@ -134,17 +133,21 @@ struct SecretsGet {
     #[schemars(length(min = 1, max = 128))]
     key: String,
     /// Why you need it, in a few words. Goes to the operator's audit trail.
+    #[serde(default, deserialize_with = "text_or_null")]
     #[schemars(length(max = 256))]
-    reason: Option<String>,
+    reason: String,
+}
+
+/// Models send an empty text or null where they mean nothing.
+fn text_or_null<'de, D: Deserializer<'de>>(deserializer: D) -> Result<String, D::Error> {
+    Option::deserialize(deserializer).map(Option::unwrap_or_default)
 }
 
 async fn passwords_get(session: &BrokerSession, arguments: JsonObject) -> Answer {
     let expected = "expected domain, and optionally username and reason, as texts";
     let PasswordsGet { domain, username, reason } = parse(arguments, expected)?;
     let domain: Domain = domain.parse()?;
-    // Models send an empty text where they mean nothing.
-    let username = username.filter(|name| !name.is_empty());
-    let username = username.map(|name| name.parse::<Username>()).transpose()?;
+    let username = if username.is_empty() { None } else { Some(username.parse::<Username>()?) };
     let resource = Resource::Password(PasswordName { domain, username });
     let (lease, credential) = acquire(session, &resource, reason).await?;
     Ok(structured(&PasswordOutput {
@@ -184,9 +187,9 @@ async fn whoami(session: &BrokerSession) -> Answer {
 async fn acquire(
     session: &BrokerSession,
     resource: &Resource,
-    reason: Option<String>,
+    reason: String,
 ) -> Result<(Lease, Credential), Failure> {
-    let reason: Reason = reason.unwrap_or_default().parse()?;
+    let reason: Reason = reason.parse()?;
     let request: Arc<(String, Reason)> = Arc::new((resource.to_string(), reason));
     let call = |client: Arc<AgentClient>| {
         let request = Arc::clone(&request);
@@ -210,14 +213,21 @@ where
     I: JsonSchema + 'static,
     O: JsonSchema + 'static,
 {
+    tool_without_arguments::<O>(name, title, description).with_input_schema::<I>()
+}
+
+/// Such a tool ignores what a model sends all the same.
+fn tool_without_arguments<O>(name: &'static str, title: &'static str, description: &'static str) -> Tool
+where
+    O: JsonSchema + 'static,
+{
     let annotations = ToolAnnotations::with_title(title)
         .read_only(true)
         .destructive(false)
         .idempotent(true)
         .open_world(false);
-    Tool::new(name, description, JsonObject::new())
+    Tool::new(name, description, schema_for_empty_input())
         .with_title(title)
-        .with_input_schema::<I>()
         .with_output_schema::<O>()
         .with_annotations(annotations)
 }
