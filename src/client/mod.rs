@@ -12,6 +12,8 @@ mod agent;
 mod channel;
 mod convert;
 mod error;
+#[cfg(test)]
+pub(crate) mod fake;
 pub mod locate;
 mod model;
 mod session_file;
