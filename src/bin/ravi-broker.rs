@@ -1,3 +1,7 @@
 //! `ravi-broker`: wiring only.
 
-fn main() {}
+use std::process::ExitCode;
+
+fn main() -> ExitCode {
+    ravi_broker::cli::main(None)
+}

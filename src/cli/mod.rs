@@ -1,1 +1,191 @@
 //! The command line, for people and for agents' shells.
+//!
+//! It reaches the daemon only through `client`, and reads configuration and audit files through
+//! `config` and `audit`. Secrets go to standard output by explicit command and nowhere else; they are
+//! never arguments. `args` is the one definition of the command line, `exit` the table of exit codes,
+//! `output` and `page` what results look like; each group of commands has a file.
+//!
+//! # JSON
+//!
+//! With `--format json` a command writes one document to standard output; those marked with a star write
+//! one a line for as long as they run. Fields are added, never renamed or removed. Durations are whole
+//! seconds, times RFC 3339 in UTC, what is absent is `null`.
+//!
+//! ```text
+//! get, lease read         {resource, value, username}
+//! lease acquire, renew    {lease_id, resource, expires_at, expires_in, renewable_for, revocable, uses}
+//!                         and with --with-value: value, username
+//! lease list              [the same]
+//! lease release           {lease_id}
+//! lease watch *           {event: rotated|expiring|expired|revoked|missed, lease_id, resource}
+//! list secrets            [{resource, key}]
+//! list passwords          [{resource, domain, username}]
+//! set, delete, password   {resource, did: created|replaced|deleted}
+//! session open            {session, session_file}
+//! session show            {session, limits: [{name, rate, remaining, resets_in}], live_leases,
+//!                         max_live_leases}
+//!   session               {session_id, role, identity, scopes, expires_at, expires_in}
+//! session close           {leases_revoked}
+//! whoami                  {session, identity: {uuid, name, email, phone, owner}}
+//! login *                 {event: prompt, verification_url, user_code, expires_in}, then
+//!                         {event: done, identities, persisted}
+//! status                  {version, pid, started_at, locked, upstream_url, management_key_held,
+//!                         identity_keys_held, connections, requests_served, requests_denied,
+//!                         upstream_calls, audit: {sequence, hash, healthy}, config_path, roles,
+//!                         protections: [{name, tier, full}], sessions}
+//!   sessions              [{session_id, role, identity, uid, pid, executable, reason, age, expires_in,
+//!                         leases: [{lease_id, resource, expires_in, revocable, uses}]}]
+//! revoke                  {sessions, leases, exposed_resources}
+//! lock                    {locked, sessions, leases}
+//! unlock                  {locked, management_key_held}
+//! reload                  {roles, sessions_ended}
+//! config check            {path, valid, problems: [{line, message}]}
+//! config show             [{key, value, origin}]
+//! audit verify            {valid, first, last, hash, unfinished, files: [{path, first, last}],
+//!                         breach: {path, line, message}}
+//! audit tail *            the record, as the file holds it
+//! any error               {error: {reason, message, hint, retry_after_seconds}}, on standard error;
+//!                         the last field only where waiting helps
+//! ```
+
+mod args;
+mod audit;
+mod config;
+mod context;
+mod error;
+mod exit;
+mod input;
+mod lease;
+mod login;
+mod notes;
+mod operator;
+mod output;
+mod page;
+mod ravi_file;
+mod session;
+mod status;
+mod usage;
+mod vault;
+
+use std::ffi::OsString;
+use std::io::IsTerminal;
+use std::process::ExitCode;
+
+use clap::Parser;
+use clap::error::ErrorKind;
+
+use args::{Cli, Colour, Command, Format, Global};
+use context::Context;
+use error::CliError;
+use notes::Notes;
+use output::{Output, coloured};
+
+use crate::clock::SystemClock;
+
+/// Runs the demo; told whether to use colours. It lives in the program, since it starts the others.
+pub type DemoRunner = fn(bool) -> anyhow::Result<()>;
+
+/// The whole program: parse, run, tell. `demo` is absent where the stand-in for Ravi was left out.
+pub fn main(demo: Option<DemoRunner>) -> ExitCode {
+    let arguments: Vec<OsString> = std::env::args_os().collect();
+    let result = match Cli::try_parse_from(&arguments) {
+        Ok(cli) => {
+            let notes = Notes::open(&cli.global);
+            run(cli, demo).map_err(|error| (notes, error))
+        }
+        Err(error) => {
+            let global = guess(&arguments);
+            explain(&global, &error).map_err(|error| (Notes::open(&global), error))
+        }
+    };
+    match result {
+        Ok(code) => code,
+        Err((_, error)) if error.is_closed_pipe() => ExitCode::SUCCESS,
+        Err((notes, error)) => tell(&notes, &error),
+    }
+}
+
+/// The exit code of an error, which is told unless the result has told it already.
+fn tell(notes: &Notes, error: &CliError) -> ExitCode {
+    let report = error.report();
+    if !matches!(error, CliError::Found) {
+        notes.error(&report);
+    }
+    report.exit.into()
+}
+
+fn run(cli: Cli, demo: Option<DemoRunner>) -> Result<ExitCode, CliError> {
+    let out = Output::open(&cli.global).map_err(CliError::Start)?;
+    let notes = Notes::open(&cli.global);
+    let mut context = Context { global: cli.global, out, notes, clock: SystemClock };
+    if let Command::Demo = cli.command {
+        return run_demo(&context, demo);
+    }
+    let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build();
+    let runtime = runtime.map_err(CliError::Start)?;
+    runtime.block_on(dispatch(&mut context, &cli.command))?;
+    Ok(ExitCode::SUCCESS)
+}
+
+async fn dispatch(context: &mut Context, command: &Command) -> Result<(), CliError> {
+    match command {
+        Command::Get(args) => lease::get(context, args).await,
+        Command::Lease(command) => lease::run(context, command).await,
+        Command::List(command) => vault::list(context, command).await,
+        Command::Set(args) => vault::set(context, args).await,
+        Command::Password(command) => vault::password(context, command).await,
+        Command::Delete(args) => vault::delete(context, args).await,
+        Command::Session(command) => session::run(context, command).await,
+        Command::Whoami(session) => session::whoami(context, session).await,
+        Command::Login(args) => login::run(context, args).await,
+        Command::Status => status::run(context).await,
+        Command::Revoke(args) => operator::revoke(context, args).await,
+        Command::Lock(purpose) => operator::lock(context, purpose).await,
+        Command::Unlock => operator::unlock(context).await,
+        Command::Reload => operator::reload(context).await,
+        Command::Config(command) => config::run(context, command),
+        Command::Audit(command) => audit::run(context, command).await,
+        Command::Demo => Err(CliError::NoDemo),
+    }
+}
+
+fn run_demo(context: &Context, demo: Option<DemoRunner>) -> Result<ExitCode, CliError> {
+    let runner = demo.ok_or(CliError::NoDemo)?;
+    let colour = coloured(context.global.color, context.out.is_terminal());
+    runner(colour).map_err(|error| CliError::Demo(format!("{error:#}")))?;
+    Ok(ExitCode::SUCCESS)
+}
+
+/// Help and version are results; everything else is a usage error.
+fn explain(global: &Global, error: &clap::Error) -> Result<ExitCode, CliError> {
+    let missing = error.kind() == ErrorKind::DisplayHelpOnMissingArgumentOrSubcommand;
+    if missing && global.format == Format::Human {
+        Notes::open(global).raw(&error.render().to_string());
+        return Ok(exit::Exit::Usage.into());
+    }
+    if !matches!(error.kind(), ErrorKind::DisplayHelp | ErrorKind::DisplayVersion) {
+        let (what, remedy) = usage::explain(error);
+        return Err(CliError::Usage(what, remedy));
+    }
+    let mut out = Output::open(global).map_err(CliError::Start)?;
+    let styled = coloured(global.color, std::io::stdout().is_terminal());
+    let text = error.render();
+    let text = if styled { text.ansi().to_string() } else { text.to_string() };
+    out.text(&text).map_err(CliError::Output)?;
+    Ok(ExitCode::SUCCESS)
+}
+
+/// The form of output that a command line asks for which could not be parsed.
+fn guess(arguments: &[OsString]) -> Global {
+    let asks = |name: &str, value: &str| {
+        let glued = arguments.iter().any(|argument| *argument == *format!("{name}={value}"));
+        glued || arguments.windows(2).any(|pair| pair[0] == name && pair[1] == value)
+    };
+    let color = match (asks("--color", "always"), asks("--color", "never")) {
+        (true, _) => Colour::Always,
+        (_, true) => Colour::Never,
+        _ => Colour::Auto,
+    };
+    let format = if asks("--format", "json") { Format::Json } else { Format::Human };
+    Global { format, color, socket: None, admin_socket: None, config: None }
+}

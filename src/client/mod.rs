@@ -1,1 +1,29 @@
-//! Typed client of the daemon's sockets; the only way that cli and mcp reach it.
+//! Typed client of the daemon's sockets; the only way that `cli` and `mcp` reach it.
+//!
+//! What goes in and comes out are the plain types of [`model`]; the wire types stay in here. A secret
+//! is moved, not copied, from the decoded answer into a [`Secret`](crate::secret::Secret). Every call
+//! has a deadline, no call is repeated by itself, and an answer is bounded in size. Errors are the
+//! closed enum [`ClientError`], told apart by the broker's reason code and never by text.
+//!
+//! Works on a current-thread runtime. May import `pb`, `secret`, `types` and `config`.
+
+mod admin;
+mod agent;
+mod channel;
+mod convert;
+mod error;
+#[cfg(test)]
+pub(crate) mod fake;
+pub mod locate;
+mod model;
+mod session_file;
+
+pub use admin::AdminClient;
+pub use agent::AgentClient;
+pub use channel::Events;
+pub use error::{Attempt, BrokerError, ClientError, ConnectFailure, ErrorReason};
+pub use model::*;
+pub use session_file::{SessionFile, SessionFileError};
+
+#[cfg(test)]
+mod tests;

@@ -1,1 +1,95 @@
-//! The MCP stdio adapter.
+//! The MCP stdio adapter: what a model sees of the broker. Thin: no vault, no upstream, no key; it holds
+//! the token of one session and passes one call on per tool call.
+//!
+//! Nothing but protocol reaches standard output. Memory is bounded: the length of a line, the calls
+//! under way, the answers that wait for the host to read them. May import `client`, `types` and
+//! `secret`; `rmcp` is imported in this folder alone.
+
+mod access;
+mod advice;
+mod args;
+mod output;
+mod server;
+mod session;
+#[cfg(test)]
+mod tests;
+mod tools;
+mod wire;
+
+use std::future::Future;
+use std::path::PathBuf;
+use std::sync::Arc;
+
+use rmcp::service::{QuitReason, serve_server_with_ct};
+use thiserror::Error;
+use tokio::io::{AsyncRead, AsyncWrite};
+use tokio_util::sync::CancellationToken;
+
+pub use access::Access;
+pub use args::Args;
+use server::Adapter;
+use session::BrokerSession;
+use wire::Lines;
+
+/// The service's own task failed, which no input should be able to cause.
+#[derive(Debug, Error)]
+#[error("the adapter's service task failed")]
+pub struct ServiceFailed;
+
+/// Serves MCP on standard input and output until the input ends or `stop` is done, then closes the
+/// session. Calls under way get a few seconds to finish.
+///
+/// The caller must not wait for the runtime's blocking threads afterwards: where standard input is not
+/// a pipe, one of them is still reading it.
+pub async fn run(
+    access: Access,
+    sockets: Vec<PathBuf>,
+    stop: impl Future<Output = ()>,
+) -> Result<(), ServiceFailed> {
+    let (input, output) = rmcp::transport::stdio_pipes();
+    serve(access, sockets, input, output, stop).await
+}
+
+async fn serve<R, W>(
+    access: Access,
+    sockets: Vec<PathBuf>,
+    input: R,
+    output: W,
+    stop: impl Future<Output = ()>,
+) -> Result<(), ServiceFailed>
+where
+    R: AsyncRead + Send + Unpin + 'static,
+    W: AsyncWrite + Send + Unpin + 'static,
+{
+    let session = Arc::new(BrokerSession::new(access, sockets));
+    let adapter = Adapter::new(Arc::clone(&session));
+    let lines = Lines::new(input, output, adapter.established());
+    let cancel = CancellationToken::new();
+    let served = until_closed(adapter, lines, cancel.clone());
+    tokio::pin!(served);
+    let result = tokio::select! {
+        result = &mut served => result,
+        () = stop => {
+            cancel.cancel();
+            served.await
+        }
+    };
+    session.close().await;
+    result
+}
+
+async fn until_closed<R>(
+    adapter: Adapter,
+    lines: Lines<R>,
+    cancel: CancellationToken,
+) -> Result<(), ServiceFailed>
+where
+    R: AsyncRead + Send + Unpin + 'static,
+{
+    // Fails only where the input ends before a session of the protocol began, or on cancellation.
+    let Ok(service) = serve_server_with_ct(adapter, lines, cancel).await else { return Ok(()) };
+    match service.waiting().await {
+        Ok(QuitReason::JoinError(_)) | Err(_) => Err(ServiceFailed),
+        Ok(_) => Ok(()),
+    }
+}

@@ -1,1 +1,214 @@
-//! mcp
+//! The shipped MCP adapter as a host sees it: a child process on pipes. Here the daemon is down.
+
+use std::path::Path;
+use std::process::{ExitStatus, Stdio};
+use std::time::Duration;
+
+use nix::sys::signal::{Signal, kill};
+use nix::unistd::Pid;
+use serde_json::{Value, json};
+use tokio::io::{AsyncBufReadExt, AsyncReadExt, AsyncWriteExt, BufReader, Lines};
+use tokio::process::{Child, ChildStderr, ChildStdin, ChildStdout, Command};
+use tokio::time::timeout;
+
+const ADAPTER: &str = env!("CARGO_BIN_EXE_ravi-broker-mcp");
+/// For what takes milliseconds; only a hang takes longer.
+const PATIENCE: Duration = Duration::from_secs(20);
+
+/// An adapter that was started with nothing in its environment.
+struct Adapter {
+    child: Child,
+    input: Option<ChildStdin>,
+    output: Lines<BufReader<ChildStdout>>,
+    errors: ChildStderr,
+}
+
+impl Adapter {
+    fn start(arguments: &[&str]) -> Self {
+        Self::start_with(arguments, &[])
+    }
+
+    fn start_with(arguments: &[&str], environment: &[(&str, &Path)]) -> Self {
+        let mut command = Command::new(ADAPTER);
+        command.args(arguments).env_clear().envs(environment.iter().copied()).kill_on_drop(true);
+        command.stdin(Stdio::piped()).stdout(Stdio::piped()).stderr(Stdio::piped());
+        let mut child = command.spawn().expect("the adapter starts");
+        let input = child.stdin.take();
+        let output = BufReader::new(child.stdout.take().unwrap()).lines();
+        let errors = child.stderr.take().unwrap();
+        Self { child, input, output, errors }
+    }
+
+    async fn send(&mut self, line: &str) {
+        let input = self.input.as_mut().expect("the input is open");
+        input.write_all(format!("{line}\n").as_bytes()).await.unwrap();
+    }
+
+    async fn receive(&mut self) -> Value {
+        let line = timeout(PATIENCE, self.output.next_line()).await.expect("an answer").unwrap();
+        serde_json::from_str(&line.expect("the adapter has not ended")).expect("JSON on standard output")
+    }
+
+    async fn request(&mut self, method: &str, params: Value) -> Value {
+        self.send(&json!({ "jsonrpc": "2.0", "id": method, "method": method, "params": params }).to_string())
+            .await;
+        let answer = self.receive().await;
+        assert_eq!(answer["id"], method);
+        answer
+    }
+
+    async fn open(&mut self) -> Value {
+        let client = json!({ "name": "test", "version": "1" });
+        let params = json!({ "protocolVersion": "2025-06-18", "capabilities": {}, "clientInfo": client });
+        let opened = self.request("initialize", params).await;
+        self.send(r#"{"jsonrpc":"2.0","method":"notifications/initialized"}"#).await;
+        opened
+    }
+
+    async fn call(&mut self, tool: &str, arguments: Value) -> Value {
+        self.request("tools/call", json!({ "name": tool, "arguments": arguments })).await["result"].take()
+    }
+
+    fn signal(&self, signal: Signal) {
+        let id = self.child.id().expect("the adapter runs").cast_signed();
+        kill(Pid::from_raw(id), signal).unwrap();
+    }
+
+    /// How it ended, and what it wrote besides answers: rest of the output, and errors.
+    async fn ended(mut self) -> (ExitStatus, String, String) {
+        let status = timeout(PATIENCE, self.child.wait()).await.expect("the adapter ends").unwrap();
+        let (mut rest, mut errors) = (String::new(), String::new());
+        self.output.into_inner().read_to_string(&mut rest).await.unwrap();
+        self.errors.read_to_string(&mut errors).await.unwrap();
+        (status, rest, errors)
+    }
+
+    async fn ended_quietly(self) {
+        let (status, rest, errors) = self.ended().await;
+        assert!(status.success(), "{status}");
+        assert_eq!((rest.as_str(), errors.as_str()), ("", ""));
+    }
+}
+
+#[tokio::test]
+async fn it_introduces_itself_and_lists_its_tools_while_the_daemon_is_down() {
+    let mut adapter = Adapter::start(&["--role", "notes-agent"]);
+    let opened = adapter.open().await;
+    assert_eq!(opened["result"]["serverInfo"]["name"], "ravi-broker-mcp");
+    let listed = adapter.request("tools/list", json!({})).await;
+    let tools = listed["result"]["tools"].as_array().unwrap();
+    let names: Vec<_> = tools.iter().map(|tool| tool["name"].as_str().unwrap()).collect();
+    let expected = [
+        "broker_whoami",
+        "ravi_identity_get",
+        "passwords_list",
+        "passwords_get",
+        "secrets_list",
+        "secrets_get",
+    ];
+    assert_eq!(names, expected);
+}
+
+#[tokio::test]
+async fn a_call_while_the_daemon_is_down_says_what_was_tried_and_how_to_start_it() {
+    let directory = tempfile::tempdir().unwrap();
+    let runtime = [("XDG_RUNTIME_DIR", directory.path())];
+    let mut adapter = Adapter::start_with(&["--role", "notes-agent"], &runtime);
+    adapter.open().await;
+    let result = adapter.call("secrets_get", json!({ "key": "OPENAI_API_KEY" })).await;
+    assert_eq!(result["isError"], true);
+    let text = result["content"][0]["text"].as_str().unwrap();
+    let first = directory.path().join("ravi-broker/broker.sock");
+    let usual = format!("/run/user/{}/ravi-broker/broker.sock", nix::unistd::geteuid());
+    assert!(text.starts_with("BROKER_UNREACHABLE: "), "{text}");
+    for part in [first.to_str().unwrap(), &usual, "/run/ravi-broker/broker.sock"] {
+        assert!(text.contains(part), "{part} is missing: {text}");
+    }
+    assert!(text.contains("systemctl --user start ravi-broker") && text.contains("ravi-brokerd"), "{text}");
+}
+
+#[tokio::test]
+async fn a_socket_that_is_named_is_the_only_one_tried() {
+    let directory = tempfile::tempdir().unwrap();
+    let occupied = directory.path().join("occupied");
+    std::fs::write(&occupied, "").unwrap();
+    let mut adapter = Adapter::start(&["--role", "notes-agent", "--socket", occupied.to_str().unwrap()]);
+    adapter.open().await;
+    let result = adapter.call("broker_whoami", json!({})).await;
+    let text = result["content"][0]["text"].as_str().unwrap();
+    assert!(text.contains("occupied (nobody listens)") && !text.contains("/run/"), "{text}");
+    assert_eq!(std::fs::metadata(&occupied).unwrap().len(), 0);
+}
+
+#[tokio::test]
+async fn without_a_role_a_call_says_how_to_name_one() {
+    let mut adapter = Adapter::start(&[]);
+    adapter.open().await;
+    let result = adapter.call("broker_whoami", json!({})).await;
+    assert!(result["content"][0]["text"].as_str().unwrap().contains("--role ROLE"), "{result}");
+}
+
+#[tokio::test]
+async fn bad_lines_are_answered_and_do_no_harm() {
+    let mut adapter = Adapter::start(&["--role", "notes-agent"]);
+    adapter.send("this is not JSON").await;
+    assert_eq!(adapter.receive().await["error"]["code"], -32700);
+    adapter.open().await;
+    adapter.send(&"x".repeat(1 << 20)).await;
+    assert_eq!(adapter.receive().await["error"]["code"], -32600);
+    adapter.send("\u{0}\u{feff}{").await;
+    assert_eq!(adapter.receive().await["error"]["code"], -32700);
+    assert_eq!(adapter.request("ping", json!({})).await["result"], json!({}));
+    adapter.input = None;
+    adapter.ended_quietly().await;
+}
+
+#[tokio::test]
+async fn it_ends_with_its_input() {
+    let mut unopened = Adapter::start(&["--role", "notes-agent"]);
+    unopened.input = None;
+    unopened.ended_quietly().await;
+
+    let mut adapter = Adapter::start(&["--role", "notes-agent"]);
+    adapter.open().await;
+    adapter.input = None;
+    adapter.ended_quietly().await;
+}
+
+#[tokio::test]
+async fn it_ends_with_sigint_and_with_sigterm() {
+    for signal in [Signal::SIGINT, Signal::SIGTERM] {
+        let mut adapter = Adapter::start(&["--role", "notes-agent"]);
+        adapter.open().await;
+        adapter.signal(signal);
+        adapter.ended_quietly().await;
+    }
+}
+
+#[tokio::test]
+async fn a_host_that_closes_the_output_midway_ends_it() {
+    let mut adapter = Adapter::start(&["--role", "notes-agent"]);
+    adapter.open().await;
+    let Adapter { mut child, mut input, output, errors } = adapter;
+    drop((output, errors));
+    let ping = b"{\"jsonrpc\":\"2.0\",\"id\":1,\"method\":\"ping\"}\n";
+    let flood = async { while input.as_mut().unwrap().write_all(ping).await.is_ok() {} };
+    timeout(PATIENCE, flood).await.expect("the adapter closes its input");
+    let status = timeout(PATIENCE, child.wait()).await.expect("the adapter ends").unwrap();
+    assert!(status.code().is_some(), "it was not killed by a signal: {status}");
+}
+
+#[tokio::test]
+async fn wrong_usage_is_told_apart_from_a_failure() {
+    for arguments in
+        [&["--role", "Not A Role"][..], &["--no-such-flag"], &["--role", "a", "--session-file", "b"]]
+    {
+        let (status, rest, errors) = Adapter::start(arguments).ended().await;
+        assert_eq!((status.code(), rest.as_str()), (Some(2), ""));
+        assert!(!errors.is_empty());
+    }
+    let variable = [("RAVI_BROKER_ROLE", Path::new("Not A Role"))];
+    let (status, rest, errors) = Adapter::start_with(&[], &variable).ended().await;
+    assert_eq!((status.code(), rest.as_str()), (Some(2), ""));
+    assert!(errors.starts_with("RAVI_BROKER_ROLE: a role name is"), "{errors}");
+}

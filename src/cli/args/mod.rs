@@ -1,0 +1,198 @@
+//! The one definition of the command line. Help, usage errors and (later) man pages come from it.
+//!
+//! Arguments are parsed into types that cannot be wrong before anything else happens. A value of a
+//! secret is never an argument: other processes can read those.
+
+mod agent;
+mod operator;
+mod parse;
+
+use std::path::PathBuf;
+
+use clap::{Args, Parser, Subcommand, ValueEnum};
+
+pub(crate) use agent::{
+    AcquireLease, CreatePassword, DeleteEntry, DeletePassword, FieldName, GetValue, LeaseCommand,
+    ListCommand, OneCall, OneLease, OpenSession, PasswordCommand, Purpose, ReadLease, RenewLease,
+    SessionCommand, SetSecret, Shown, UnderSession, UpdatePassword,
+};
+pub(crate) use operator::{AuditCommand, ConfigCommand, Login, Revoke, RevokeTarget, ShowConfig, TailAudit, VerifyAudit};
+
+/// Keys, passwords and sign-in tokens for AI agents: leased for minutes, by role, on the record.
+#[derive(Debug, Parser)]
+#[command(name = "ravi-broker", version, disable_help_subcommand = true, max_term_width = 100)]
+#[command(after_help = "\
+Exit codes: 0 done, 1 other, 2 usage, 3 broker unreachable, 4 denied, 5 rate limited,
+6 expired or revoked, 7 upstream.
+
+Example:
+  eval \"$(ravi-broker session open --role notes-agent)\"
+  ravi-broker get secret/OPENAI_API_KEY | some-tool --key-from-stdin")]
+pub(crate) struct Cli {
+    #[command(flatten)]
+    pub(crate) global: Global,
+    #[command(subcommand)]
+    pub(crate) command: Command,
+}
+
+/// What every command understands.
+#[derive(Args, Clone, Debug)]
+#[command(next_help_heading = "Global options")]
+pub(crate) struct Global {
+    /// Text for people, or JSON documents for programs (durations in seconds)
+    #[arg(long, global = true, value_enum, default_value_t = Format::Human)]
+    pub(crate) format: Format,
+    /// Colours in text; `auto` means on a terminal and without NO_COLOR
+    #[arg(long, global = true, value_enum, default_value_t = Colour::Auto, value_name = "WHEN")]
+    pub(crate) color: Colour,
+    /// The daemon's agent socket [env: RAVI_BROKER_SOCKET]
+    #[arg(long, global = true, value_name = "PATH")]
+    pub(crate) socket: Option<PathBuf>,
+    /// The daemon's admin socket, for the operator's commands [env: RAVI_BROKER_ADMIN_SOCKET]
+    #[arg(long, global = true, value_name = "PATH")]
+    pub(crate) admin_socket: Option<PathBuf>,
+    /// The configuration file [env: RAVI_BROKER_CONFIG]
+    #[arg(long, global = true, value_name = "PATH")]
+    pub(crate) config: Option<PathBuf>,
+}
+
+/// How results are written.
+// The variants' comments are none of clap's: it would make every `--help` twice as long.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
+pub(crate) enum Format {
+    // Tables and sentences.
+    Human,
+    // One JSON document, or one per line from commands that stream.
+    Json,
+}
+
+/// When text is coloured.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
+pub(crate) enum Colour {
+    // On a terminal, unless NO_COLOR is set.
+    Auto,
+    // Also into a pipe.
+    Always,
+    // Never.
+    Never,
+}
+
+#[derive(Debug, Subcommand)]
+pub(crate) enum Command {
+    /// Print one value, and nothing else
+    Get(GetValue),
+    /// Hold access to one credential for a while
+    #[command(subcommand, after_help = "Example:\n  ravi-broker lease acquire secret/OPENAI_API_KEY")]
+    Lease(LeaseCommand),
+    /// Show the names that the session may see, never values
+    #[command(subcommand, after_help = "Example:\n  ravi-broker list secrets")]
+    List(ListCommand),
+    /// Store a secret; its value comes from standard input or a hidden prompt
+    Set(SetSecret),
+    /// Create, change and delete password entries
+    #[command(subcommand, after_help = "Example:\n  ravi-broker password create github.com")]
+    Password(PasswordCommand),
+    /// Delete a secret
+    Delete(DeleteEntry),
+    /// Assume a role for this shell and what it starts
+    #[command(subcommand, after_help = "Example:\n  eval \"$(ravi-broker session open --role notes-agent)\"")]
+    Session(SessionCommand),
+    /// Show the session and the Ravi identity behind it
+    #[command(after_help = "Example:\n  ravi-broker whoami --format json")]
+    Whoami(OneCall),
+    /// Sign the daemon in to Ravi; the key stays in the daemon
+    Login(Login),
+    /// Show the daemon, its protections and its sessions
+    #[command(after_help = "Example:\n  ravi-broker status")]
+    Status,
+    /// End access: of one lease, one session, a role, or everybody
+    Revoke(Revoke),
+    /// Kill switch: revoke everything, forget every secret, refuse all requests
+    #[command(after_help = "Example:\n  ravi-broker lock --reason \"laptop stolen\"")]
+    Lock(Purpose),
+    /// Serve again after `lock`
+    #[command(after_help = "Example:\n  ravi-broker unlock")]
+    Unlock,
+    /// Have the daemon read its configuration again; a bad one changes nothing
+    #[command(after_help = "Example:\n  ravi-broker config check && ravi-broker reload")]
+    Reload,
+    /// Check and show the configuration, without the daemon
+    #[command(subcommand, after_help = "Example:\n  ravi-broker config check")]
+    Config(ConfigCommand),
+    /// Read the audit trail, or prove that nobody changed it
+    #[command(subcommand, after_help = "Example:\n  ravi-broker audit tail --follow")]
+    Audit(AuditCommand),
+    /// See the broker at work: real daemon, two agents, a stand-in for Ravi
+    #[command(after_help = "Example:\n  ravi-broker demo")]
+    Demo,
+}
+
+#[cfg(test)]
+mod tests {
+    use clap::CommandFactory;
+
+    use super::*;
+
+    fn parsed(line: &str) -> Result<Cli, clap::Error> {
+        Cli::try_parse_from(line.split_whitespace())
+    }
+
+    #[test]
+    fn the_definition_is_consistent() {
+        Cli::command().debug_assert();
+    }
+
+    #[test]
+    fn the_help_of_every_command_ends_with_an_example() {
+        let mut root = Cli::command();
+        root.build();
+        let mut left = vec![root];
+        while let Some(mut command) = left.pop() {
+            left.extend(command.get_subcommands().cloned());
+            let help = command.render_long_help().to_string();
+            let (_, example) = help.rsplit_once("Example:\n").unwrap_or_default();
+            assert!(example.trim_start().contains("ravi-broker"), "{}", command.get_name());
+        }
+    }
+
+    #[test]
+    fn global_options_are_understood_after_the_command() {
+        let cli = parsed("ravi-broker status --format json --admin-socket /run/x.sock").unwrap();
+        assert_eq!(cli.global.format, Format::Json);
+        assert_eq!(cli.global.admin_socket.unwrap().to_str(), Some("/run/x.sock"));
+    }
+
+    #[test]
+    fn a_value_of_a_secret_is_not_an_argument() {
+        assert!(parsed("ravi-broker set secret/A").is_ok());
+        assert!(parsed("ravi-broker set secret/A value").is_err());
+        assert!(parsed("ravi-broker set secret/A --value value").is_err());
+        assert!(parsed("ravi-broker password create github.com --password value").is_err());
+    }
+
+    #[test]
+    fn revoke_wants_exactly_one_target() {
+        assert!(parsed("ravi-broker revoke").is_err());
+        assert!(parsed("ravi-broker revoke --all").is_ok());
+        assert!(parsed("ravi-broker revoke --role a --reason done").is_ok());
+        assert!(parsed("ravi-broker revoke --all --role a").is_err());
+    }
+
+    #[test]
+    fn hostile_names_end_at_the_edge() {
+        for name in ["secret/../A", "secret/A%41", "password/gith\u{443}b.com", "sso/token/", "SECRET/A"] {
+            assert!(Cli::try_parse_from(["ravi-broker", "get", name]).is_err(), "{name}");
+        }
+    }
+
+    #[test]
+    fn a_value_travels_only_in_json_when_a_lease_is_acquired() {
+        assert!(parsed("ravi-broker lease acquire secret/A --with-value --format json").is_ok());
+        assert!(parsed("ravi-broker lease acquire secret/A").is_ok());
+    }
+
+    #[test]
+    fn a_role_and_a_session_file_exclude_each_other() {
+        assert!(parsed("ravi-broker get secret/A --role a --session-file /run/f").is_err());
+    }
+}

@@ -1,0 +1,102 @@
+//! Arguments of the operator's commands: they go to the admin socket, or work without the daemon.
+
+use std::path::PathBuf;
+
+use clap::{Args, Subcommand};
+
+use super::agent::Purpose;
+use crate::types::{LeaseId, RoleName, SessionId};
+
+#[derive(Args, Debug)]
+#[command(after_help = "\
+Without --import, a page of Ravi asks you to approve this machine; nothing secret passes through the
+terminal. With it, the keys of Ravi's own command line are handed over once, from ~/.ravi/config.json
+or PATH; the file of the working directory is never read.
+
+Example:
+  ravi-broker login
+  ravi-broker login --import")]
+pub(crate) struct Login {
+    /// Take over the keys of Ravi's own command line
+    #[arg(long, value_name = "PATH", num_args = 0..=1)]
+    // Absent, given without a path, given with one.
+    pub(crate) import: Option<Option<PathBuf>>,
+}
+
+#[derive(Args, Debug)]
+#[command(after_help = "\
+Access by a value that was already shown ends only with its rotation; the answer names such values.
+
+Example:
+  ravi-broker revoke --role notes-agent --reason \"agent misbehaved\"")]
+pub(crate) struct Revoke {
+    #[command(flatten)]
+    pub(crate) target: RevokeTarget,
+    #[command(flatten)]
+    pub(crate) purpose: Purpose,
+}
+
+/// Exactly one of them is given.
+#[derive(Args, Debug)]
+#[group(required = true, multiple = false)]
+pub(crate) struct RevokeTarget {
+    /// One lease
+    #[arg(long, value_name = "ID")]
+    pub(crate) lease: Option<LeaseId>,
+    /// One session and its leases
+    #[arg(long, value_name = "ID")]
+    pub(crate) session: Option<SessionId>,
+    /// All sessions of a role
+    #[arg(long, value_name = "ROLE")]
+    pub(crate) role: Option<RoleName>,
+    /// All sessions
+    #[arg(long)]
+    pub(crate) all: bool,
+}
+
+#[derive(Debug, Subcommand)]
+pub(crate) enum ConfigCommand {
+    /// Report everything that is wrong with the configuration, with its lines
+    #[command(after_help = "Example:\n  ravi-broker config check --config ./config.toml")]
+    Check,
+    /// Show every setting as it applies
+    Show(ShowConfig),
+    /// Print a commented configuration to start from
+    #[command(after_help = "Example:\n  ravi-broker config example > ~/.config/ravi-broker/config.toml")]
+    Example,
+}
+
+#[derive(Args, Debug)]
+#[command(after_help = "Example:\n  ravi-broker config show --origin")]
+pub(crate) struct ShowConfig {
+    /// Say where each setting comes from
+    #[arg(long)]
+    pub(crate) origin: bool,
+}
+
+#[derive(Debug, Subcommand)]
+pub(crate) enum AuditCommand {
+    /// Print the last records, one a line; whole with --format json
+    #[command(after_help = "Example:\n  ravi-broker audit tail -n 50 --follow")]
+    Tail(TailAudit),
+    /// Check the chain of records in a file, without the daemon
+    #[command(after_help = "Example:\n  ravi-broker audit verify")]
+    Verify(VerifyAudit),
+}
+
+#[derive(Args, Debug)]
+pub(crate) struct TailAudit {
+    /// How many of the last records to print
+    #[arg(short = 'n', long, default_value_t = 10, value_parser = clap::value_parser!(u32).range(0..=1000))]
+    pub(crate) lines: u32,
+    /// Stay and print what follows
+    #[arg(short, long)]
+    pub(crate) follow: bool,
+}
+
+#[derive(Args, Debug)]
+pub(crate) struct VerifyAudit {
+    /// The audit file; the configured one if absent
+    #[arg(value_name = "PATH")]
+    pub(crate) path: Option<PathBuf>,
+}

@@ -1,0 +1,262 @@
+//! Why a command failed: every error ends in two lines on standard error (what happened, what to do),
+//! or one JSON object, and an exit code.
+//!
+//! Errors of this program itself carry both lines in their text, divided by the last line break.
+//! Nothing here quotes a value, an argument or the content of a file.
+
+use std::io;
+use std::time::Duration;
+
+use serde::Serialize;
+use thiserror::Error;
+
+use super::exit::{Exit, OPEN_ONE, outcome};
+use super::input::InputError;
+use super::ravi_file::RaviFileError;
+use crate::audit::AuditError;
+use crate::client::{Attempt, BrokerError, ClientError, ConnectFailure, SessionFileError};
+use crate::config::ConfigError;
+
+/// Why a command did not do what it was asked to.
+#[derive(Debug, Error)]
+pub(crate) enum CliError {
+    /// The daemon was not reached, or refused.
+    #[error(transparent)]
+    Client(#[from] ClientError),
+    /// The session file was not read or written.
+    #[error(transparent)]
+    SessionFile(#[from] SessionFileError),
+    /// The result could not be written. A closed pipe is no failure: the reader had enough.
+    #[error("the result could not be written: {}\nsee that standard output is open and has room", .0.kind())]
+    Output(io::Error),
+    /// A value was not read.
+    #[error(transparent)]
+    Input(#[from] InputError),
+    /// The file of Ravi's command line was not accepted.
+    #[error(transparent)]
+    RaviFile(#[from] RaviFileError),
+    /// There is no configuration that could be in force.
+    #[error(transparent)]
+    Config(#[from] ConfigError),
+    /// The audit trail cannot be read.
+    #[error(transparent)]
+    Audit(#[from] AuditError),
+    /// The arguments do not fit; the text has both lines.
+    #[error("{0}\n{1}")]
+    Usage(String, String),
+    /// A session is needed.
+    #[error("there is no session\n{OPEN_ONE}")]
+    NoSession,
+    /// A value would be shown.
+    #[error("the value would be shown on this terminal\npipe it to where it is needed, or give --reveal")]
+    Terminal,
+    /// The credential has no user name.
+    #[error("this credential has no user name\nleave --field away to get its value")]
+    NoUsername,
+    /// The program was built without the stand-in.
+    #[error(
+        "this build has no demo: it leaves the stand-in for Ravi out\nbuild it with the feature `sandbox`"
+    )]
+    NoDemo,
+    /// The demo stopped.
+    #[error(
+        "the demo did not come to its end: {0}\nrun it again; if it stays, report it with what it printed"
+    )]
+    Demo(String),
+    /// The program could not begin to work.
+    #[error("the program could not start: {}\nlook at the limits of this shell (ulimit -a)", .0.kind())]
+    Start(io::Error),
+    /// A check found something; the result has told what.
+    #[error("the check failed\nsee the result")]
+    Found,
+}
+
+/// What the user is told.
+#[derive(Debug, PartialEq, Eq, Serialize)]
+pub(crate) struct Report {
+    /// A code to branch on.
+    pub(crate) reason: &'static str,
+    /// What happened.
+    pub(crate) message: String,
+    /// What to do.
+    pub(crate) hint: String,
+    /// When waiting helps: for how long, rounded up.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub(crate) retry_after_seconds: Option<u64>,
+    #[serde(skip)]
+    pub(crate) exit: Exit,
+}
+
+impl CliError {
+    /// True where there is nothing to tell: the reader of our output had enough.
+    pub(crate) fn is_closed_pipe(&self) -> bool {
+        matches!(self, Self::Output(error) if error.kind() == io::ErrorKind::BrokenPipe)
+    }
+
+    /// What the user is told.
+    pub(crate) fn report(&self) -> Report {
+        match self {
+            Self::Client(error) => of_client(error),
+            Self::SessionFile(error) => of_session_file(error),
+            Self::Usage(..) => own("USAGE", Exit::Usage, self),
+            Self::NoSession => own("SESSION_REQUIRED", Exit::Denied, self),
+            Self::Terminal => own("TERMINAL_REFUSED", Exit::Usage, self),
+            Self::NoUsername => own("FIELD_ABSENT", Exit::Other, self),
+            Self::Input(_) => own("INPUT_INVALID", Exit::Usage, self),
+            Self::RaviFile(_) => own("KEY_FILE_REFUSED", Exit::Other, self),
+            Self::Config(ConfigError::NotFound { .. }) => own("CONFIGURATION_ABSENT", Exit::Other, self),
+            Self::Config(_) => own("CONFIGURATION_INVALID", Exit::Other, self),
+            Self::Audit(_) => own("AUDIT_UNREADABLE", Exit::Other, self),
+            Self::Output(_) => own("OUTPUT_FAILED", Exit::Other, self),
+            Self::NoDemo | Self::Demo(_) => own("DEMO_FAILED", Exit::Other, self),
+            Self::Start(_) => own("START_FAILED", Exit::Other, self),
+            Self::Found => own("CHECK_FAILED", Exit::Other, self),
+        }
+    }
+}
+
+fn own(reason: &'static str, exit: Exit, error: &CliError) -> Report {
+    let text = error.to_string();
+    let (message, hint) = text.rsplit_once('\n').unwrap_or((&text, ""));
+    report(reason, exit, message, hint)
+}
+
+fn report(reason: &'static str, exit: Exit, message: impl Into<String>, hint: impl Into<String>) -> Report {
+    Report { reason, message: message.into(), hint: hint.into(), retry_after_seconds: None, exit }
+}
+
+fn of_client(error: &ClientError) -> Report {
+    let unclear = "what was asked for may have happened: look before you repeat it";
+    match error {
+        ClientError::Unreachable { tried } => {
+            report("BROKER_UNREACHABLE", Exit::Unreachable, error.to_string(), unreachable_hint(tried))
+        }
+        ClientError::Broker(refusal) => of_broker(refusal),
+        ClientError::Lost => report("CONNECTION_LOST", Exit::Unreachable, error.to_string(), unclear),
+        ClientError::TimedOut => report("TIMED_OUT", Exit::Unreachable, error.to_string(), unclear),
+        ClientError::Protocol => report(
+            "PROTOCOL_MISMATCH",
+            Exit::Other,
+            error.to_string(),
+            "see that --socket names the broker's socket, and that both programs are of one version",
+        ),
+    }
+}
+
+fn of_broker(refusal: &BrokerError) -> Report {
+    let (exit, hint) = outcome(refusal.reason);
+    let mut message = refusal.message.clone();
+    if let Some(limit) = &refusal.limit {
+        message.push_str(&format!(" (limit: {limit})"));
+    }
+    let wait = refusal.retry_after.map(ceiling);
+    let hint = match wait {
+        Some(wait) => format!("in {wait}s: {hint}"),
+        None => hint.to_owned(),
+    };
+    Report { retry_after_seconds: wait, ..report(refusal.reason.as_str(), exit, message, hint) }
+}
+
+/// Whole seconds, rounded up: coming back a moment early would be refused again.
+fn ceiling(wait: Duration) -> u64 {
+    wait.as_secs() + u64::from(wait.subsec_nanos() > 0)
+}
+
+fn unreachable_hint(tried: &[Attempt]) -> &'static str {
+    if tried.iter().any(|attempt| attempt.failure == ConnectFailure::Permission) {
+        "the socket is closed to this user: join the group `ravi-broker`, or ask its owner"
+    } else {
+        "start the daemon (`ravi-brokerd`), or name its socket with --socket or --admin-socket"
+    }
+}
+
+fn of_session_file(error: &SessionFileError) -> Report {
+    let exit = match error {
+        SessionFileError::Absent(_) => Exit::Denied,
+        _ => Exit::Other,
+    };
+    let hint = match error {
+        SessionFileError::Absent(_) => OPEN_ONE,
+        SessionFileError::NoDirectory | SessionFileError::OnDisk(_) => {
+            "give a path in memory, for example --file /dev/shm/my-session"
+        }
+        SessionFileError::Io(..) => "see that the path is right and that this user may use it",
+        _ => "remove it, or name another, and open a new session",
+    };
+    let reason = if exit == Exit::Denied { "SESSION_REQUIRED" } else { "SESSION_FILE_REFUSED" };
+    report(reason, exit, error.to_string(), hint)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::client::ErrorReason;
+
+    fn refusal(reason: ErrorReason, retry_after: Option<Duration>) -> CliError {
+        let message = "too many reads".into();
+        ClientError::Broker(BrokerError { reason, message, retry_after, limit: Some("rate.read".into()) })
+            .into()
+    }
+
+    #[test]
+    fn a_refusal_says_what_happened_and_what_to_do() {
+        let report = refusal(ErrorReason::RateLimited, Some(Duration::from_millis(6_200))).report();
+        assert_eq!(report.exit, Exit::RateLimited);
+        assert_eq!(report.message, "too many reads (limit: rate.read)");
+        assert!(report.hint.starts_with("in 7s: wait"), "{}", report.hint);
+        assert_eq!(report.retry_after_seconds, Some(7));
+    }
+
+    #[test]
+    fn the_json_form_has_the_promised_fields() {
+        let report = refusal(ErrorReason::LeaseExpired, None).report();
+        let json = serde_json::to_value(&report).unwrap();
+        let mut names: Vec<_> = json.as_object().unwrap().keys().map(String::as_str).collect();
+        names.sort_unstable();
+        assert_eq!(names, ["hint", "message", "reason"]);
+        assert_eq!(json["reason"], "LEASE_EXPIRED");
+        let waits =
+            serde_json::to_value(refusal(ErrorReason::RateLimited, Some(Duration::from_secs(2))).report());
+        assert_eq!(waits.unwrap()["retry_after_seconds"], 2);
+    }
+
+    #[test]
+    fn an_unreachable_broker_is_told_with_every_place_that_was_tried() {
+        let attempt = |path: &str, failure| Attempt { path: path.into(), failure };
+        let tried = vec![
+            attempt("/run/user/7/ravi-broker/broker.sock", ConnectFailure::Absent),
+            attempt("/run/ravi-broker/broker.sock", ConnectFailure::Permission),
+        ];
+        let report = CliError::from(ClientError::Unreachable { tried }).report();
+        assert_eq!((report.reason, report.exit), ("BROKER_UNREACHABLE", Exit::Unreachable));
+        assert!(report.message.contains("/run/user/7/ravi-broker/broker.sock (no such socket)"));
+        assert!(report.hint.contains("group `ravi-broker`"));
+    }
+
+    #[test]
+    fn every_error_of_our_own_has_two_lines() {
+        let usage = || CliError::Usage("what".into(), "remedy".into());
+        for error in [
+            CliError::Output(io::ErrorKind::StorageFull.into()),
+            usage(),
+            CliError::NoSession,
+            CliError::Terminal,
+            CliError::NoUsername,
+            CliError::NoDemo,
+            CliError::Demo("why".into()),
+            CliError::Start(io::ErrorKind::OutOfMemory.into()),
+            CliError::Found,
+        ] {
+            let report = error.report();
+            assert!(!report.message.is_empty() && !report.hint.is_empty(), "{error:?}");
+            assert!(!report.message.contains('\n'), "{error:?}");
+        }
+    }
+
+    #[test]
+    fn only_a_closed_pipe_is_no_failure() {
+        assert!(CliError::Output(io::ErrorKind::BrokenPipe.into()).is_closed_pipe());
+        assert!(!CliError::Output(io::ErrorKind::StorageFull.into()).is_closed_pipe());
+        assert!(!CliError::NoSession.is_closed_pipe());
+    }
+}

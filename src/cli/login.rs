@@ -1,0 +1,121 @@
+//! `login`: the daemon signs in to Ravi; this program only shows where to approve it. With `--import`
+//! the keys of Ravi's own command line are handed to the daemon, once.
+
+use std::path::PathBuf;
+use std::time::Duration;
+
+use futures_util::StreamExt;
+use serde::Serialize;
+
+use super::args::Login;
+use super::context::Context;
+use super::error::CliError;
+use super::output::{Document, seconds, span};
+use super::page::{Cell, Page, Tone};
+use super::ravi_file;
+use crate::client::{ClientError, Events, KeysHeld, LoginEvent};
+use crate::clock::{BootInstant, Clock};
+
+/// How often the spinner turns.
+const TURN: Duration = Duration::from_millis(120);
+
+pub(super) async fn run(context: &mut Context, args: &Login) -> Result<(), CliError> {
+    match &args.import {
+        Some(named) => import(context, named.clone()).await,
+        None => sign_in(context).await,
+    }
+}
+
+async fn import(context: &mut Context, named: Option<PathBuf>) -> Result<(), CliError> {
+    let path = named.map_or_else(ravi_file::home_path, Ok)?;
+    let keys = ravi_file::read(&path)?;
+    let held = context.admin().await?.import_keys(keys).await?;
+    context.show(&DoneView::of(&held))?;
+    let advice = "Now delete management_key and identity_key from";
+    context.notes.say(&format!("{advice} {}: every program of yours can read them there.", path.display()));
+    Ok(())
+}
+
+async fn sign_in(context: &mut Context) -> Result<(), CliError> {
+    let mut events = context.admin().await?.login().await?;
+    let mut code_ends = None;
+    loop {
+        match next(context, &mut events, code_ends).await? {
+            LoginEvent::Prompt { verification_url, user_code, expires_in } => {
+                code_ends = Some(context.clock.now() + expires_in);
+                let (url, code) = (&verification_url, &user_code);
+                context.show(&PromptView {
+                    event: "prompt",
+                    verification_url: url,
+                    user_code: code,
+                    expires_in,
+                })?;
+            }
+            LoginEvent::Done(held) => return context.show(&DoneView::of(&held)),
+        }
+    }
+}
+
+/// Waits for the next event, with a spinner where somebody watches.
+async fn next(
+    context: &mut Context,
+    events: &mut Events<LoginEvent>,
+    code_ends: Option<BootInstant>,
+) -> Result<LoginEvent, CliError> {
+    let event = loop {
+        let turn = context.clock.sleep_until(context.clock.now() + TURN);
+        tokio::select! {
+            event = events.next() => break event,
+            () = turn => {
+                let left = code_ends.map(|end| end.since(context.clock.now())).unwrap_or_default();
+                context.notes.spin("waiting for your approval", left);
+            }
+        }
+    };
+    context.notes.stop();
+    // The daemon ends a login with its result or with an error, never with silence.
+    Ok(event.unwrap_or(Err(ClientError::Lost))?)
+}
+
+#[derive(Serialize)]
+struct PromptView<'a> {
+    event: &'static str,
+    verification_url: &'a str,
+    user_code: &'a str,
+    #[serde(serialize_with = "seconds")]
+    expires_in: Duration,
+}
+
+impl Document for PromptView<'_> {
+    fn human(&self, page: &mut Page) {
+        page.pieces(["Open   ".into(), Cell::new(self.verification_url, Tone::Strong)]);
+        page.pieces(["Code   ".into(), Cell::new(self.user_code, Tone::Strong)]);
+        page.line(format!("See that the page shows this code; it is good for {}.", span(self.expires_in)));
+    }
+}
+
+#[derive(Serialize)]
+struct DoneView<'a> {
+    event: &'static str,
+    identities: &'a [String],
+    /// True if the key also survives a restart of the daemon.
+    persisted: bool,
+}
+
+impl<'a> DoneView<'a> {
+    fn of(held: &'a KeysHeld) -> Self {
+        Self { event: "done", identities: &held.identities, persisted: held.persisted }
+    }
+}
+
+impl Document for DoneView<'_> {
+    fn human(&self, page: &mut Page) {
+        page.line(Cell::new("The broker holds the key.", Tone::Good));
+        page.line(format!("Identities: {}", self.identities.join(", ")));
+        if !self.persisted {
+            let advice =
+                "It is kept in memory only: name upstream.management_key_file to keep it over a restart.";
+            page.line(Cell::new(advice, Tone::Warn));
+        }
+    }
+}

@@ -1,0 +1,294 @@
+//! `status`: the daemon, how far its protections reach, and who is using it.
+
+use std::time::Duration;
+
+use serde::Serialize;
+
+use super::context::Context;
+use super::error::CliError;
+use super::output::{Document, seconds, span};
+use super::page::{Cell, Page, Tone};
+use crate::client::{LeaseInfo, SessionInfo, Status};
+
+pub(super) async fn run(context: &mut Context) -> Result<(), CliError> {
+    let client = context.admin().await?;
+    let status = client.status().await?;
+    let sessions = client.sessions().await?;
+    let leases = client.leases(None).await?;
+    context.show(&StatusView::of(&status, &sessions, &leases))
+}
+
+/// The daemon, as JSON has it.
+#[derive(Serialize)]
+struct StatusView<'a> {
+    version: &'a str,
+    pid: u32,
+    started_at: String,
+    locked: bool,
+    upstream_url: &'a str,
+    management_key_held: bool,
+    identity_keys_held: u32,
+    connections: u32,
+    requests_served: u64,
+    requests_denied: u64,
+    upstream_calls: u64,
+    audit: AuditView<'a>,
+    config_path: &'a str,
+    roles: &'a [String],
+    protections: Vec<ProtectionView<'a>>,
+    sessions: Vec<SessionView<'a>>,
+}
+
+/// The newest audit record.
+#[derive(Serialize)]
+struct AuditView<'a> {
+    sequence: u64,
+    hash: &'a str,
+    /// False after a failed write: nothing is released.
+    healthy: bool,
+}
+
+#[derive(Serialize)]
+struct ProtectionView<'a> {
+    name: &'a str,
+    tier: &'a str,
+    full: bool,
+}
+
+#[derive(Serialize)]
+struct SessionView<'a> {
+    session_id: String,
+    role: &'a str,
+    identity: &'a str,
+    uid: u32,
+    pid: i32,
+    executable: &'a str,
+    reason: &'a str,
+    #[serde(serialize_with = "seconds")]
+    age: Duration,
+    #[serde(serialize_with = "seconds")]
+    expires_in: Duration,
+    leases: Vec<LeaseView<'a>>,
+}
+
+#[derive(Serialize)]
+struct LeaseView<'a> {
+    lease_id: String,
+    resource: &'a str,
+    #[serde(serialize_with = "seconds")]
+    expires_in: Duration,
+    revocable: bool,
+    uses: u64,
+}
+
+impl<'a> StatusView<'a> {
+    fn of(status: &'a Status, sessions: &'a [SessionInfo], leases: &'a [LeaseInfo]) -> Self {
+        let head = &status.audit_head;
+        let protections = status.protections.iter();
+        Self {
+            version: &status.version,
+            pid: status.pid,
+            started_at: status.started_at.to_string(),
+            locked: status.locked,
+            upstream_url: &status.upstream_url,
+            management_key_held: status.management_key_held,
+            identity_keys_held: status.identity_keys_held,
+            connections: status.connections,
+            requests_served: status.requests_served,
+            requests_denied: status.requests_denied,
+            upstream_calls: status.upstream_calls,
+            audit: AuditView { sequence: head.sequence, hash: &head.hash, healthy: head.healthy },
+            config_path: &status.config_path,
+            roles: &status.roles,
+            protections: protections
+                .map(|p| ProtectionView { name: &p.name, tier: &p.tier, full: p.full })
+                .collect(),
+            sessions: sessions.iter().map(|session| SessionView::of(session, leases)).collect(),
+        }
+    }
+}
+
+impl<'a> SessionView<'a> {
+    fn of(session: &'a SessionInfo, leases: &'a [LeaseInfo]) -> Self {
+        let own = leases.iter().filter(|lease| lease.session_id == session.session_id);
+        Self {
+            session_id: session.session_id.to_string(),
+            role: &session.role,
+            identity: &session.identity,
+            uid: session.uid,
+            pid: session.pid,
+            executable: &session.executable,
+            reason: &session.reason,
+            age: session.age,
+            expires_in: session.expires_in,
+            leases: own.map(LeaseView::of).collect(),
+        }
+    }
+}
+
+impl<'a> LeaseView<'a> {
+    fn of(lease: &'a LeaseInfo) -> Self {
+        Self {
+            lease_id: lease.lease_id.to_string(),
+            resource: &lease.resource,
+            expires_in: lease.expires_in,
+            revocable: lease.revocable,
+            uses: lease.uses,
+        }
+    }
+}
+
+impl Document for StatusView<'_> {
+    fn human(&self, page: &mut Page) {
+        page.pairs([
+            ("Broker", self.state()),
+            ("Version", Cell::from(format!("{}, pid {}, since {}", self.version, self.pid, self.started_at))),
+            ("Ravi", self.upstream_url.into()),
+            ("Keys", self.keys()),
+            (
+                "Requests",
+                Cell::from(format!("{} served, {} denied", self.requests_served, self.requests_denied)),
+            ),
+            ("Calls to Ravi", Cell::from(self.upstream_calls.to_string())),
+            ("Connections", Cell::from(self.connections.to_string())),
+            ("Audit", self.audit_state()),
+            ("Configuration", self.config_path.into()),
+            ("Roles", Cell::from(self.roles.join(", "))),
+        ]);
+        page.line("");
+        let row = |p: &ProtectionView| -> [Cell; 2] {
+            [p.name.into(), Cell::new(p.tier, if p.full { Tone::Good } else { Tone::Warn })]
+        };
+        let rows: Vec<_> = self.protections.iter().map(row).collect();
+        page.table(["PROTECTION", "REACHED"], &rows, "No protections are reported.");
+        page.line("");
+        self.tree(page);
+    }
+}
+
+impl StatusView<'_> {
+    fn state(&self) -> Cell {
+        match (self.locked, self.audit.healthy) {
+            (true, _) => Cell::new("locked", Tone::Bad),
+            (false, false) => Cell::new("serves nothing: the audit trail cannot be written", Tone::Bad),
+            (false, true) => Cell::new("serving", Tone::Good),
+        }
+    }
+
+    fn keys(&self) -> Cell {
+        let of_identities = self.identity_keys_held;
+        match self.management_key_held {
+            true => Cell::from(format!("management key, identity keys: {of_identities}")),
+            false if of_identities > 0 => Cell::from(format!("identity keys: {of_identities}")),
+            false => Cell::new("none: run `ravi-broker login`", Tone::Warn),
+        }
+    }
+
+    fn audit_state(&self) -> Cell {
+        let tone = if self.audit.healthy { Tone::Plain } else { Tone::Bad };
+        let hash = self.audit.hash.get(..16).unwrap_or(self.audit.hash);
+        Cell::new(format!("{} records, head {hash}", self.audit.sequence), tone)
+    }
+
+    /// Sessions, and below each its leases.
+    fn tree(&self, page: &mut Page) {
+        if self.sessions.is_empty() {
+            return page.line("No sessions.");
+        }
+        for session in &self.sessions {
+            let ends = span(session.expires_in);
+            page.pieces([
+                Cell::new(session.role, Tone::Strong),
+                Cell::from(format!("  {}  as {}  ends in {ends}", session.session_id, session.identity)),
+            ]);
+            let process = format!("   pid {} uid {} {}", session.pid, session.uid, session.executable);
+            page.line(Cell::new(process, Tone::Dim));
+            for (at, lease) in session.leases.iter().enumerate() {
+                let branch = if at + 1 == session.leases.len() { "└─" } else { "├─" };
+                let ends = span(lease.expires_in);
+                let uses = lease.uses;
+                page.line(format!(
+                    "{branch} {}  {}  ends in {ends}, uses {uses}",
+                    lease.lease_id, lease.resource
+                ));
+            }
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use jiff::Timestamp;
+
+    use super::*;
+    use crate::client::{AuditHead, Protection};
+    use crate::types::{LeaseId, SessionId};
+
+    fn status(locked: bool) -> Status {
+        Status {
+            version: "0.1.0".into(),
+            pid: 42,
+            started_at: Timestamp::UNIX_EPOCH,
+            locked,
+            upstream_url: "https://api.ravi.id".into(),
+            management_key_held: true,
+            identity_keys_held: 0,
+            sessions: 1,
+            leases: 1,
+            connections: 2,
+            requests_served: 10,
+            requests_denied: 1,
+            upstream_calls: 3,
+            audit_head: AuditHead { sequence: 9, hash: "0123456789abcdef0123".into(), healthy: true },
+            config_path: "/etc/ravi-broker/config.toml".into(),
+            roles: vec!["notes-agent".into()],
+            protections: vec![Protection { name: "memory lock".into(), tier: "locked".into(), full: true }],
+        }
+    }
+
+    fn session(number: u8) -> SessionInfo {
+        SessionInfo {
+            session_id: SessionId([number; 16]),
+            role: "notes-agent".into(),
+            identity: "assistant-notes-agent".into(),
+            uid: 1000,
+            pid: 7,
+            executable: "/usr/bin/claude".into(),
+            leases: 1,
+            age: Duration::from_secs(60),
+            expires_in: Duration::from_secs(3600),
+            reason: String::new(),
+        }
+    }
+
+    fn lease(session: u8) -> LeaseInfo {
+        LeaseInfo {
+            lease_id: LeaseId([9; 16]),
+            session_id: SessionId([session; 16]),
+            role: "notes-agent".into(),
+            resource: "secret/OPENAI_API_KEY".into(),
+            expires_in: Duration::from_secs(290),
+            revocable: false,
+            uses: 2,
+        }
+    }
+
+    #[test]
+    fn every_lease_hangs_below_its_own_session() {
+        let (status, sessions, leases) = (status(false), [session(1), session(2)], [lease(2)]);
+        let view = serde_json::to_value(StatusView::of(&status, &sessions, &leases)).unwrap();
+        assert_eq!(view["sessions"][0]["leases"], serde_json::json!([]));
+        assert_eq!(view["sessions"][1]["leases"][0]["resource"], "secret/OPENAI_API_KEY");
+        assert_eq!(view["sessions"][1]["leases"][0]["expires_in"], 290);
+        assert_eq!(view["audit"]["sequence"], 9);
+    }
+
+    #[test]
+    fn a_locked_broker_says_so_first() {
+        let status = status(true);
+        let mut page = Page::new(false);
+        StatusView::of(&status, &[session(1)], &[lease(1)]).human(&mut page);
+        assert!(page.as_str().starts_with("Broker         locked\n"), "{}", page.as_str());
+        assert!(page.as_str().contains("└─ lea_"), "{}", page.as_str());
+    }
+}

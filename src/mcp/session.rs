@@ -1,0 +1,129 @@
+//! The adapter's session with the broker: opened by the first call that needs it, opened again once
+//! when the broker ended it or was restarted, closed at the end.
+
+use std::future::Future;
+use std::mem::take;
+use std::path::PathBuf;
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::time::Duration;
+
+use thiserror::Error;
+use tokio::sync::OnceCell;
+use tokio::time::timeout;
+
+use super::access::Access;
+use crate::client::{AgentClient, ClientError, ErrorReason, OpenSession, SessionFile, SessionFileError};
+
+/// For the audit trail.
+const REASON: &str = "MCP adapter";
+/// The host is not kept waiting at the end; the session ends with this process anyway.
+const CLOSE_DEADLINE: Duration = Duration::from_secs(1);
+
+/// One opened session, or one that is being opened. Callers that find it being opened wait for it, so
+/// that a burst of first calls opens one session.
+type Generation = OnceCell<Arc<AgentClient>>;
+
+/// The session, shared by all calls.
+pub(super) struct BrokerSession {
+    access: Access,
+    sockets: Vec<PathBuf>,
+    /// Replaced by whoever finds that it has ended.
+    current: Mutex<Arc<Generation>>,
+}
+
+/// Why there is no answer of the broker.
+#[derive(Debug, Error)]
+pub(super) enum CallError {
+    /// Neither a role nor a session file was named.
+    #[error("no role was named")]
+    NoRole,
+    /// The session file cannot be used.
+    #[error(transparent)]
+    SessionFile(#[from] SessionFileError),
+    /// The call failed.
+    #[error(transparent)]
+    Client(#[from] ClientError),
+}
+
+impl BrokerSession {
+    pub(super) fn new(access: Access, sockets: Vec<PathBuf>) -> Self {
+        Self { access, sockets, current: Mutex::default() }
+    }
+
+    /// Makes a call that changes nothing upstream, so that it may be made again: on a new connection if
+    /// the first was lost, and under a new session if the first has ended.
+    pub(super) async fn read<T, F, A>(&self, call: F) -> Result<T, CallError>
+    where
+        F: Fn(Arc<AgentClient>) -> A,
+        A: Future<Output = Result<T, ClientError>>,
+    {
+        let mut may_reconnect = true;
+        let mut may_reopen = true;
+        loop {
+            let generation = Arc::clone(&self.current());
+            let client = generation.get_or_try_init(|| self.open()).await?;
+            match call(Arc::clone(client)).await {
+                Err(ClientError::Lost) if take(&mut may_reconnect) => {}
+                Err(error) if ends_session(&error) => {
+                    self.forget(&generation);
+                    if !take(&mut may_reopen) {
+                        return Err(error.into());
+                    }
+                    tracing::info!("the session with the broker has ended, opening another");
+                }
+                result => return Ok(result?),
+            }
+        }
+    }
+
+    /// Ends a session that this adapter opened.
+    pub(super) async fn close(&self) {
+        let generation = take(&mut *self.current());
+        if let (Access::Role(_), Some(client)) = (&self.access, generation.get()) {
+            let _ = timeout(CLOSE_DEADLINE, client.close_session()).await;
+        }
+    }
+
+    async fn open(&self) -> Result<Arc<AgentClient>, CallError> {
+        let client = match &self.access {
+            Access::Role(role) => {
+                let client = AgentClient::connect(&self.sockets).await?;
+                let open = OpenSession { reason: REASON.into(), ..OpenSession::role(role.as_str()) };
+                let (session, token) = client.open_session(open).await?;
+                tracing::info!(session = %session.session_id, "opened a session with the broker");
+                client.with_token(token)
+            }
+            Access::SessionFile(path) => {
+                let file = SessionFile::read(path)?;
+                AgentClient::connect(&[file.socket]).await?.with_token(file.token)
+            }
+            Access::Unset => return Err(CallError::NoRole),
+        };
+        Ok(Arc::new(client))
+    }
+
+    /// Makes room for another session, unless another call has done so already.
+    fn forget(&self, generation: &Arc<Generation>) {
+        let mut current = self.current();
+        if Arc::ptr_eq(&current, generation) {
+            *current = Arc::default();
+        }
+    }
+
+    fn current(&self) -> MutexGuard<'_, Arc<Generation>> {
+        self.current.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+/// True where only another session can help. A daemon that is not there any more has taken the session
+/// with it.
+fn ends_session(error: &ClientError) -> bool {
+    use ErrorReason::{SessionExpired, SessionInvalid, SessionRequired, SessionRevoked};
+
+    match error {
+        ClientError::Unreachable { .. } => true,
+        error => {
+            matches!(error.reason(), Some(SessionRequired | SessionInvalid | SessionExpired | SessionRevoked))
+        }
+    }
+}
