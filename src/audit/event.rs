@@ -224,6 +224,7 @@ pub struct Event<'a> {
     outcome: Outcome,
     cause: Option<Cause>,
     actor: &'a Actor,
+    identity: Option<IdentityUuid>,
     lease: Option<LeaseId>,
     resource: Option<&'a Resource>,
     target: Option<Target<'a>>,
@@ -245,6 +246,7 @@ impl<'a> Event<'a> {
             outcome: Outcome::Allowed,
             cause: None,
             actor,
+            identity: None,
             lease: None,
             resource: None,
             target: None,
@@ -282,6 +284,11 @@ impl<'a> Event<'a> {
     /// Why something ended that was neither denied nor failed.
     pub const fn because(self, cause: Cause) -> Self {
         Self { cause: Some(cause), ..self }
+    }
+
+    /// Whose credential it was about, where the actor does not say: a role's identity is looked up late.
+    pub const fn identity(self, identity: IdentityUuid) -> Self {
+        Self { identity: Some(identity), ..self }
     }
 
     /// What it was about, where there is no lease.
@@ -350,7 +357,7 @@ impl Serialize for Stamped<'_> {
         fields.put("cause", self.event.cause)?;
         fields.put("session", actor.session.map(Text))?;
         fields.put("role", actor.role.as_ref().map(Text))?;
-        fields.put("identity", actor.identity.map(Text))?;
+        fields.put("identity", self.event.identity.or(actor.identity).map(Text))?;
         fields.put("uid", actor.uid)?;
         fields.put("pid", actor.pid)?;
         fields.put("exe", actor.exe.as_deref().map(ascii).map(Text))?;

@@ -1,5 +1,7 @@
 //! The integration tests: one binary, real processes, real sockets, real TLS.
 
+#![allow(clippy::unwrap_used, clippy::panic, reason = "a test may stop at the first surprise")]
+
 mod audit;
 mod cli;
 mod clients;

@@ -1,0 +1,104 @@
+//! The daemon as a process: started, waited for, signalled, ended by its id.
+
+use std::fs::{self, File};
+use std::path::PathBuf;
+use std::process::{ExitStatus, Stdio};
+use std::time::Duration;
+
+use nix::sys::signal::{Signal, kill};
+use nix::unistd::Pid;
+use tokio::net::UnixDatagram;
+use tokio::process::{Child, Command};
+
+use super::Setup;
+
+/// No wait of a test is longer than this.
+const LONGEST: Duration = Duration::from_secs(30);
+
+/// A running daemon. Dropping it kills the process.
+pub struct Daemon {
+    child: Child,
+    notifications: UnixDatagram,
+    log: PathBuf,
+}
+
+impl Daemon {
+    /// Starts the daemon and waits until it says that it is ready.
+    pub async fn start(setup: &Setup) -> Self {
+        let mut daemon = Self::spawn(setup);
+        let Self { child, notifications, log } = &mut daemon;
+        tokio::select! {
+            () = bounded(notification(notifications, "READY=1")) => {}
+            status = child.wait() => {
+                panic!("the daemon ended with {status:?}:\n{}", fs::read_to_string(log).unwrap_or_default())
+            }
+        }
+        daemon
+    }
+
+    /// Starts the daemon without waiting.
+    pub fn spawn(setup: &Setup) -> Self {
+        let socket = setup.directory().join("notify.sock");
+        let _ = fs::remove_file(&socket);
+        let notifications = UnixDatagram::bind(&socket).expect("a notification socket");
+        let log = setup.directory().join("log");
+        let output = File::options().create(true).append(true).open(&log).expect("a log file");
+        let mut command = Command::new(env!("CARGO_BIN_EXE_ravi-brokerd"));
+        command
+            .arg("--config")
+            .arg(&setup.config_file)
+            .args(&setup.arguments)
+            .current_dir(setup.directory())
+            .env_clear()
+            .env("NOTIFY_SOCKET", &socket)
+            .env("CREDENTIALS_DIRECTORY", setup.credentials())
+            .env("RAVI_BROKER_LOG", "trace")
+            .stdin(Stdio::null())
+            .stdout(output.try_clone().expect("the same file"))
+            .stderr(output)
+            .kill_on_drop(true);
+        let child = command.spawn().expect("the daemon can be started");
+        Self { child, notifications, log }
+    }
+
+    /// Waits for a notification that has this line.
+    pub async fn notification(&self, line: &str) {
+        bounded(notification(&self.notifications, line)).await;
+    }
+
+    /// Its process id.
+    pub fn pid(&self) -> i32 {
+        i32::try_from(self.child.id().expect("it runs")).expect("a pid")
+    }
+
+    /// Sends a signal.
+    pub fn signal(&self, signal: Signal) {
+        kill(Pid::from_raw(self.pid()), signal).expect("it is our child");
+    }
+
+    /// Waits for its end.
+    pub async fn ended(&mut self) -> ExitStatus {
+        bounded(self.child.wait()).await.expect("it can be waited for")
+    }
+
+    /// What it has logged so far.
+    pub fn log(&self) -> String {
+        fs::read_to_string(&self.log).expect("the log is there")
+    }
+}
+
+async fn notification(socket: &UnixDatagram, line: &str) {
+    let mut buffer = [0; 4096];
+    loop {
+        let length = socket.recv(&mut buffer).await.expect("the socket is open");
+        let text = String::from_utf8_lossy(&buffer[..length]);
+        if text.lines().any(|told| told == line) {
+            return;
+        }
+    }
+}
+
+/// Gives up on what should long have happened.
+pub async fn bounded<T>(what: impl Future<Output = T>) -> T {
+    tokio::time::timeout(LONGEST, what).await.expect("it did not happen in time")
+}

@@ -1,0 +1,204 @@
+//! A real daemon process, a real sandbox over TLS, and clients on real sockets.
+//!
+//! The daemon is the shipped binary with a configuration file, a credentials directory and nothing else
+//! in its environment. It says that it is ready by `sd_notify`, so nothing here sleeps. Every file lies
+//! in a directory of the test's own, in memory where the host has `/dev/shm`.
+
+#![allow(dead_code, reason = "each test uses a part")]
+
+mod daemon;
+
+use std::fs;
+use std::os::unix::fs::PermissionsExt;
+use std::path::{Path, PathBuf};
+use std::process::Command;
+use std::time::Duration;
+
+use ravi_broker::client::{AdminClient, AgentClient, OpenSession};
+use ravi_broker::sandbox::{Control, Sandbox, SandboxConfig};
+use tempfile::TempDir;
+
+pub use daemon::{Daemon, bounded};
+
+/// The identities that the sandbox is seeded with.
+pub const NOTES: &str = "assistant-notes-agent";
+pub const DEPLOY: &str = "deploy-agent";
+
+/// Two roles for whoever runs the tests: `notes` may read little, `deploy` may do most things.
+const ROLES: &str = r#"
+[role.notes]
+identity = "assistant-notes-agent"
+match = { uid = UID }
+scopes = ["secret:read:OPENAI_*", "secret:list:OPENAI_*", "password:read:github.com", "password:list:github.com", "identity:read"]
+lease = { default_ttl = "5m", max_ttl = "1h", max_live = 32 }
+rate = { read = "6000/min", send = "600/min" }
+
+[role.deploy]
+identity = "deploy-agent"
+match = { uid = UID }
+scopes = ["secret:read", "secret:list", "secret:write", "password:read", "password:list", "password:write", "password:create", "identity:read", "sso:mint"]
+lease = { max_live = 2000 }
+rate = { read = "60000/min", send = "600/min" }
+"#;
+
+/// A daemon with its sandbox.
+pub struct Stack {
+    pub daemon: Daemon,
+    pub setup: Setup,
+    sandbox: Option<Sandbox>,
+}
+
+/// Where everything of one stack lies, before and after the daemon runs.
+pub struct Setup {
+    pub agent_socket: PathBuf,
+    pub admin_socket: PathBuf,
+    pub audit_file: PathBuf,
+    pub config_file: PathBuf,
+    pub base_url: String,
+    /// Whether the daemon gets the management key at its start.
+    pub logged_in: bool,
+    /// Lines for `[upstream]`, `[vault]`, `[limits]` and `[audit]` sections.
+    pub sections: String,
+    pub roles: String,
+    /// More arguments for the daemon.
+    pub arguments: Vec<String>,
+    directory: TempDir,
+}
+
+impl Stack {
+    /// A daemon with the roles `notes` and `deploy`, logged in.
+    pub async fn start() -> Self {
+        Self::with(|_| {}).await
+    }
+
+    /// The same, changed before it starts.
+    pub async fn with(change: impl FnOnce(&mut Setup)) -> Self {
+        let sandbox = Sandbox::start(SandboxConfig::default()).await.expect("the sandbox starts");
+        let mut setup = Setup::new(&sandbox);
+        change(&mut setup);
+        setup.write(&sandbox);
+        let daemon = Daemon::start(&setup).await;
+        Self { daemon, setup, sandbox: Some(sandbox) }
+    }
+
+    /// The hand on the other side: faults, deliveries, counts.
+    pub fn control(&self) -> Control {
+        self.sandbox.as_ref().expect("the sandbox runs").control()
+    }
+
+    /// A client without a session.
+    pub async fn stranger(&self) -> AgentClient {
+        AgentClient::connect(std::slice::from_ref(&self.setup.agent_socket)).await.expect("the daemon accepts")
+    }
+
+    /// A client that has assumed the role; its session is bound to this process.
+    pub async fn agent(&self, role: &str) -> AgentClient {
+        self.agent_for(role, None).await
+    }
+
+    /// The same with a life of its own.
+    pub async fn agent_for(&self, role: &str, ttl: Option<Duration>) -> AgentClient {
+        let client = self.stranger().await;
+        let opened = client.open_session(OpenSession { ttl, ..OpenSession::role(role) }).await;
+        let (_, token) = opened.expect("the role matches");
+        client.with_token(token)
+    }
+
+    /// The operator.
+    pub async fn admin(&self) -> AdminClient {
+        AdminClient::connect(std::slice::from_ref(&self.setup.admin_socket)).await.expect("the daemon accepts")
+    }
+
+    /// The command line, pointed at this daemon, in an empty environment but for a runtime directory.
+    pub fn cli(&self) -> Command {
+        let mut command = Command::new(env!("CARGO_BIN_EXE_ravi-broker"));
+        command.env_clear().env("XDG_RUNTIME_DIR", self.setup.directory()).env("HOME", self.setup.directory());
+        command.arg("--socket").arg(&self.setup.agent_socket);
+        command.arg("--admin-socket").arg(&self.setup.admin_socket);
+        command
+    }
+
+    /// The lines of the audit trail.
+    pub fn audit(&self) -> Vec<serde_json::Value> {
+        let text = fs::read_to_string(&self.setup.audit_file).expect("the trail is there");
+        text.lines().map(|line| serde_json::from_str(line).expect("a record is JSON")).collect()
+    }
+
+    /// The records of one kind of event.
+    pub fn audited(&self, event: &str) -> Vec<serde_json::Value> {
+        self.audit().into_iter().filter(|record| record["event"] == event).collect()
+    }
+
+    /// Writes another configuration over the one in force, without telling the daemon.
+    pub fn rewrite(&self, change: impl FnOnce(&str) -> String) {
+        let text = fs::read_to_string(&self.setup.config_file).expect("the configuration is there");
+        fs::write(&self.setup.config_file, change(&text)).expect("the configuration can be written");
+    }
+
+    /// What a value of the sandbox is, asked of the sandbox and not of the daemon.
+    pub fn known_secret(key: &str) -> String {
+        format!("test-value-of-{key}")
+    }
+}
+
+impl Setup {
+    fn new(sandbox: &Sandbox) -> Self {
+        let memory = Path::new("/dev/shm");
+        let directory = if memory.is_dir() { TempDir::new_in(memory) } else { TempDir::new() };
+        let directory = directory.expect("a directory for the test");
+        fs::set_permissions(directory.path(), fs::Permissions::from_mode(0o700)).expect("it is ours");
+        let within = |name: &str| directory.path().join(name);
+        Self {
+            agent_socket: within("run/broker.sock"),
+            admin_socket: within("run/admin.sock"),
+            audit_file: within("state/audit.jsonl"),
+            config_file: within("config.toml"),
+            base_url: sandbox.base_url().to_owned(),
+            logged_in: true,
+            sections: String::new(),
+            roles: ROLES.to_owned(),
+            arguments: Vec::new(),
+            directory,
+        }
+    }
+
+    /// The test's own directory.
+    pub fn directory(&self) -> &Path {
+        self.directory.path()
+    }
+
+    /// Credentials as systemd would hand them over.
+    pub fn credentials(&self) -> PathBuf {
+        self.directory.path().join("credentials")
+    }
+
+    fn write(&self, sandbox: &Sandbox) {
+        let ca_file = self.directory.path().join("ca.pem");
+        fs::write(&ca_file, sandbox.ca_pem().expect("the sandbox speaks TLS")).expect("the CA can be written");
+        fs::create_dir(self.credentials()).expect("a credentials directory");
+        if self.logged_in {
+            let key = sandbox.control().management_key().expect("the sandbox has an account");
+            let path = self.credentials().join("management-key");
+            fs::write(&path, key.expose()).expect("the key can be written");
+            fs::set_permissions(&path, fs::Permissions::from_mode(0o600)).expect("it is private");
+        }
+        let uid = nix::unistd::geteuid().to_string();
+        let text = format!(
+            "version = 1\n[upstream]\nbase_url = {:?}\nca_file = {:?}\nbudget = \"60000/min\"\nidentity_budget = \"60000/min\"\n\
+             [listen]\nagent_socket = {:?}\nadmin_socket = {:?}\n{}\n{}",
+            self.base_url,
+            ca_file,
+            self.agent_socket,
+            self.admin_socket,
+            self.sections,
+            self.roles.replace("UID", &uid),
+        );
+        let text = if text.contains("[audit]") {
+            text
+        } else {
+            format!("{text}\n[audit]\nfile = {:?}\n", self.audit_file)
+        };
+        fs::write(&self.config_file, text).expect("the configuration can be written");
+        fs::set_permissions(&self.config_file, fs::Permissions::from_mode(0o600)).expect("it is private");
+    }
+}
