@@ -46,7 +46,7 @@ pub use behaviour::{
 pub use control::{Control, ControlError, NewMail, NewSms};
 pub use fault::{Answer, Fault};
 pub use random::NoRandomness;
-pub use run::{Args, Format, RunError, run};
+pub use run::{Args, Format, RunError, run, write_ca};
 pub use seed::Seed;
 pub use server::{Sandbox, SandboxConfig, StartError};
 pub use tls::NoCertificates;

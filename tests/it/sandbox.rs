@@ -2,6 +2,7 @@
 //! knows nothing of our own upstream client.
 
 #![cfg(feature = "sandbox")]
+#![allow(clippy::unwrap_used, reason = "a test may panic")]
 
 use std::error::Error;
 use std::io::{BufRead, BufReader};
@@ -1078,7 +1079,12 @@ async fn rows_of_another_identity_and_encrypted_values_can_be_served() {
     let rows = bench.get(SECRETS).await.json();
     let own = format!("{SECRETS}{}/", rows[0]["uuid"].as_str().unwrap());
     bench.fault(Fault::new("/api/", Answer::WrongIdentity));
-    for path in ["/api/secrets/", "/api/secrets/?key=OPENAI_API_KEY", "/api/passwords/"] {
+    for path in [
+        "/api/secrets/",
+        "/api/secrets/?key=OPENAI_API_KEY",
+        "/api/secrets/?key=OPENAI_ORG_ID",
+        "/api/passwords/",
+    ] {
         let rows = bench.managed("GET", &as_notes(path), None).await.json();
         assert!(!rows.as_array().unwrap().is_empty());
         assert!(rows.as_array().unwrap().iter().all(|row| row["identity"] == DEPLOY_AGENT.id), "{path}");
@@ -1303,6 +1309,8 @@ async fn the_program_serves_until_it_is_told_to_stop() {
     let arguments = [
         "--format=json",
         "--auto-approve",
+        "--switch=email_messages=array",
+        "--switch=device_interval=0",
         "--ca-dir",
         ca_dir.to_str().unwrap(),
         "--management-key-file",
@@ -1318,6 +1326,7 @@ async fn the_program_serves_until_it_is_told_to_stop() {
     let request = http.request(Method::GET, "/api/identities/", Some("ravi_mgmt_from_file"), None);
     assert_eq!(http.send(request).await.unwrap().status, 200);
     let login = http.send(http.request(Method::POST, "/api/auth/device/", None, None)).await.unwrap().json();
+    assert_eq!(login["interval"], json!(0));
     let body = json!({ "device_code": login["device_code"] });
     let paid =
         http.send(http.request(Method::POST, "/api/auth/device/token/", None, Some(body))).await.unwrap();
