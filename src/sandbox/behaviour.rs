@@ -1,6 +1,7 @@
 //! Switches for what Ravi does not document (ravi-api.md §8). The defaults are that sheet's. Plain data.
 
 use serde::{Deserialize, Serialize};
+use serde_json::{Map, Value, json};
 
 /// How the sandbox decides where the contract leaves it open.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
@@ -57,6 +58,17 @@ impl Default for Behaviour {
             device_interval: 5,
             device_hold: 25,
         }
+    }
+}
+
+impl Behaviour {
+    /// With some switches changed, by their names on the wire. `None`: no such switch or setting.
+    pub fn changed(&self, changes: Map<String, Value>) -> Option<Self> {
+        let mut merged = json!(self);
+        for (name, value) in changes {
+            merged[name] = value;
+        }
+        serde_json::from_value(merged).ok()
     }
 }
 

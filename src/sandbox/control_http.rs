@@ -26,23 +26,25 @@ pub(super) const PREFIX: &str = "/__sandbox__/";
 
 /// The list of operations, as shown by `GET /__sandbox__/` and by `--help`.
 pub(super) const OPERATIONS: &str = "\
-GET    /__sandbox__/requests/        counts: {\"total\", \"requests\": [{\"method\", \"path\", \"count\"}]}
-POST   /__sandbox__/faults/          arm: {\"path_prefix\", \"method\"?, \"times\"?, \"delay_ms\"?, \"takes_effect\"?, \"answer\"}
-                                     answer: \"real\" | \"held\" | \"truncated\" | \"wrong_identity\" | \"hang\" | \"reset\" |
-                                     \"legacy_encrypted\" | {\"status\": 503} | {\"html\": 502} | {\"empty\": 200} |
-                                     {\"oversized\": 2000000} | {\"redirect\": \"https://other.example/\"} |
-                                     {\"throttled\": {\"retry_after_seconds\": 3, \"retry_after\": \"3\"}}
-GET    /__sandbox__/faults/          armed faults         DELETE: disarm all
-POST   /__sandbox__/release/         let held requests go
-POST   /__sandbox__/mail/            deliver: {\"identity\", \"from\", \"subject\", \"text\", \"html\"?, \"thread_id\"?}
-POST   /__sandbox__/sms/             deliver: {\"identity\", \"from\", \"body\"}
-GET    /__sandbox__/device/          user codes that wait for a decision
-POST   /__sandbox__/device/approve/  {\"user_code\"?}; without it, all       /device/deny/ likewise
-POST   /__sandbox__/secrets/         set past the API: {\"identity\", \"key\", \"value\"}    DELETE: {\"identity\", \"key\"}
-POST   /__sandbox__/passwords/       set past the API: {\"identity\", \"domain\", \"username\", \"password\"}
-POST   /__sandbox__/keys/revoke/     {\"identity\"}: its keys; {}: the management key
-GET    /__sandbox__/behaviour/       switches             PATCH: change some
-POST   /__sandbox__/reset/           everything as at the start
+Under /__sandbox__/, bodies in JSON, `?` marks what may be left out:
+  GET    requests/        {total, requests: [{method, path, count}]}
+  POST   faults/          arm: {path_prefix, method?, times?, delay_ms?, takes_effect?, answer}
+  GET    faults/          those armed; DELETE disarms all
+  POST   release/         lets requests go that the answer \"held\" holds
+  POST   mail/            deliver: {identity, from, subject, text, html?, thread_id?}
+  POST   sms/             deliver: {identity, from, body}
+  GET    device/          user codes that wait for a decision
+  POST   device/approve/  {user_code?}, without it all; device/deny/ likewise
+  POST   secrets/         set past the API: {identity, key, value}; DELETE: {identity, key}
+  POST   passwords/       set past the API: {identity, domain, username, password}
+  POST   keys/revoke/     {identity}: its keys; {}: the management key
+  GET    behaviour/       switches; PATCH changes some
+  POST   reset/           everything as at the start
+Answers of a fault:
+  \"real\" \"held\" \"truncated\" \"wrong_identity\" \"hang\" \"reset\" \"legacy_encrypted\"
+  {\"status\": 503} {\"html\": 502} {\"empty\": 200} {\"oversized\": 2000000}
+  {\"redirect\": \"https://other.example/\"}
+  {\"throttled\": {\"retry_after_seconds\": 3, \"retry_after\": \"3\"}}
 ";
 
 /// True for a peer and a request that may steer the sandbox.
@@ -228,14 +230,9 @@ async fn behaviour(State(api): State<Api>) -> Json<Value> {
 }
 
 async fn set_behaviour(State(api): State<Api>, request: Request) -> Answer {
-    let changes: serde_json::Map<String, Value> = parsed(request).await?;
     let control = Control::new(api);
-    let mut merged = json!(control.behaviour());
-    for (name, value) in changes {
-        merged[name] = value;
-    }
-    let wrong = |_| ControlError::Invalid("no such switch or setting");
-    control.set_behaviour(serde_json::from_value(merged).map_err(wrong)?);
+    let changed = control.behaviour().changed(parsed(request).await?);
+    control.set_behaviour(changed.ok_or(ControlError::Invalid("no such switch or setting"))?);
     Ok(Json(json!(control.behaviour())))
 }
 

@@ -48,7 +48,7 @@ pub use control::{Control, ControlError, NewMail, NewSms};
 pub use embed::{EmbedError, Embedded, embed};
 pub use fault::{Answer, Fault};
 pub use random::NoRandomness;
-pub use run::{Args, Format, RunError, run};
+pub use run::{Args, Format, RunError, run, write_ca};
 pub use seed::Seed;
 pub use server::{Sandbox, SandboxConfig, StartError};
 pub use tls::NoCertificates;

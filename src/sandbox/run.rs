@@ -9,7 +9,7 @@ use std::os::unix::fs::{OpenOptionsExt, PermissionsExt};
 use std::path::{Path, PathBuf};
 
 use clap::{Parser, ValueEnum};
-use serde_json::json;
+use serde_json::{Value, json};
 use thiserror::Error;
 
 use crate::secret::Secret;
@@ -43,6 +43,9 @@ pub struct Args {
     /// Approve device logins at once.
     #[arg(long)]
     pub auto_approve: bool,
+    /// Sets a switch of the behaviour (GET /__sandbox__/behaviour/ lists them); may be repeated.
+    #[arg(long = "switch", value_name = "NAME=VALUE", value_parser = parse_switch)]
+    pub switches: Vec<(String, Value)>,
     /// Form of the line on standard output that says the sandbox is ready.
     #[arg(long, value_enum, default_value_t = Format::Text)]
     pub format: Format,
@@ -57,6 +60,13 @@ pub enum Format {
     Json,
 }
 
+/// A value is JSON, else text.
+fn parse_switch(text: &str) -> Result<(String, Value), &'static str> {
+    let (name, value) = text.split_once('=').ok_or("expected NAME=VALUE")?;
+    let value = serde_json::from_str(value).unwrap_or_else(|_| Value::from(value));
+    Ok((name.to_owned(), value))
+}
+
 fn examples() -> String {
     format!(
         "\
@@ -67,9 +77,12 @@ Examples:
     curl --cacert certs/dev/ca.pem -X POST https://127.0.0.1:8443/api/auth/device/
     curl --cacert certs/dev/ca.pem -H 'Content-Type: application/json' -d '{{\"device_code\":\"…\"}}' \\
       https://127.0.0.1:8443/api/auth/device/token/
-    curl --cacert certs/dev/ca.pem -H @key-header 'https://127.0.0.1:8443/api/secrets/?identity=UUID'
+    (write \"Authorization: Bearer ravi_mgmt_…\" to the file key-header)
+    curl --cacert certs/dev/ca.pem -H @key-header \\
+      'https://127.0.0.1:8443/api/secrets/?identity=UUID'
 
   With Ravi's own command line:
+  (it reads lists of mail as arrays: start the sandbox with --switch email_messages=array)
     SSL_CERT_FILE=certs/dev/ca.pem RAVI_API_URL=https://127.0.0.1:8443 ravi auth login
 
 Control endpoints (not Ravi's; no key; loopback only):
@@ -84,6 +97,9 @@ pub enum RunError {
     /// The sandbox does not start.
     #[error(transparent)]
     Start(#[from] StartError),
+    /// A switch is unknown or its value is.
+    #[error("--switch names no switch or no setting of it")]
+    Switch,
     /// The file cannot be read.
     #[error("cannot read the management key from {path}: {kind}", path = .0.display(), kind = .1.kind())]
     KeyFile(PathBuf, std::io::Error),
@@ -111,6 +127,7 @@ impl RunError {
                 "the file must hold one line that begins with ravi_mgmt_"
             }
             Self::Start(StartError::Certificates(_) | StartError::Randomness(_)) => "try again",
+            Self::Switch => "GET /__sandbox__/behaviour/ lists the switches",
             Self::KeyFile(..) => "check the path given to --management-key-file",
             Self::KeyFileOpen(_) => "run chmod 600 on it",
             Self::CaFile(..) => "choose a directory you may write to with --ca-dir, or use --http",
@@ -122,11 +139,13 @@ impl RunError {
 /// Starts a sandbox, writes the CA file, says it is ready on `out`, and serves until `stop` is done.
 pub async fn run(args: Args, stop: impl Future<Output = ()>, out: &mut impl Write) -> Result<(), RunError> {
     let management_key = args.management_key_file.as_deref().map(read_key).transpose()?;
+    let behaviour = Behaviour { auto_approve: args.auto_approve, ..Behaviour::default() };
+    let behaviour = behaviour.changed(args.switches.into_iter().collect()).ok_or(RunError::Switch)?;
     let sandbox = Sandbox::start(SandboxConfig {
         listen: args.listen,
         http: args.http,
         seed: Seed { management_key, ..Seed::default() },
-        behaviour: Behaviour { auto_approve: args.auto_approve, ..Behaviour::default() },
+        behaviour,
         ..SandboxConfig::default()
     })
     .await?;
@@ -153,8 +172,9 @@ fn read_key(path: &Path) -> Result<Secret, RunError> {
     Ok(key)
 }
 
+/// Writes the certificate to `ca.pem` in that directory, which is made if absent, and returns the path.
 /// Replaces the file in one step, so that nobody reads half of it.
-fn write_ca(dir: &Path, pem: &str) -> Result<PathBuf, RunError> {
+pub fn write_ca(dir: &Path, pem: &str) -> Result<PathBuf, RunError> {
     let path = dir.join(CA_FILE);
     let draft = dir.join(format!(".{CA_FILE}.{}", std::process::id()));
     let failed = |error| RunError::CaFile(path.clone(), error);

