@@ -2,12 +2,111 @@
 //! with its line; the resolved layer below has no `Option` that means "default".
 //!
 //! Imports `types` alone. Scopes stay text here and are compiled by `policy`, which adds its own
-//! problems to the same report.
+//! problems to the same report:
+//!
+//! ```text
+//! Source::find  ->  read  ->  Draft  ->  policy looks at draft.config  ->  draft.finish(its problems)
+//! locate           raw, resolve                                            Config
+//! ```
+
+mod environment;
+mod error;
+mod locate;
+mod origin;
+pub mod paths;
+mod raw;
+mod reader;
+mod report;
+mod resolve;
+mod suggest;
+mod units;
+mod values;
 
 use std::path::PathBuf;
 use std::time::Duration;
 
+pub use environment::{Environment, Variable};
+pub use error::{ConfigError, FileFault};
+pub use locate::Source;
+pub use origin::{Origin, Origins, Shown, show};
+pub use units::{UnitError, duration_text, parse_duration};
+
 use crate::types::{IdentityName, IdentityUuid, RoleName};
+use report::Report;
+
+/// Settings that came by flags of the command line: they go before everything else.
+#[derive(Clone, Debug, Default)]
+pub struct Overrides {
+    /// `--base-url`.
+    pub base_url: Option<String>,
+    /// `--ca-file`.
+    pub ca_file: Option<PathBuf>,
+    /// `--agent-socket`.
+    pub agent_socket: Option<PathBuf>,
+    /// `--admin-socket`.
+    pub admin_socket: Option<PathBuf>,
+    /// `--audit-file`.
+    pub audit_file: Option<PathBuf>,
+}
+
+/// A configuration that was read and is not in force: it may have mistakes.
+#[derive(Clone, Debug)]
+pub struct Draft {
+    /// What was understood. Where a mistake is, a harmless value stands in its place.
+    pub config: Config,
+    /// Where each setting came from, for [`show`].
+    pub origins: Origins,
+    /// The mistakes found so far.
+    pub problems: Vec<Problem>,
+}
+
+impl Draft {
+    /// The configuration, if neither the reader nor `more` (the problems that `policy` found) has
+    /// anything against it.
+    ///
+    /// # Errors
+    /// [`ConfigError::Invalid`] with all problems in the order of their lines.
+    pub fn finish(self, more: Vec<Problem>) -> Result<Config, ConfigError> {
+        let mut problems = self.problems;
+        problems.extend(more);
+        if problems.is_empty() {
+            return Ok(self.config);
+        }
+        problems.sort_by_key(|problem| problem.line);
+        Err(ConfigError::Invalid { path: self.origins.path().to_owned(), problems })
+    }
+}
+
+/// Reads a configuration and decides every setting: flag, environment, file, default.
+///
+/// # Errors
+/// [`ConfigError::Invalid`] if the file is not text or too large. All other mistakes are collected in
+/// the draft.
+pub fn read(source: &Source, environment: &Environment, overrides: &Overrides) -> Result<Draft, ConfigError> {
+    let path = source.path().to_owned();
+    let refuse = |line, message: &str| {
+        let problems = vec![Problem { line, message: message.to_owned() }];
+        ConfigError::Invalid { path: path.clone(), problems }
+    };
+    if source.bytes().len() > locate::MAX_BYTES {
+        return Err(refuse(0, "larger than 1 MiB"));
+    }
+    let text = std::str::from_utf8(source.bytes()).map_err(|error| {
+        let before = source.bytes().iter().take(error.valid_up_to());
+        let breaks = before.filter(|byte| **byte == b'\n').count();
+        refuse(u32::try_from(breaks + 1).unwrap_or(0), "not UTF-8")
+    })?;
+    let report = Report::of(text);
+    let raw = raw::read(&report, text);
+    let mut origins = Origins::of(&path);
+    let config = resolve::resolve(raw, environment, overrides, &report, &mut origins);
+    Ok(Draft { config, origins, problems: report.into_problems() })
+}
+
+/// A commented example that shows every key, for `ravi-broker config example` and the documentation.
+pub fn example() -> &'static str {
+    include_str!("example.toml")
+}
 
 /// The resolved configuration of the daemon.
 #[derive(Clone, Debug)]

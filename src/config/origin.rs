@@ -1,0 +1,151 @@
+//! Where each setting came from, and the listing of all of them for `config show`.
+//!
+//! No secret is part of the configuration, so every value may be shown.
+
+use std::collections::BTreeMap;
+use std::fmt;
+use std::path::{Path, PathBuf};
+
+use super::units::duration_text;
+use super::{Config, IdentityRef, LimitsConfig, MatchConfig, RoleConfig, UpstreamConfig};
+
+/// Where a setting came from.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum Origin {
+    /// A flag of the command line, by its name.
+    Flag(&'static str),
+    /// An environment variable, by its name.
+    Environment(&'static str),
+    /// A line of the file, counted from 1.
+    File(u32),
+    /// Nobody set it.
+    #[default]
+    Default,
+}
+
+/// The origins of all settings of one configuration, by key.
+#[derive(Clone, Debug)]
+pub struct Origins {
+    path: PathBuf,
+    by_key: BTreeMap<String, Origin>,
+}
+
+impl Origins {
+    pub(super) fn of(path: &Path) -> Self {
+        Self { path: path.to_owned(), by_key: BTreeMap::new() }
+    }
+
+    pub(super) fn note(&mut self, key: &str, origin: Origin) {
+        self.by_key.insert(key.to_owned(), origin);
+    }
+
+    /// Where the setting `key` (`upstream.base_url`) came from.
+    pub fn of_key(&self, key: &str) -> Origin {
+        self.by_key.get(key).copied().unwrap_or_default()
+    }
+
+    /// The file that was read.
+    pub fn path(&self) -> &Path {
+        &self.path
+    }
+
+    fn text(&self, key: &str) -> String {
+        match self.of_key(key) {
+            Origin::Flag(name) => format!("flag {name}"),
+            Origin::Environment(name) => format!("environment {name}"),
+            Origin::File(line) => format!("{}:{line}", self.path.display()),
+            Origin::Default => "default".to_owned(),
+        }
+    }
+}
+
+/// One setting, as `config show --origin` prints it.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Shown {
+    /// `upstream.base_url`.
+    pub key: String,
+    /// As the file would say it; `-` for what is not set.
+    pub value: String,
+    /// `flag --base-url`, `environment RAVI_API_URL`, `/etc/ravi-broker/config.toml:3` or `default`.
+    pub origin: String,
+}
+
+/// All settings in force, in the order of the documentation.
+pub fn show(config: &Config, origins: &Origins) -> Vec<Shown> {
+    let mut listing = Listing { origins, shown: Vec::new() };
+    listing.upstream(&config.upstream);
+    let Config { listen, vault, audit, .. } = config;
+    listing.put("listen.agent_socket", listen.agent_socket.display());
+    listing.put("listen.admin_socket", listen.admin_socket.display());
+    listing.put_option("listen.group", listen.group);
+    listing.put("vault.fresh_for", duration_text(vault.fresh_for));
+    listing.put("vault.absent_for", duration_text(vault.absent_for));
+    listing.put("vault.max_entries", vault.max_entries);
+    listing.put("audit.file", audit.file.display());
+    listing.put("audit.max_bytes", audit.max_bytes);
+    listing.limits(config.limits);
+    config.roles.iter().for_each(|role| listing.role(role));
+    listing.shown
+}
+
+struct Listing<'a> {
+    origins: &'a Origins,
+    shown: Vec<Shown>,
+}
+
+impl Listing<'_> {
+    fn put(&mut self, key: &str, value: impl fmt::Display) {
+        let origin = self.origins.text(key);
+        self.shown.push(Shown { key: key.to_owned(), value: value.to_string(), origin });
+    }
+
+    fn put_option(&mut self, key: &str, value: Option<impl fmt::Display>) {
+        let value = value.map_or_else(|| "-".to_owned(), |value| value.to_string());
+        self.put(key, value);
+    }
+
+    fn upstream(&mut self, upstream: &UpstreamConfig) {
+        self.put("upstream.base_url", &upstream.base_url);
+        self.put_option("upstream.ca_file", upstream.ca_file.as_ref().map(|path| path.display()));
+        let key_file = upstream.management_key_file.as_ref().map(|path| path.display());
+        self.put_option("upstream.management_key_file", key_file);
+        self.put("upstream.budget", upstream.budget);
+        self.put("upstream.identity_budget", upstream.identity_budget);
+    }
+
+    fn limits(&mut self, limits: LimitsConfig) {
+        self.put("limits.connections", limits.connections);
+        self.put("limits.connections_per_uid", limits.connections_per_uid);
+        self.put("limits.sessions", limits.sessions);
+        self.put("limits.open", limits.open);
+        self.put("limits.grace", duration_text(limits.grace));
+    }
+
+    fn role(&mut self, role: &RoleConfig) {
+        let key = |name: &str| format!("role.{}.{name}", role.name);
+        match &role.identity {
+            IdentityRef::Uuid(uuid) => self.put(&key("identity"), uuid),
+            IdentityRef::Name(name) => self.put(&key("identity"), name),
+        }
+        for (at, matcher) in role.matchers.iter().enumerate() {
+            self.put(&key(&format!("match[{at}]")), match_text(matcher));
+        }
+        for (at, scope) in role.scopes.iter().enumerate() {
+            self.put(&key(&format!("scopes[{at}]")), &scope.value);
+        }
+        self.put(&key("session.ttl"), duration_text(role.session_ttl));
+        self.put(&key("session.max_live"), role.max_sessions);
+        self.put(&key("lease.default_ttl"), duration_text(role.lease_default_ttl));
+        self.put(&key("lease.max_ttl"), duration_text(role.lease_max_ttl));
+        self.put(&key("lease.max_live"), role.lease_max_live);
+        self.put(&key("rate.read"), role.read_rate);
+        self.put(&key("rate.send"), role.send_rate);
+    }
+}
+
+fn match_text(matcher: &MatchConfig) -> String {
+    let uid = matcher.uid.map(|uid| format!("uid {uid}"));
+    let gid = matcher.gid.map(|gid| format!("gid {gid}"));
+    let exe = matcher.exe.as_ref().map(|exe| format!("exe {}", exe.display()));
+    [uid, gid, exe].into_iter().flatten().collect::<Vec<_>>().join(", ")
+}

@@ -1,0 +1,232 @@
+//! Values of the configuration that need more than their TOML type: addresses, paths, users.
+//!
+//! Each reads a text into a form that cannot be wrong, or says what was expected. Never quotes it.
+
+use std::net::IpAddr;
+use std::ops::RangeInclusive;
+use std::path::{Component, Path, PathBuf};
+use std::time::Duration;
+
+use http::Uri;
+use nix::unistd::{Group, User};
+
+use super::reader::Value;
+use super::units::{duration_text, parse_duration};
+use super::{IdentityRef, Rate};
+use crate::types::Domain;
+
+/// `sun_path` of `unix(7)`, without its terminating NUL.
+const MAX_SOCKET_PATH: usize = 107;
+/// Stands for every user or group that the kernel cannot express in this namespace.
+const OVERFLOW_ID: u32 = 65_534;
+
+/// `https://host[:port]`, or `http://` to this machine; lower case, without a slash at the end.
+pub(super) fn base_url(text: &str) -> Result<String, String> {
+    const EXPECTED: &str = "expected https://host[:port] without a path";
+    let uri: Uri = text.parse().map_err(|_| EXPECTED)?;
+    let (Some(scheme), Some(authority)) = (uri.scheme_str(), uri.authority()) else {
+        return Err(EXPECTED.into());
+    };
+    let bare = uri.path() == "/" && uri.query().is_none() && !text.contains(['#', '@']);
+    let host = host(authority.host()).filter(|_| bare).ok_or(EXPECTED)?;
+    let port = port(authority.as_str(), authority.host())?;
+    match scheme {
+        "https" => {}
+        "http" if is_loopback(&host) => {}
+        "http" => {
+            return Err("http is for this machine alone (127.0.0.1, [::1], localhost); use https".into());
+        }
+        _ => return Err(EXPECTED.into()),
+    }
+    Ok(format!("{scheme}://{host}{port}"))
+}
+
+fn host(text: &str) -> Option<String> {
+    let address = text.strip_prefix('[').and_then(|rest| rest.strip_suffix(']')).unwrap_or(text);
+    match address.parse::<IpAddr>() {
+        Ok(IpAddr::V4(address)) => Some(address.to_string()),
+        Ok(IpAddr::V6(address)) => Some(format!("[{address}]")),
+        Err(_) => text.parse::<Domain>().ok().map(|domain| domain.to_string()),
+    }
+}
+
+/// `:443`, or nothing. `Uri` lets an empty port pass.
+fn port(authority: &str, host: &str) -> Result<String, String> {
+    let Some(port) = authority.strip_prefix(host).filter(|rest| !rest.is_empty()) else {
+        return Ok(String::new());
+    };
+    let digits = port.strip_prefix(':').filter(|digits| digits.bytes().all(|b| b.is_ascii_digit()));
+    let number = digits.and_then(|digits| digits.parse::<u16>().ok()).filter(|&number| number != 0);
+    number.map(|number| format!(":{number}")).ok_or_else(|| "expected a port from 1 to 65535".into())
+}
+
+fn is_loopback(host: &str) -> bool {
+    let address = host.trim_start_matches('[').trim_end_matches(']');
+    host == "localhost" || address.parse::<IpAddr>().is_ok_and(|address| address.is_loopback())
+}
+
+/// An absolute path in its plain form.
+pub(super) fn path(value: &Value<'_>) -> Result<PathBuf, String> {
+    plain_path(Path::new(value.text()?))
+}
+
+/// The same for a path that came by a flag.
+pub(super) fn plain_path(path: &Path) -> Result<PathBuf, String> {
+    let text = path.to_str().ok_or("expected a path in UTF-8")?;
+    if !path.is_absolute() {
+        return Err("expected an absolute path: the working directory must not decide".into());
+    }
+    let steps = path.components().any(|part| matches!(part, Component::ParentDir));
+    let plain: PathBuf = path.components().collect();
+    if steps || plain.to_str() != Some(text) || text.chars().any(char::is_control) {
+        return Err("expected a plain path, without `.`, `..`, doubled slashes or control characters".into());
+    }
+    Ok(plain)
+}
+
+/// A path that fits into a socket address.
+pub(super) fn socket_path(path: PathBuf) -> Result<PathBuf, String> {
+    let fits = path.as_os_str().len() <= MAX_SOCKET_PATH && path.file_name().is_some();
+    fits.then_some(path).ok_or_else(|| format!("a socket's path has at most {MAX_SOCKET_PATH} bytes"))
+}
+
+/// A duration within bounds.
+pub(super) fn duration(bounds: RangeInclusive<Duration>) -> impl Fn(&Value<'_>) -> Result<Duration, String> {
+    move |value| {
+        let duration = parse_duration(value.text()?).map_err(|error| error.to_string())?;
+        let (least, most) = (duration_text(*bounds.start()), duration_text(*bounds.end()));
+        if bounds.contains(&duration) { Ok(duration) } else { Err(format!("expected {least} to {most}")) }
+    }
+}
+
+/// A whole number within bounds.
+pub(super) fn count(bounds: RangeInclusive<u64>) -> impl Fn(&Value<'_>) -> Result<usize, String> {
+    move |value| {
+        let number = value.integer(bounds.clone())?;
+        usize::try_from(number).map_err(|_| "too large for this machine".to_owned())
+    }
+}
+
+/// A rate of at most a million in its time.
+pub(super) fn rate(value: &Value<'_>) -> Result<Rate, String> {
+    let rate: Rate = value.text()?.parse().map_err(|error: super::UnitError| error.to_string())?;
+    (rate.count <= 1_000_000).then_some(rate).ok_or_else(|| "expected at most 1000000".into())
+}
+
+/// A UUID if it reads as one, else a name.
+pub(super) fn identity(value: &Value<'_>) -> Result<IdentityRef, String> {
+    let text = value.text()?;
+    match text.parse() {
+        Ok(uuid) => Ok(IdentityRef::Uuid(uuid)),
+        Err(_) => text.parse().map(IdentityRef::Name).map_err(|error| error.to_string()),
+    }
+}
+
+/// A user id, or the name of a user of this machine.
+pub(super) fn user(value: &Value<'_>) -> Result<u32, String> {
+    let named = |name: &str| User::from_name(name).map(|user| user.map(|user| user.uid.as_raw()));
+    id(value, "user", named)
+}
+
+/// A group id, or the name of a group of this machine.
+pub(super) fn group(value: &Value<'_>) -> Result<u32, String> {
+    let named = |name: &str| Group::from_name(name).map(|group| group.map(|group| group.gid.as_raw()));
+    id(value, "group", named)
+}
+
+fn id(
+    value: &Value<'_>,
+    noun: &str,
+    named: impl FnOnce(&str) -> nix::Result<Option<u32>>,
+) -> Result<u32, String> {
+    let id = if value.is_integer() {
+        let number = value.integer(0..=u64::from(u32::MAX - 1))?;
+        u32::try_from(number).map_err(|_| "too large for an id".to_owned())?
+    } else {
+        let name = value.text().map_err(|_| format!("expected the number or the name of a {noun}"))?;
+        let known = !name.is_empty() && name.len() <= 256 && !name.contains('\0');
+        let found = if known { named(name) } else { Ok(None) };
+        let found = found.map_err(|_| format!("the {noun} database of this machine does not answer"))?;
+        found.ok_or_else(|| format!("there is no such {noun} on this machine"))?
+    };
+    if id == OVERFLOW_ID {
+        return Err(format!("{OVERFLOW_ID} stands for every {noun} that the kernel cannot name"));
+    }
+    Ok(id)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn an_address_is_made_canonical() {
+        for (written, read) in [
+            ("https://api.ravi.id", "https://api.ravi.id"),
+            ("https://API.ravi.id/", "https://api.ravi.id"),
+            ("https://api.ravi.id:8443/", "https://api.ravi.id:8443"),
+            ("http://127.0.0.1:8080", "http://127.0.0.1:8080"),
+            ("http://[::1]:8080/", "http://[::1]:8080"),
+            ("http://localhost", "http://localhost"),
+        ] {
+            assert_eq!(base_url(written).as_deref(), Ok(read));
+        }
+    }
+
+    #[test]
+    fn an_address_that_could_carry_a_key_astray_is_refused() {
+        for text in [
+            "",
+            "api.ravi.id",
+            "//api.ravi.id",
+            "ftp://api.ravi.id",
+            "http://api.ravi.id",
+            "http://127.0.0.1.example.com",
+            "http://localhost.example.com",
+            "http://0.0.0.0",
+            "http://169.254.169.254",
+            "https://user@api.ravi.id",
+            "https://user:pw@api.ravi.id",
+            "https://api.ravi.id/v1",
+            "https://api.ravi.id//",
+            "https://api.ravi.id?x=1",
+            "https://api.ravi.id/?x=1",
+            "https://api.ravi.id#x",
+            "https://api.ravi.id:",
+            "https://api.ravi.id:0",
+            "https://api.ravi.id:70000",
+            "https://api.ravi.id:+1",
+            "https://api.ravi.id.",
+            "https://api ravi.id",
+            "https://аpi.ravi.id",
+            "https://",
+        ] {
+            assert!(base_url(text).is_err(), "{text:?}");
+        }
+    }
+
+    #[test]
+    fn only_plain_absolute_paths_are_taken() {
+        assert_eq!(plain_path(Path::new("/usr/bin/claude")), Ok("/usr/bin/claude".into()));
+        for text in [
+            "",
+            "claude",
+            "./claude",
+            "/usr/../bin/sh",
+            "/usr//bin",
+            "/usr/./bin",
+            "/usr/bin/",
+            "/a\0b",
+            "/a\nb",
+        ] {
+            assert!(plain_path(Path::new(text)).is_err(), "{text:?}");
+        }
+    }
+
+    #[test]
+    fn a_socket_path_fits_into_its_address() {
+        assert!(socket_path(format!("/{}", "a".repeat(106)).into()).is_ok());
+        assert!(socket_path(format!("/{}", "a".repeat(107)).into()).is_err());
+        assert!(socket_path("/".into()).is_err());
+    }
+}
