@@ -19,8 +19,8 @@ Examples:
 Any other host, in its list of MCP servers:
   {\"mcpServers\": {\"ravi\": {\"command\": \"ravi-broker-mcp\", \"args\": [\"--role\", \"notes-agent\"]}}}
 
-The daemon has to run (`systemctl --user start ravi-broker`, or `ravi-brokerd` in a terminal), and its
-configuration has to let this program assume the role. What a tool returns is sent to the model and is
+The daemon has to run (`systemctl --user start ravi-broker`, or `ravi-brokerd` in a terminal), and its \
+configuration has to let this program assume the role. What a tool returns is sent to the model and is \
 often written to the host's own log: give a role no more scopes than it needs.
 
 Environment:

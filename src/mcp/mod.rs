@@ -2,8 +2,8 @@
 //! the token of one session and passes one call on per tool call.
 //!
 //! Nothing but protocol reaches standard output. Memory is bounded: the length of a line, the calls
-//! under way, the answers that wait for the host to read them. May import `client`, `types` and
-//! `secret`; `rmcp` is imported in this folder alone.
+//! under way, the answers that wait for the host to read them. May import `client` and `types`; `rmcp` is
+//! imported in this folder alone.
 
 mod access;
 mod advice;

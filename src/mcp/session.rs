@@ -127,3 +127,33 @@ fn ends_session(error: &ClientError) -> bool {
         }
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use std::sync::atomic::{AtomicU32, Ordering};
+
+    use super::*;
+    use crate::client::fake::FakeDaemon;
+
+    /// Makes a call whose first `losses` attempts are lost. Returns the result and how many were made.
+    async fn losing(session: &BrokerSession, losses: u32) -> (Result<(), CallError>, u32) {
+        let attempts = AtomicU32::new(0);
+        let call = |_| {
+            let lost = attempts.fetch_add(1, Ordering::SeqCst) < losses;
+            async move { if lost { Err(ClientError::Lost) } else { Ok(()) } }
+        };
+        let result = session.read(call).await;
+        (result, attempts.into_inner())
+    }
+
+    #[tokio::test]
+    async fn a_lost_call_is_made_again_once_and_under_the_same_session() {
+        let daemon = FakeDaemon::serving();
+        let access = Access::Role("notes-agent".parse().unwrap());
+        let session = BrokerSession::new(access, vec![daemon.path()]);
+        assert!(matches!(losing(&session, 1).await, (Ok(()), 2)));
+        let lost = losing(&session, 2).await;
+        assert!(matches!(lost, (Err(CallError::Client(ClientError::Lost)), 2)));
+        assert_eq!(daemon.opened(), 1);
+    }
+}
