@@ -25,6 +25,7 @@ pub mod lease;
 pub mod limit;
 pub mod mcp;
 pub mod pb;
+pub mod peer;
 pub mod policy;
 #[cfg(feature = "sandbox")]
 pub mod sandbox;

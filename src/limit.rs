@@ -1,1 +1,269 @@
-//! Rate limits.
+//! Rate limits: how often, by governor (GCRA).
+//!
+//! A role's `rate` bounds all of its sessions together, so that a limit cannot be reset by opening
+//! another session. Every authenticated request takes from it before policy is asked, allowed or not:
+//! guessing names costs the guesser. A clock that fails reads as the end of time and closes the limit's
+//! sessions, not opens it. May import layers 0 and 1.
+
+use std::hash::Hash;
+use std::num::NonZeroU32;
+use std::sync::{Arc, Mutex, PoisonError};
+use std::time::Duration;
+
+use dashmap::DashMap;
+use governor::clock::Clock as GovernorClock;
+use governor::middleware::{NoOpMiddleware, StateInformationMiddleware};
+use governor::nanos::Nanos;
+use governor::state::keyed::DashMapStateStore;
+use governor::state::{InMemoryState, NotKeyed};
+use governor::{Quota, RateLimiter};
+
+use crate::clock::{BootInstant, Clock};
+use crate::config::{Config, Rate};
+use crate::policy::Role;
+use crate::types::{IdentityUuid, RoleName};
+use crate::upstream::Budget;
+
+/// What a request counts as.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub enum Class {
+    /// Reads, lists and leases.
+    Read,
+    /// Writes and sends.
+    Send,
+}
+
+/// A request came too early.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Limited {
+    /// Until the next request fits.
+    pub retry_after: Duration,
+}
+
+/// One limit, for a session that asks what is left.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Remaining {
+    /// Which class.
+    pub class: Class,
+    /// As configured.
+    pub rate: Rate,
+    /// Requests that would be let through now.
+    pub requests: u32,
+    /// Until the limit is whole again.
+    pub resets_in: Duration,
+}
+
+/// The limits on agents: per role and class, and on opening sessions per user.
+///
+/// Concurrency: any thread. Bounded by the number of roles and users; [`Limits::prune`] drops what is
+/// idle.
+pub struct Limits {
+    clock: Arc<dyn Clock>,
+    roles: DashMap<(RoleName, Class), Arc<Meter>>,
+    open: Keyed<u32>,
+}
+
+impl Limits {
+    /// No role has used anything yet.
+    pub fn new(config: &Config, clock: Arc<dyn Clock>) -> Self {
+        let open = Keyed::new(config.limits.open, &clock);
+        Self { clock, roles: DashMap::new(), open }
+    }
+
+    /// Takes one request out of the role's limit.
+    pub fn take(&self, role: &Role, class: Class) -> Result<(), Limited> {
+        self.meter(role, class).take()
+    }
+
+    /// Takes one `OpenSession` out of the user's limit.
+    pub fn take_open(&self, uid: u32) -> Result<(), Limited> {
+        self.open.take(&uid)
+    }
+
+    /// What is left of the role's limits.
+    pub fn remaining(&self, role: &Role) -> [Remaining; 2] {
+        [Class::Read, Class::Send].map(|class| self.meter(role, class).remaining(class))
+    }
+
+    /// Forgets users who are back at a full limit. Called by the housekeeping task.
+    pub fn prune(&self) {
+        self.open.prune();
+    }
+
+    /// Forgets the roles that are not in `keep`. Called on reload.
+    pub fn retain_roles(&self, keep: impl Fn(&RoleName) -> bool) {
+        self.roles.retain(|(role, _), _| keep(role));
+    }
+
+    fn meter(&self, role: &Role, class: Class) -> Arc<Meter> {
+        let rate = match class {
+            Class::Read => role.bounds.read_rate,
+            Class::Send => role.bounds.send_rate,
+        };
+        let key = (role.name().clone(), class);
+        if let Some(meter) = self.roles.get(&key)
+            && meter.rate == rate
+        {
+            return meter.clone();
+        }
+        let mut slot = self.roles.entry(key).or_insert_with(|| Arc::new(Meter::new(rate, &self.clock)));
+        if slot.rate != rate {
+            *slot = Arc::new(Meter::new(rate, &self.clock));
+        }
+        slot.clone()
+    }
+}
+
+/// The bound on calls to Ravi, in all and for each identity.
+pub struct UpstreamBudget {
+    all: Meter,
+    identities: Keyed<IdentityUuid>,
+}
+
+impl UpstreamBudget {
+    /// A whole budget.
+    pub fn new(all: Rate, identity: Rate, clock: &Arc<dyn Clock>) -> Self {
+        Self { all: Meter::new(all, clock), identities: Keyed::new(identity, clock) }
+    }
+
+    /// Forgets identities that are back at a full budget. Called by the housekeeping task.
+    pub fn prune(&self) {
+        self.identities.prune();
+    }
+}
+
+impl Budget for UpstreamBudget {
+    fn take(&self, identity: Option<IdentityUuid>) -> Result<(), Duration> {
+        if let Some(identity) = identity {
+            self.identities.take(&identity).map_err(|limited| limited.retry_after)?;
+        }
+        self.all.take().map_err(|limited| limited.retry_after)
+    }
+}
+
+/// Governor's view of our clock.
+#[derive(Clone)]
+struct BootClock(Arc<dyn Clock>);
+
+impl GovernorClock for BootClock {
+    type Instant = Nanos;
+
+    fn now(&self) -> Nanos {
+        Nanos::from(self.0.now().as_nanos())
+    }
+}
+
+type Direct = RateLimiter<NotKeyed, InMemoryState, BootClock, StateInformationMiddleware>;
+
+/// One limit and what was left of it when it was last asked.
+struct Meter {
+    rate: Rate,
+    clock: BootClock,
+    limiter: Direct,
+    last: Mutex<(u32, BootInstant)>,
+}
+
+impl Meter {
+    fn new(rate: Rate, clock: &Arc<dyn Clock>) -> Self {
+        let now = clock.now();
+        let clock = BootClock(clock.clone());
+        let limiter = RateLimiter::direct_with_clock(quota(rate), clock.clone()).with_middleware();
+        Self { rate, clock, limiter, last: Mutex::new((rate.count, now)) }
+    }
+
+    fn take(&self) -> Result<(), Limited> {
+        let outcome = self.limiter.check();
+        let left = outcome.as_ref().map_or(0, |state| state.remaining_burst_capacity());
+        *self.last.lock().unwrap_or_else(PoisonError::into_inner) = (left, self.clock.0.now());
+        outcome
+            .map(|_| ())
+            .map_err(|until| Limited { retry_after: until.wait_time_from(GovernorClock::now(&self.clock)) })
+    }
+
+    fn remaining(&self, class: Class) -> Remaining {
+        let (left, at) = *self.last.lock().unwrap_or_else(PoisonError::into_inner);
+        let interval = self.rate.per / self.rate.count.max(1);
+        let refilled = self.clock.0.now().since(at).as_nanos() / interval.as_nanos().max(1);
+        let requests = left.saturating_add(u32::try_from(refilled).unwrap_or(u32::MAX)).min(self.rate.count);
+        Remaining { class, rate: self.rate, requests, resets_in: interval * (self.rate.count - requests) }
+    }
+}
+
+/// The same limit for each of many keys.
+struct Keyed<K: Hash + Eq + Clone> {
+    clock: BootClock,
+    limiter: RateLimiter<K, DashMapStateStore<K>, BootClock, NoOpMiddleware<Nanos>>,
+}
+
+impl<K: Hash + Eq + Clone> Keyed<K> {
+    fn new(rate: Rate, clock: &Arc<dyn Clock>) -> Self {
+        let clock = BootClock(clock.clone());
+        let store = DashMapStateStore::default();
+        Self { limiter: RateLimiter::new(quota(rate), store, clock.clone()), clock }
+    }
+
+    fn take(&self, key: &K) -> Result<(), Limited> {
+        self.limiter
+            .check_key(key)
+            .map_err(|until| Limited { retry_after: until.wait_time_from(GovernorClock::now(&self.clock)) })
+    }
+
+    fn prune(&self) {
+        self.limiter.retain_recent();
+    }
+}
+
+/// A burst of the whole count, refilled evenly over the period.
+fn quota(rate: Rate) -> Quota {
+    let count = NonZeroU32::new(rate.count).unwrap_or(NonZeroU32::MIN);
+    let interval = (rate.per / count.get()).max(Duration::from_nanos(1));
+    Quota::with_period(interval).map_or_else(|| Quota::per_second(count), |quota| quota.allow_burst(count))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::clock::manual::ManualClock;
+
+    fn meter(count: u32, per: u64) -> (ManualClock, Meter) {
+        let clock = ManualClock::new();
+        let shared: Arc<dyn Clock> = Arc::new(clock.clone());
+        (clock, Meter::new(Rate { count, per: Duration::from_secs(per) }, &shared))
+    }
+
+    #[test]
+    fn a_burst_of_the_whole_count_passes_and_the_next_request_waits_one_interval() {
+        let (clock, meter) = meter(3, 60);
+        for _ in 0..3 {
+            meter.take().unwrap();
+        }
+        assert_eq!(meter.take().unwrap_err().retry_after, Duration::from_secs(20));
+        clock.advance(Duration::from_secs(20));
+        meter.take().unwrap();
+        meter.take().unwrap_err();
+    }
+
+    #[test]
+    fn what_is_left_is_told_without_taking_any() {
+        let (clock, meter) = meter(3, 60);
+        assert_eq!(meter.remaining(Class::Read).requests, 3);
+        meter.take().unwrap();
+        assert_eq!(meter.remaining(Class::Read).requests, 2);
+        assert_eq!(meter.remaining(Class::Read).resets_in, Duration::from_secs(20));
+        clock.advance(Duration::from_secs(20));
+        assert_eq!(meter.remaining(Class::Read).requests, 3);
+    }
+
+    #[test]
+    fn one_identity_cannot_use_up_the_budget_of_another() {
+        let clock: Arc<dyn Clock> = Arc::new(ManualClock::new());
+        let minute = Duration::from_secs(60);
+        let budget =
+            UpstreamBudget::new(Rate { count: 10, per: minute }, Rate { count: 2, per: minute }, &clock);
+        let identity = |n| Some(IdentityUuid(uuid::Uuid::from_u128(n)));
+        assert!(budget.take(identity(1)).is_ok());
+        assert!(budget.take(identity(1)).is_ok());
+        assert!(budget.take(identity(1)).is_err());
+        assert!(budget.take(identity(2)).is_ok());
+    }
+}

@@ -22,6 +22,7 @@ mod suggest;
 mod units;
 mod values;
 
+use std::fmt;
 use std::path::PathBuf;
 use std::time::Duration;
 
@@ -125,8 +126,20 @@ pub struct Config {
     pub roles: Vec<RoleConfig>,
 }
 
+impl Config {
+    /// Whether more than the roles differs: a reload puts roles in force and nothing else.
+    pub fn needs_restart(&self, in_force: &Self) -> bool {
+        let same = self.upstream == in_force.upstream
+            && self.listen == in_force.listen
+            && self.vault == in_force.vault
+            && self.audit == in_force.audit
+            && self.limits == in_force.limits;
+        !same
+    }
+}
+
 /// Where and how Ravi is called.
-#[derive(Clone, Debug)]
+#[derive(Clone, Debug, PartialEq, Eq)]
 pub struct UpstreamConfig {
     /// `base_url`: `https://host[:port]`, or `http://` with a loopback host. No path, one trailing slash
     /// stripped. Default `https://api.ravi.id`; `RAVI_API_URL` overrides the file.
@@ -143,7 +156,7 @@ pub struct UpstreamConfig {
 }
 
 /// Where the daemon listens.
-#[derive(Clone, Debug)]
+#[derive(Clone, Debug, PartialEq, Eq)]
 pub struct ListenConfig {
     /// `agent_socket`. Default `<runtime directory>/broker.sock`.
     pub agent_socket: PathBuf,
@@ -154,7 +167,7 @@ pub struct ListenConfig {
 }
 
 /// The read-through cache.
-#[derive(Clone, Debug)]
+#[derive(Clone, Debug, PartialEq, Eq)]
 pub struct VaultConfig {
     /// `fresh_for`: how long a fetched value is served without asking again. Default `5m`.
     pub fresh_for: Duration,
@@ -165,7 +178,7 @@ pub struct VaultConfig {
 }
 
 /// The audit trail.
-#[derive(Clone, Debug)]
+#[derive(Clone, Debug, PartialEq, Eq)]
 pub struct AuditConfig {
     /// `file`. Default `<state directory>/audit.jsonl`.
     pub file: PathBuf,
@@ -174,7 +187,7 @@ pub struct AuditConfig {
 }
 
 /// Bounds of the daemon as a whole.
-#[derive(Clone, Copy, Debug)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct LimitsConfig {
     /// `connections`: open connections in all. Default 1024.
     pub connections: usize,
@@ -224,6 +237,15 @@ pub enum IdentityRef {
     Uuid(IdentityUuid),
     /// By `Identity.name`, looked up once.
     Name(IdentityName),
+}
+
+impl fmt::Display for IdentityRef {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Uuid(uuid) => uuid.fmt(f),
+            Self::Name(name) => name.fmt(f),
+        }
+    }
 }
 
 /// Facts of the calling process that must all hold. At least one is given.

@@ -1,1 +1,44 @@
-//! The daemon's process: composition, sockets, life cycle.
+//! The daemon's process: composition, sockets, life cycle. May import everything below, and `grpc`.
+
+mod app;
+mod args;
+mod error;
+mod lifecycle;
+pub mod listen;
+pub mod notify;
+mod serve;
+mod settings;
+
+use std::sync::Arc;
+use std::time::Duration;
+
+pub use self::args::Args;
+pub use self::error::StartError;
+pub use self::settings::{ConfigFile, Settings};
+use crate::clock::SystemClock;
+use crate::secret::Secret;
+use crate::sys::Protection;
+use crate::sys::harden::raise_descriptor_limit;
+
+/// Two for each connection, and some for files and upstream.
+const DESCRIPTORS: u64 = 8192;
+/// Work that is still under way when the daemon has drained is given up after this.
+const LAST_WAIT: Duration = Duration::from_millis(200);
+
+/// Runs the daemon until it is told to stop. `management_key` is that of an embedded sandbox, which has no
+/// file or login to give it.
+pub fn run(
+    settings: Settings,
+    management_key: Option<Secret>,
+    protections: Vec<Protection>,
+) -> Result<(), StartError> {
+    if let Err(error) = raise_descriptor_limit(DESCRIPTORS) {
+        tracing::warn!(%error, "the descriptor limit cannot be raised");
+    }
+    // Before the runtime: the sockets are made under a umask, which all threads would share.
+    let app = app::App::build(settings, Arc::new(SystemClock), management_key, protections)?;
+    let runtime = tokio::runtime::Builder::new_multi_thread().enable_all().build()?;
+    let ended = runtime.block_on(lifecycle::run(app));
+    runtime.shutdown_timeout(LAST_WAIT);
+    ended
+}

@@ -1,1 +1,101 @@
-//! The wire: one file per service.
+//! The wire: one file per service. Decodes, takes the peer from the connection, calls one verb of the
+//! broker, encodes. Decides nothing. May import `broker` and everything below, and `pb`.
+
+mod admin;
+mod convert;
+mod identity;
+mod lease;
+mod session;
+mod status;
+mod vault;
+
+use std::sync::Arc;
+
+use tonic::metadata::MetadataMap;
+use tonic::{Extensions, Request, Response, Status};
+
+pub use self::admin::{Admin, Process, Reloaded};
+use crate::broker::{Admitted, Broker, BrokerError, Caller};
+use crate::clock::Clock;
+use crate::limit::Class;
+use crate::pb::identity_service_server::IdentityServiceServer;
+use crate::pb::lease_service_server::LeaseServiceServer;
+use crate::pb::session_service_server::SessionServiceServer;
+use crate::pb::vault_service_server::VaultServiceServer;
+use crate::peer::{Peer, PeerInfo};
+
+/// A request message larger than this is refused.
+pub const MAX_MESSAGE_BYTES: usize = 64 * 1024;
+/// Headers larger than this in sum are refused.
+pub const MAX_HEADER_BYTES: u32 = 8 * 1024;
+
+const AUTHORIZATION: &str = "authorization";
+const SCHEME: &str = "Bearer ";
+
+/// The services of the agent socket.
+#[derive(Clone)]
+pub struct Agent {
+    broker: Arc<Broker>,
+    clock: Arc<dyn Clock>,
+}
+
+type Answer<T> = Result<Response<T>, Status>;
+
+impl Agent {
+    /// Serves this broker.
+    pub fn new(broker: Arc<Broker>, clock: Arc<dyn Clock>) -> Self {
+        Self { broker, clock }
+    }
+
+    /// The session service.
+    pub fn sessions(&self) -> SessionServiceServer<Self> {
+        SessionServiceServer::new(self.clone()).max_decoding_message_size(MAX_MESSAGE_BYTES)
+    }
+
+    /// The lease service.
+    pub fn leases(&self) -> LeaseServiceServer<Self> {
+        LeaseServiceServer::new(self.clone()).max_decoding_message_size(MAX_MESSAGE_BYTES)
+    }
+
+    /// The vault service.
+    pub fn vault(&self) -> VaultServiceServer<Self> {
+        VaultServiceServer::new(self.clone()).max_decoding_message_size(MAX_MESSAGE_BYTES)
+    }
+
+    /// The identity service.
+    pub fn identities(&self) -> IdentityServiceServer<Self> {
+        IdentityServiceServer::new(self.clone()).max_decoding_message_size(MAX_MESSAGE_BYTES)
+    }
+
+    /// Lets the call in, and hands out its message.
+    fn admit<T>(&self, request: Request<T>, class: Class) -> Result<(Admitted, T), Status> {
+        let (metadata, extensions, message) = request.into_parts();
+        let caller = Caller { peer: peer(&extensions)?, token: token(&metadata) };
+        Ok((self.broker.admit(caller, class)?, message))
+    }
+
+    /// Lets a call in that only gives something back.
+    fn admit_return<T>(&self, request: Request<T>) -> Result<(Admitted, T), Status> {
+        let (metadata, extensions, message) = request.into_parts();
+        let caller = Caller { peer: peer(&extensions)?, token: token(&metadata) };
+        Ok((self.broker.admit_return(caller)?, message))
+    }
+
+    /// Runs a change to its end even if the caller goes away meanwhile: half of it may be done upstream.
+    async fn to_the_end<T: Send + 'static>(
+        change: impl Future<Output = Result<T, BrokerError>> + Send + 'static,
+    ) -> Result<T, Status> {
+        let outcome = tokio::spawn(change).await.unwrap_or(Err(BrokerError::Internal));
+        Ok(outcome?)
+    }
+}
+
+/// The process that the kernel named when the connection was accepted.
+fn peer(extensions: &Extensions) -> Result<&Arc<Peer>, Status> {
+    let info = extensions.get::<PeerInfo>().ok_or(BrokerError::Internal)?;
+    Ok(&info.0)
+}
+
+fn token(metadata: &MetadataMap) -> Option<&str> {
+    metadata.get(AUTHORIZATION)?.to_str().ok()?.strip_prefix(SCHEME)
+}

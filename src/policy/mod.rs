@@ -1,1 +1,172 @@
 //! Policy: who may do what. Default deny.
+//!
+//! [`Policy::authorize`] returns a [`Grant`], which nothing else can build and which `lease` and the
+//! vault's verbs demand: a path that forgets to ask does not compile. May import layers 0 and 1.
+
+mod glob;
+mod role;
+pub mod scope;
+
+use std::collections::HashMap;
+use std::sync::Arc;
+
+pub use role::{Bounds, Role};
+use scope::{Kind, Name, Scope, Verb};
+
+use crate::config::{Config, Problem};
+use crate::peer::Peer;
+use crate::types::{PasswordName, Resource, RoleName, SecretKey};
+
+/// The roles of one configuration.
+#[derive(Debug, Default)]
+pub struct Policy {
+    roles: HashMap<RoleName, Arc<Role>>,
+}
+
+/// What a session asks to do.
+#[derive(Clone, Debug)]
+pub enum Action {
+    /// Be shown the value of a resource.
+    Acquire(Resource),
+    /// See names of secrets.
+    ListSecrets,
+    /// See names of passwords.
+    ListPasswords,
+    /// Create a secret or replace its value.
+    SetSecret(SecretKey),
+    /// Delete a secret.
+    DeleteSecret(SecretKey),
+    /// Add a password.
+    CreatePassword(PasswordName),
+    /// Change a password.
+    UpdatePassword(PasswordName),
+    /// Delete a password.
+    DeletePassword(PasswordName),
+    /// See the identity.
+    ReadIdentity,
+}
+
+/// Proof that policy allowed an action. Only [`Policy::authorize`] makes one.
+#[derive(Debug)]
+pub struct Grant {
+    role: Arc<Role>,
+    narrowed: Option<Arc<[Scope]>>,
+    action: Action,
+}
+
+/// Which rule refused. For the audit trail and the operator; an agent is not told.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Denied {
+    /// No such role.
+    NoRole,
+    /// The role exists and does not match the process.
+    NoMatch,
+    /// No scope of the role allows it.
+    NoScope,
+    /// The role would allow it, the session gave it up when it was opened.
+    Narrowed,
+}
+
+impl Policy {
+    /// Compiles the roles; every problem is reported.
+    pub fn compile(config: &Config) -> Result<Self, Vec<Problem>> {
+        let mut roles = HashMap::with_capacity(config.roles.len());
+        let mut problems = Vec::new();
+        for role in &config.roles {
+            match Role::compile(role) {
+                Ok(compiled) => drop(roles.insert(role.name.clone(), Arc::new(compiled))),
+                Err(mut found) => problems.append(&mut found),
+            }
+        }
+        if problems.is_empty() { Ok(Self { roles }) } else { Err(problems) }
+    }
+
+    /// The role of that name.
+    pub fn role(&self, name: &RoleName) -> Option<&Arc<Role>> {
+        self.roles.get(name)
+    }
+
+    /// The roles, in no order.
+    pub fn roles(&self) -> impl Iterator<Item = &Arc<Role>> {
+        self.roles.values()
+    }
+
+    /// The role, if the process may assume it.
+    pub fn assume(&self, name: &RoleName, peer: &Peer) -> Result<Arc<Role>, Denied> {
+        let role = self.role(name).ok_or(Denied::NoRole)?;
+        if role.matches(peer) { Ok(role.clone()) } else { Err(Denied::NoMatch) }
+    }
+
+    /// Decides an action of a session. The role is looked up afresh, so that a reload reaches sessions
+    /// that are open; `narrowed` are the scopes the session was opened with, if fewer.
+    pub fn authorize(
+        &self,
+        role: &RoleName,
+        narrowed: Option<&Arc<[Scope]>>,
+        action: Action,
+    ) -> Result<Grant, Denied> {
+        let role = self.role(role).ok_or(Denied::NoRole)?;
+        if !permits(role.scopes(), &action) {
+            return Err(Denied::NoScope);
+        }
+        if narrowed.is_some_and(|scopes| !permits(scopes, &action)) {
+            return Err(Denied::Narrowed);
+        }
+        Ok(Grant { role: role.clone(), narrowed: narrowed.cloned(), action })
+    }
+}
+
+impl Grant {
+    /// What was allowed.
+    pub fn action(&self) -> &Action {
+        &self.action
+    }
+
+    /// The bounds of the role.
+    pub fn bounds(&self) -> &Bounds {
+        &self.role.bounds
+    }
+
+    /// The role that allowed it.
+    pub fn role(&self) -> &Role {
+        &self.role
+    }
+
+    /// For a granted list of secrets: whether this name belongs in it.
+    pub fn lists_secret(&self, key: &SecretKey) -> bool {
+        self.covers(Kind::Secret, Verb::List, Name::Secret(key))
+    }
+
+    /// For a granted list of passwords: whether this name belongs in it.
+    pub fn lists_password(&self, name: &PasswordName) -> bool {
+        self.covers(Kind::Password, Verb::List, Name::Password(name))
+    }
+
+    fn covers(&self, kind: Kind, verb: Verb, name: Name<'_>) -> bool {
+        let narrowed = self.narrowed.as_deref();
+        self.role.allows(kind, verb, name)
+            && narrowed.is_none_or(|scopes| scopes.iter().any(|scope| scope.allows(kind, verb, name)))
+    }
+}
+
+fn permits(scopes: &[Scope], action: &Action) -> bool {
+    let any = |kind, verb, name| scopes.iter().any(|scope| scope.allows(kind, verb, name));
+    let some = |kind, verb| scopes.iter().any(|scope| scope.touches(kind, verb));
+    match action {
+        Action::Acquire(Resource::Secret(key)) => any(Kind::Secret, Verb::Read, Name::Secret(key)),
+        Action::Acquire(Resource::Password(name)) => any(Kind::Password, Verb::Read, Name::Password(name)),
+        Action::Acquire(Resource::SsoToken) => any(Kind::Sso, Verb::Mint, Name::None),
+        Action::Acquire(Resource::IdentityEmail | Resource::IdentityPhone) | Action::ReadIdentity => {
+            any(Kind::Identity, Verb::Read, Name::None)
+        }
+        Action::ListSecrets => some(Kind::Secret, Verb::List),
+        Action::ListPasswords => some(Kind::Password, Verb::List),
+        Action::SetSecret(key) | Action::DeleteSecret(key) => {
+            any(Kind::Secret, Verb::Write, Name::Secret(key))
+        }
+        Action::CreatePassword(name) => any(Kind::Password, Verb::Create, Name::Password(name)),
+        Action::UpdatePassword(name) | Action::DeletePassword(name) => {
+            any(Kind::Password, Verb::Write, Name::Password(name))
+        }
+    }
+}

@@ -3,4 +3,26 @@
 
 #![allow(unsafe_code)]
 
+pub mod harden;
+pub mod inherited;
+pub mod locked;
+pub mod peer;
 pub mod time;
+
+/// How far one protection of the process got, for `status`.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Protection {
+    /// What is protected, in a few words.
+    pub name: &'static str,
+    /// The level that was reached, in words.
+    pub tier: &'static str,
+    /// True if nothing better is to be had.
+    pub full: bool,
+}
+
+impl Protection {
+    /// A protection that is either there or not.
+    pub(crate) fn of(name: &'static str, reached: bool) -> Self {
+        Self { name, tier: if reached { "on" } else { "off" }, full: reached }
+    }
+}

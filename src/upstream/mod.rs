@@ -3,6 +3,22 @@
 //! Every call is made for one identity and every answer is checked to be about that identity.
 //! Text from upstream never leaves this layer: errors are the closed enum [`UpstreamError`].
 //! May import layer 0.
+//!
+//! A call is read in this order: `api` (which endpoint, whose key, whose answer) → `call` → `http` (budget,
+//! deadline, attempts, status) → `exchange` (one connection) → `wire` (JSON) → `pins` (is it ours).
+
+mod api;
+mod base_url;
+mod call;
+mod device;
+mod exchange;
+mod http;
+mod paths;
+mod pins;
+mod resolve;
+mod retry;
+mod tls;
+mod wire;
 
 use std::time::Duration;
 
@@ -12,6 +28,11 @@ use thiserror::Error;
 
 use crate::secret::Secret;
 use crate::types::{EntryUuid, IdentityUuid, SecretKey};
+
+pub use api::HttpUpstream;
+pub use base_url::{BaseUrl, BaseUrlError};
+pub use http::Settings;
+pub use tls::SettingsError;
 
 /// Result of an upstream call.
 pub type Result<T> = std::result::Result<T, UpstreamError>;

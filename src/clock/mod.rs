@@ -3,12 +3,16 @@
 //! Deadlines are counted by `CLOCK_BOOTTIME`, which goes on while the machine is suspended: closing
 //! the lid of a laptop must not extend a lease. The wall clock is for people only. May import `sys`.
 
+mod deadlines;
+
 use std::future::Future;
 use std::ops::Add;
 use std::pin::Pin;
 use std::time::Duration;
 
 use jiff::Timestamp;
+
+pub use deadlines::Deadlines;
 
 /// A point on the boot-time clock, in nanoseconds since boot.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
@@ -66,7 +70,6 @@ pub trait Clock: Send + Sync + 'static {
 pub struct SystemClock;
 
 impl Clock for SystemClock {
-    #[expect(clippy::disallowed_methods, reason = "the one place that reads the clocks")]
     fn now(&self) -> BootInstant {
         crate::sys::time::boot_now()
     }

@@ -1,1 +1,0 @@
-//! The request path: one function per verb.

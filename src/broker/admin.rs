@@ -1,0 +1,224 @@
+//! What the operator can do: look, revoke, lock, unlock, reload.
+
+use std::sync::Arc;
+use std::sync::atomic::Ordering;
+
+use super::Broker;
+use super::error::{BrokerError, Result};
+use crate::audit::{Cause, Follow, Head, Verb};
+use crate::lease::Lease;
+use crate::policy::Policy;
+use crate::session::{End, Session};
+use crate::types::{LeaseId, Reason, Resource, RoleName, SessionId};
+use crate::upstream::KeyId;
+
+/// The broker at one moment.
+#[derive(Clone, Debug)]
+pub struct Snapshot {
+    /// Locked by the operator.
+    pub locked: bool,
+    /// Where upstream calls go.
+    pub upstream: String,
+    /// Whether a usable management key is held.
+    pub management_key_held: bool,
+    /// Usable identity keys.
+    pub identity_keys: usize,
+    /// Live sessions.
+    pub sessions: usize,
+    /// Live leases.
+    pub leases: usize,
+    /// Requests that were answered with what they asked for.
+    pub served: u64,
+    /// Requests that were refused.
+    pub denied: u64,
+    /// HTTP requests to Ravi.
+    pub upstream_calls: u64,
+    /// The newest audit record.
+    pub audit: Head,
+    /// Whether it could be written.
+    pub audit_healthy: bool,
+    /// Names of the roles, in order.
+    pub roles: Vec<RoleName>,
+}
+
+/// One session, for the operator.
+pub struct SessionView {
+    /// The session.
+    pub session: Arc<Session>,
+    /// The identity, as the configuration names it; empty if the role is gone.
+    pub identity: String,
+    /// Live leases.
+    pub leases: usize,
+}
+
+/// What to end.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Revocation {
+    /// One lease.
+    Lease(LeaseId),
+    /// One session.
+    Session(SessionId),
+    /// The sessions of a role.
+    Role(RoleName),
+    /// Every session.
+    All,
+}
+
+/// What was ended.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Revoked {
+    /// How many sessions.
+    pub sessions: usize,
+    /// How many leases.
+    pub leases: usize,
+    /// Static values that the ended leases had shown: what was shown stays known until it is rotated.
+    pub exposed: Vec<Resource>,
+}
+
+impl Broker {
+    /// The broker now.
+    pub fn snapshot(&self) -> Snapshot {
+        let mut roles: Vec<RoleName> = self.policy.load().roles().map(|role| role.name().clone()).collect();
+        roles.sort();
+        let (audit, audit_healthy) = self.audit.head();
+        Snapshot {
+            locked: self.gate.is_locked(),
+            upstream: self.upstream.origin().to_owned(),
+            management_key_held: self.vault.keyring().holds(KeyId::Management),
+            identity_keys: self.vault.keyring().identity_keys(),
+            sessions: self.sessions.len(),
+            leases: self.leases.len(),
+            served: self.served.load(Ordering::Relaxed),
+            denied: self.denied.load(Ordering::Relaxed),
+            upstream_calls: self.upstream.calls(),
+            audit,
+            audit_healthy,
+            roles,
+        }
+    }
+
+    /// The live sessions, oldest first.
+    pub fn list_sessions(&self) -> Vec<SessionView> {
+        let mut sessions = self.sessions.list();
+        sessions.sort_by_key(|session| (session.opened_at, session.id));
+        let policy = self.policy.load();
+        let view = |session: Arc<Session>| {
+            let identity = policy.role(&session.role).map(|role| role.identity().to_string());
+            let leases = self.leases.count(session.id);
+            SessionView { session, identity: identity.unwrap_or_default(), leases }
+        };
+        sessions.into_iter().map(view).collect()
+    }
+
+    /// The live leases of one session, or of all.
+    pub fn list_all_leases(&self, session: Option<SessionId>) -> Vec<Lease> {
+        match session {
+            Some(session) => self.leases.list(session),
+            None => self.list_sessions().iter().flat_map(|view| self.leases.list(view.session.id)).collect(),
+        }
+    }
+
+    /// Ends access.
+    pub fn revoke(&self, target: &Revocation, reason: Option<&Reason>) -> Result<Revoked> {
+        self.record_revoke(target, reason)?;
+        let ended = match target {
+            Revocation::Lease(id) => {
+                let lease = self.leases.revoke(*id).ok_or(BrokerError::LeaseNotAvailable)?;
+                self.record_lease_revoked(&lease, Cause::Operator);
+                return Ok(Revoked::of(0, vec![lease]));
+            }
+            Revocation::Session(id) => vec![*id],
+            Revocation::Role(role) => self.sessions_where(|session| session.role == *role),
+            Revocation::All => self.sessions_where(|_| true),
+        };
+        let revoked = self.end_all(&ended, End::Revoked);
+        match target {
+            Revocation::Session(_) if revoked.sessions == 0 => Err(BrokerError::SessionInvalid),
+            _ => Ok(revoked),
+        }
+    }
+
+    /// Kill switch. The mark comes first, so that nothing that is under way passes the last check; then
+    /// sessions, leases, values and keys go, whether or not the record can be written.
+    pub fn lock(&self, reason: Option<&Reason>) -> Result<Revoked> {
+        self.gate.lock();
+        let revoked = self.end_all(&self.sessions_where(|_| true), End::Locked);
+        let wiped = self.vault.wipe();
+        self.record_admin(Verb::AdminLock, reason)?;
+        wiped.map_err(|_| BrokerError::Internal)?;
+        Ok(revoked)
+    }
+
+    /// Serves again. Keys that came from files are read again. Returns whether a management key is held.
+    pub fn unlock(&self) -> Result<bool> {
+        if self.gate.is_locked() {
+            self.record_admin(Verb::AdminUnlock, None)?;
+            self.vault.reopen();
+            self.gate.unlock();
+            self.keys.load(self.vault.keyring()).map_err(|_| BrokerError::LoginRequired)?;
+        }
+        Ok(self.vault.keyring().holds(KeyId::Management))
+    }
+
+    /// Takes a new policy over, all of it at once. Sessions whose role is gone or no longer matches end.
+    /// Returns how many.
+    pub fn reload(&self, policy: Policy) -> Result<usize> {
+        self.record_admin(Verb::AdminReload, None)?;
+        let policy = Arc::new(policy);
+        self.policy.store(policy.clone());
+        self.limits.retain_roles(|role| policy.role(role).is_some());
+        let gone = self.sessions_where(|session| {
+            policy.role(&session.role).is_none_or(|role| !role.matches(&session.opener))
+        });
+        Ok(self.end_all(&gone, End::RoleChanged).sessions)
+    }
+
+    /// The last records of the audit trail, and those that follow.
+    pub fn follow_audit(&self, lines: usize) -> Follow {
+        self.audit.follow(lines)
+    }
+
+    /// No new work, and streams end; calls under way may finish. Called when the daemon is told to stop.
+    pub fn drain(&self) {
+        self.gate.drain();
+        self.stopping.cancel();
+    }
+
+    /// The end: sessions, leases, values and keys are gone when this returns.
+    pub fn shut(&self) {
+        self.drain();
+        self.end_all(&self.sessions_where(|_| true), End::Stopping);
+        let _ = self.vault.wipe();
+    }
+
+    fn sessions_where(&self, matches: impl Fn(&Session) -> bool) -> Vec<SessionId> {
+        self.sessions.list().iter().filter(|session| matches(session)).map(|session| session.id).collect()
+    }
+
+    fn end_all(&self, sessions: &[SessionId], end: End) -> Revoked {
+        let mut all = Revoked::default();
+        for (_, leases) in sessions.iter().filter_map(|id| self.end_session(*id, end)) {
+            all.add(Revoked::of(1, leases));
+        }
+        all
+    }
+}
+
+impl Revoked {
+    fn of(sessions: usize, leases: Vec<Lease>) -> Self {
+        let count = leases.len();
+        let shown = leases.into_iter().filter(|lease| !lease.revocable).map(|lease| lease.resource);
+        let mut revoked = Self { sessions, leases: count, exposed: shown.collect() };
+        revoked.exposed.sort();
+        revoked.exposed.dedup();
+        revoked
+    }
+
+    fn add(&mut self, other: Self) {
+        self.sessions += other.sessions;
+        self.leases += other.leases;
+        self.exposed.extend(other.exposed);
+        self.exposed.sort();
+        self.exposed.dedup();
+    }
+}

@@ -1,0 +1,178 @@
+//! Why a request failed: closed, without upstream's or the caller's text. `grpc/status.rs` maps it to the
+//! wire.
+
+use std::time::Duration;
+
+use thiserror::Error;
+
+use crate::lease::LeaseError;
+use crate::limit::Limited;
+use crate::session::{End, OpenError, TokenError};
+use crate::types::NameError;
+use crate::upstream::UpstreamError;
+use crate::vault::VaultError;
+
+/// Every way a request can fail.
+#[derive(Clone, Debug, PartialEq, Eq, Error)]
+pub enum BrokerError {
+    /// No token.
+    #[error("this call needs a session token: send `authorization: Bearer <token>`")]
+    SessionRequired,
+    /// Unknown, malformed or foreign token.
+    #[error("the session token is not valid for this process; open a session of your own")]
+    SessionInvalid,
+    /// The caller's session reached its end.
+    #[error("the session reached its end; open a new one")]
+    SessionExpired,
+    /// The caller's session was ended.
+    #[error("the session was ended; open a new one")]
+    SessionRevoked,
+    /// Absent role, or one that does not match.
+    #[error("no such role is available to this process")]
+    RoleNotAvailable,
+    /// A scope beyond the role's.
+    #[error("a requested scope goes beyond what the role grants")]
+    ScopeNotGranted,
+    /// Absent or forbidden.
+    #[error("no such resource is available to this session")]
+    ResourceNotAvailable,
+    /// Absent or foreign lease.
+    #[error("no such lease is available to this session")]
+    LeaseNotAvailable,
+    /// Ran out.
+    #[error("the lease ran out; acquire a new one")]
+    LeaseExpired,
+    /// Revoked or released.
+    #[error("the lease was revoked or released")]
+    LeaseRevoked,
+    /// A field is wrong.
+    #[error("{field}: {problem}")]
+    Argument {
+        /// Name of the field.
+        field: &'static str,
+        /// What would be right.
+        problem: &'static str,
+    },
+    /// A name is not in canonical form.
+    #[error("resource: {0}")]
+    Name(NameError),
+    /// Too many requests.
+    #[error("too many requests; come back later")]
+    RateLimited {
+        /// Name of the limit.
+        limit: &'static str,
+        /// Until the next one fits.
+        retry_after: Duration,
+    },
+    /// Too many at once.
+    #[error("the bound {0} is reached")]
+    Capacity(&'static str),
+    /// Kill switch.
+    #[error("the broker is locked by its operator")]
+    Locked,
+    /// Going down.
+    #[error("the broker is shutting down; connect again when it is back")]
+    Draining,
+    /// Nothing is released without a record.
+    #[error("the audit record could not be written, so nothing was released")]
+    AuditUnavailable,
+    /// No key.
+    #[error("the broker holds no key for this; its operator runs `ravi-broker login`")]
+    LoginRequired,
+    /// A domain with several passwords.
+    #[error("the domain has several entries; ask for password/<domain>/<username>")]
+    Ambiguous,
+    /// The role's identity cannot be found.
+    #[error(
+        "Ravi has no identity, or more than one, of the name that the role gives; its operator checks the configuration"
+    )]
+    NoIdentity,
+    /// Ravi did not give it.
+    #[error(transparent)]
+    Upstream(UpstreamError),
+    /// For the operator only: holds the configuration's problems.
+    #[error("{0}")]
+    Configuration(String),
+    /// A defect, or the random source failed.
+    #[error("internal error")]
+    Internal,
+}
+
+/// Result of a verb.
+pub type Result<T> = std::result::Result<T, BrokerError>;
+
+impl From<VaultError> for BrokerError {
+    fn from(error: VaultError) -> Self {
+        match error {
+            VaultError::Absent | VaultError::Upstream(UpstreamError::NotFound) => Self::ResourceNotAvailable,
+            VaultError::Ambiguous => Self::Ambiguous,
+            VaultError::NoIdentity => Self::NoIdentity,
+            VaultError::Locked => Self::Locked,
+            VaultError::Upstream(UpstreamError::NoKey) => Self::LoginRequired,
+            VaultError::Upstream(UpstreamError::BudgetReached { retry_after }) => {
+                Self::RateLimited { limit: "upstream.budget", retry_after }
+            }
+            VaultError::Upstream(error) => Self::Upstream(error),
+        }
+    }
+}
+
+impl From<UpstreamError> for BrokerError {
+    fn from(error: UpstreamError) -> Self {
+        VaultError::Upstream(error).into()
+    }
+}
+
+impl From<LeaseError> for BrokerError {
+    fn from(error: LeaseError) -> Self {
+        match error {
+            LeaseError::NotAvailable => Self::LeaseNotAvailable,
+            LeaseError::Expired => Self::LeaseExpired,
+            LeaseError::Revoked => Self::LeaseRevoked,
+            LeaseError::Capacity(limit) => Self::Capacity(limit),
+            LeaseError::SessionEnded => Self::SessionRevoked,
+            LeaseError::NoRandom => Self::Internal,
+        }
+    }
+}
+
+impl From<TokenError> for BrokerError {
+    fn from(error: TokenError) -> Self {
+        match error {
+            TokenError::Unknown | TokenError::Foreign => Self::SessionInvalid,
+            TokenError::Ended(end) => end.into(),
+        }
+    }
+}
+
+impl From<End> for BrokerError {
+    fn from(end: End) -> Self {
+        match end {
+            End::Expired => Self::SessionExpired,
+            End::Closed | End::Revoked | End::ProcessEnded | End::RoleChanged => Self::SessionRevoked,
+            End::Locked => Self::Locked,
+            End::Stopping => Self::Draining,
+        }
+    }
+}
+
+impl From<OpenError> for BrokerError {
+    fn from(error: OpenError) -> Self {
+        match error {
+            OpenError::ScopeNotGranted => Self::ScopeNotGranted,
+            OpenError::NoAnchor => Self::Argument {
+                field: "anchor",
+                problem: "the process to bind to has ended or is the init process; use the caller itself",
+            },
+            OpenError::Capacity(limit) => Self::Capacity(limit),
+            OpenError::NoRandom => Self::Internal,
+        }
+    }
+}
+
+impl BrokerError {
+    /// A limit refused.
+    pub(super) fn limited(limit: &'static str, limited: Limited) -> Self {
+        Self::RateLimited { limit, retry_after: limited.retry_after }
+    }
+}

@@ -1,0 +1,139 @@
+//! Leases: acquire, read, renew, release, list, watch.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use tokio::sync::broadcast;
+use tokio_util::sync::CancellationToken;
+
+use super::error::{BrokerError, Result};
+use super::{Admitted, Broker};
+use crate::lease::{Event, Found, Lease};
+use crate::policy::{Action, Grant};
+use crate::session::Session;
+use crate::types::{LeaseId, Reason, Resource};
+use crate::vault::Credential;
+
+/// A lease and the value it was granted for.
+pub struct Leased {
+    /// Its terms.
+    pub lease: Lease,
+    /// The value, for one response.
+    pub credential: Credential,
+}
+
+/// The events of a session's leases, until the session ends.
+pub struct Watch {
+    events: broadcast::Receiver<Event>,
+    session: Arc<Session>,
+    stopping: CancellationToken,
+}
+
+/// What a watch saw.
+pub enum Seen {
+    /// An event.
+    Event(Event),
+    /// Some events were dropped: the reader is slow.
+    Missed,
+    /// No more events.
+    Ended(BrokerError),
+}
+
+impl Broker {
+    /// Grants a lease on a resource and returns its value.
+    pub async fn acquire(
+        &self,
+        admitted: &Admitted,
+        resource: Resource,
+        ttl: Option<Duration>,
+        reason: Option<Reason>,
+    ) -> Result<Leased> {
+        let session = &admitted.session;
+        let grant = self.authorize(admitted, Action::Acquire(resource.clone()))?;
+        let (credential, found) = self
+            .look_up(&grant, &resource)
+            .await
+            .inspect_err(|error| self.record_failed(session, grant.action(), error))?;
+        let lease = self.leases.grant(session, &grant, found, ttl)?;
+        let recorded = self.record_acquired(session, &lease, reason.as_ref());
+        recorded.and_then(|()| self.still_open(session)).inspect_err(|_| {
+            let _ = self.leases.release(session.id, lease.id);
+        })?;
+        Ok(Leased { lease, credential })
+    }
+
+    /// The value again, under a live lease and today's policy.
+    pub async fn read_lease(&self, admitted: &Admitted, id: LeaseId) -> Result<Leased> {
+        let session = &admitted.session;
+        let resource = self.leases.find(session.id, id)?.resource;
+        let grant = self.authorize(admitted, Action::Acquire(resource.clone()))?;
+        let (credential, _) = self
+            .look_up(&grant, &resource)
+            .await
+            .inspect_err(|error| self.record_failed(session, grant.action(), error))?;
+        let lease = self.leases.count_use(session.id, id)?;
+        self.record_lease(session, &lease, LeaseStep::Read)?;
+        self.still_open(session)?;
+        Ok(Leased { lease, credential })
+    }
+
+    /// Moves the end of a live lease, as far as the role lets it.
+    pub fn renew(&self, admitted: &Admitted, id: LeaseId, ttl: Option<Duration>) -> Result<Lease> {
+        let session = &admitted.session;
+        let resource = self.leases.find(session.id, id)?.resource;
+        let grant = self.authorize(admitted, Action::Acquire(resource))?;
+        let lease = self.leases.renew(session.id, id, ttl.unwrap_or(grant.bounds().lease_default_ttl))?;
+        self.record_lease(session, &lease, LeaseStep::Renewed)?;
+        Ok(lease)
+    }
+
+    /// Gives a lease back.
+    pub fn release(&self, admitted: &Admitted, id: LeaseId) -> Result<()> {
+        let lease = self.leases.release(admitted.session.id, id)?;
+        self.record_lease(&admitted.session, &lease, LeaseStep::Released)
+    }
+
+    /// The live leases of the session.
+    pub fn list_leases(&self, admitted: &Admitted) -> Vec<Lease> {
+        self.leases.list(admitted.session.id)
+    }
+
+    /// What happens to the session's leases from now on.
+    pub fn watch_leases(&self, admitted: &Admitted) -> Result<Watch> {
+        let events = self.leases.watch(admitted.session.id)?;
+        Ok(Watch { events, session: admitted.session.clone(), stopping: self.stopping.clone() })
+    }
+
+    async fn look_up(&self, grant: &Grant, resource: &Resource) -> Result<(Credential, Found)> {
+        let identity = self.vault.resolve(grant.role().identity()).await?;
+        let credential = self.vault.credential(identity, resource).await?;
+        let found = Found { identity, resource: credential.resource.clone(), ends_at: credential.expires_at };
+        Ok((credential, found))
+    }
+}
+
+/// What is recorded of a lease after it was acquired.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum LeaseStep {
+    Read,
+    Renewed,
+    Released,
+}
+
+impl Watch {
+    /// The next event. After [`Seen::Ended`] there is none.
+    pub async fn next(&mut self) -> Seen {
+        let event = tokio::select! {
+            event = self.events.recv() => event,
+            () = self.stopping.cancelled() => return Seen::Ended(BrokerError::Draining),
+        };
+        match event {
+            Ok(event) => Seen::Event(event),
+            Err(broadcast::error::RecvError::Lagged(_)) => Seen::Missed,
+            Err(broadcast::error::RecvError::Closed) => {
+                let end = self.session.end();
+                Seen::Ended(end.map_or(BrokerError::SessionRevoked, BrokerError::from))
+            }
+        }
+    }
+}

@@ -1,0 +1,181 @@
+//! The request path: one function per verb, each a flat list of guards and one call down.
+//!
+//! Every verb of an agent demands an [`Admitted`], which only [`Broker::admit`] makes: (1) the gate is
+//! open, (2) the token is of a live session of this very process tree, (3) the role's rate has room. Then
+//! (4) policy makes a `Grant` or refuses, (5) the vault answers, (6) the audit record is written, and
+//! only then a value leaves (I9). May import everything below.
+
+mod admin;
+mod error;
+mod gate;
+mod lease;
+mod login;
+mod record;
+mod session;
+mod upkeep;
+mod vault;
+
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
+
+use arc_swap::ArcSwap;
+use tokio_util::sync::CancellationToken;
+
+pub use self::admin::{Revocation, Revoked, SessionView, Snapshot};
+pub use self::error::{BrokerError, Result};
+use self::gate::Gate;
+pub use self::lease::{Leased, Seen, Watch};
+pub use self::login::{LoginDone, LoginEvent, LoginProgress};
+pub use self::session::{Described, Opened};
+use crate::audit::AuditFile;
+use crate::clock::Clock;
+use crate::config::Config;
+use crate::lease::Leases;
+use crate::limit::{Class, Limits};
+use crate::peer::Peer;
+use crate::policy::{Action, Grant, Policy};
+use crate::session::{Session, Sessions};
+use crate::types::SessionId;
+use crate::upstream::Upstream;
+use crate::vault::Vault;
+use crate::vault::keyfile::KeySource;
+
+/// Everything a request needs. Shared by all connections.
+pub struct Broker {
+    policy: ArcSwap<Policy>,
+    sessions: Sessions,
+    leases: Leases,
+    limits: Limits,
+    vault: Arc<Vault>,
+    upstream: Arc<dyn Upstream>,
+    keys: KeySource,
+    audit: Arc<AuditFile>,
+    clock: Arc<dyn Clock>,
+    gate: Gate,
+    /// Cancelled when the daemon is told to stop: streams end.
+    stopping: CancellationToken,
+    login: tokio::sync::Mutex<()>,
+    served: AtomicU64,
+    denied: AtomicU64,
+}
+
+/// What the composition root hands in.
+pub struct Parts {
+    /// The compiled roles.
+    pub policy: Policy,
+    /// The cache and the keys.
+    pub vault: Arc<Vault>,
+    /// For logins.
+    pub upstream: Arc<dyn Upstream>,
+    /// Where keys are read from and written to.
+    pub keys: KeySource,
+    /// The audit trail.
+    pub audit: Arc<AuditFile>,
+    /// The time.
+    pub clock: Arc<dyn Clock>,
+}
+
+/// Who makes a call: the process that the kernel named, and the token it sent.
+#[derive(Clone, Copy)]
+pub struct Caller<'a> {
+    /// From the connection.
+    pub peer: &'a Arc<Peer>,
+    /// From the call's metadata.
+    pub token: Option<&'a str>,
+}
+
+/// Proof that a call comes from a live session within its rate. Only [`Broker::admit`] makes one.
+pub struct Admitted {
+    session: Arc<Session>,
+}
+
+impl Broker {
+    /// Nothing is open yet.
+    pub fn new(config: &Config, parts: Parts) -> Arc<Self> {
+        let Parts { policy, vault, upstream, keys, audit, clock } = parts;
+        Arc::new(Self {
+            policy: ArcSwap::from_pointee(policy),
+            sessions: Sessions::new(config.limits.sessions, clock.clone()),
+            leases: Leases::new(clock.clone()),
+            limits: Limits::new(config, clock.clone()),
+            vault,
+            upstream,
+            keys,
+            audit,
+            clock,
+            gate: Gate::open(),
+            stopping: CancellationToken::new(),
+            login: tokio::sync::Mutex::new(()),
+            served: AtomicU64::new(0),
+            denied: AtomicU64::new(0),
+        })
+    }
+
+    /// Lets a call in, or says why not. The rate is taken whether or not policy will allow the call.
+    pub fn admit(&self, caller: Caller<'_>, class: Class) -> Result<Admitted> {
+        let session = self.identify(caller)?;
+        let policy = self.policy.load();
+        let role = policy.role(&session.role).ok_or(BrokerError::SessionRevoked)?;
+        self.limits.take(role, class).map_err(|limited| {
+            self.count_denied();
+            self.record_limited(&session, class);
+            BrokerError::limited(limit_name(class), limited)
+        })?;
+        Ok(Admitted { session })
+    }
+
+    /// Like [`Broker::admit`], for calls that only give something back: they are never limited.
+    pub fn admit_return(&self, caller: Caller<'_>) -> Result<Admitted> {
+        Ok(Admitted { session: self.identify(caller)? })
+    }
+
+    /// The live session of the caller.
+    fn identify(&self, caller: Caller<'_>) -> Result<Arc<Session>> {
+        self.gate.check()?;
+        let token = caller.token.ok_or(BrokerError::SessionRequired)?;
+        let session = self.sessions.authenticate(caller.peer, token).inspect_err(|error| {
+            self.count_denied();
+            self.record_token_refused(caller.peer, *error);
+        })?;
+        Ok(session)
+    }
+
+    /// Policy's answer. A refusal is recorded with its rule; the agent is not told which.
+    fn authorize(&self, admitted: &Admitted, action: Action) -> Result<Grant> {
+        let session = &admitted.session;
+        let decided = self.policy.load().authorize(&session.role, session.narrowed.as_ref(), action.clone());
+        decided.map_err(|denied| {
+            self.count_denied();
+            self.record_denied(session, &action, denied);
+            BrokerError::ResourceNotAvailable
+        })
+    }
+
+    /// The last check before a value leaves: nothing was locked or revoked while it was fetched.
+    fn still_open(&self, session: &Session) -> Result<()> {
+        self.gate.check_release()?;
+        if session.is_live(self.clock.now()) {
+            self.served.fetch_add(1, Ordering::Relaxed);
+            return Ok(());
+        }
+        Err(session.end().map_or(BrokerError::SessionExpired, BrokerError::from))
+    }
+
+    fn count_denied(&self) {
+        self.denied.fetch_add(1, Ordering::Relaxed);
+    }
+}
+
+impl Admitted {
+    /// The session's handle, for logs.
+    pub fn session_id(&self) -> SessionId {
+        self.session.id
+    }
+}
+
+fn limit_name(class: Class) -> &'static str {
+    match class {
+        Class::Read => "rate.read",
+        Class::Send => "rate.send",
+    }
+}

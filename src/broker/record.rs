@@ -1,0 +1,242 @@
+//! What the verbs write into the audit trail. An allowed act whose record cannot be written does not
+//! happen (I9); a refusal stands whether or not it could be recorded.
+
+use super::error::{BrokerError, Result};
+use super::lease::LeaseStep;
+use super::{Broker, Revocation};
+use crate::audit::{Actor, AuditError, Cause, Event, Target, Verb};
+use crate::lease::Lease;
+use crate::limit::Class;
+use crate::peer::Peer;
+use crate::policy::{Action, Denied};
+use crate::session::{End, OpenError, Session, TokenError};
+use crate::types::{Reason, Resource, RoleName};
+use crate::upstream::UpstreamError;
+
+impl Broker {
+    pub(super) fn record_opened(&self, session: &Session) -> Result<()> {
+        let ttl = session.expires_at.since(session.opened_at);
+        let event = Event::of(Verb::SessionOpened, &session.actor).ttl(ttl);
+        self.must_record(&event.reason(session.reason.as_ref()))
+    }
+
+    pub(super) fn record_role_denied(&self, peer: &Peer, role: &RoleName, denied: Denied) {
+        let actor = crate::session::actor_of(peer, Some(role));
+        self.try_record(&Event::of(Verb::SessionDenied, &actor).denied(rule(denied)));
+    }
+
+    pub(super) fn record_open_refused(&self, peer: &Peer, role: &RoleName, error: OpenError) {
+        let cause = match error {
+            OpenError::ScopeNotGranted => Cause::ScopeNotGranted,
+            OpenError::NoAnchor => Cause::PeerUnknown,
+            OpenError::Capacity(_) => Cause::CapacityReached,
+            OpenError::NoRandom => Cause::Internal,
+        };
+        let actor = crate::session::actor_of(peer, Some(role));
+        self.try_record(&Event::of(Verb::SessionDenied, &actor).denied(cause));
+    }
+
+    pub(super) fn record_token_refused(&self, peer: &Peer, error: TokenError) {
+        let cause = match error {
+            TokenError::Unknown => Cause::TokenUnknown,
+            TokenError::Foreign => Cause::TokenForeign,
+            TokenError::Ended(_) => Cause::SessionOver,
+        };
+        let actor = crate::session::actor_of(peer, None);
+        self.try_record(&Event::of(Verb::SessionDenied, &actor).denied(cause));
+    }
+
+    pub(super) fn record_ended(&self, session: &Session, end: End, leases: usize) {
+        let leases = u32::try_from(leases).unwrap_or(u32::MAX);
+        let event = |verb| Event::of(verb, &session.actor).ended(1, leases);
+        self.try_record(&match end {
+            End::Closed => event(Verb::SessionClosed),
+            End::Expired => event(Verb::SessionExpired),
+            End::Revoked => event(Verb::SessionRevoked).because(Cause::Operator),
+            End::Locked => event(Verb::SessionRevoked).because(Cause::Locked),
+            End::Stopping => event(Verb::SessionRevoked).because(Cause::Stopping),
+            End::ProcessEnded => event(Verb::SessionRevoked).because(Cause::PeerExited),
+            End::RoleChanged => event(Verb::SessionRevoked).because(Cause::Reload),
+        });
+    }
+
+    pub(super) fn record_limited(&self, session: &Session, class: Class) {
+        let verb = match class {
+            Class::Read => Verb::LeaseDenied,
+            Class::Send => Verb::VaultSet,
+        };
+        self.try_record(&Event::of(verb, &session.actor).denied(Cause::RateLimited));
+    }
+
+    pub(super) fn record_denied(&self, session: &Session, action: &Action, denied: Denied) {
+        let resource = resource_of(action);
+        let event = about(Event::of(refused(action), &session.actor), resource.as_ref());
+        self.try_record(&event.denied(rule(denied)));
+    }
+
+    pub(super) fn record_failed(&self, session: &Session, action: &Action, error: &BrokerError) {
+        let resource = resource_of(action);
+        let event = about(Event::of(refused(action), &session.actor), resource.as_ref());
+        self.try_record(&event.failed(cause(error)));
+    }
+
+    pub(super) fn record_performed(
+        &self,
+        session: &Session,
+        action: &Action,
+        reason: Option<&Reason>,
+    ) -> Result<()> {
+        let resource = resource_of(action);
+        let event = about(Event::of(verb_of(action), &session.actor), resource.as_ref());
+        self.must_record(&event.reason(reason))
+    }
+
+    pub(super) fn record_acquired(
+        &self,
+        session: &Session,
+        lease: &Lease,
+        reason: Option<&Reason>,
+    ) -> Result<()> {
+        let ttl = lease.terms.expires_at.since(lease.terms.granted_at);
+        let event = Event::lease(Verb::LeaseAcquired, &session.actor, lease.id, &lease.resource);
+        self.must_record(&event.identity(lease.identity).ttl(ttl).reason(reason))
+    }
+
+    pub(super) fn record_lease(&self, session: &Session, lease: &Lease, step: LeaseStep) -> Result<()> {
+        let verb = match step {
+            LeaseStep::Read => Verb::LeaseRead,
+            LeaseStep::Renewed => Verb::LeaseRenewed,
+            LeaseStep::Released => Verb::LeaseReleased,
+        };
+        let event = Event::lease(verb, &session.actor, lease.id, &lease.resource);
+        self.must_record(&event.identity(lease.identity))
+    }
+
+    pub(super) fn record_expired(&self, lease: &Lease) {
+        let actor =
+            Actor { session: Some(lease.session), role: Some(lease.role.clone()), ..Actor::default() };
+        let event = Event::lease(Verb::LeaseExpired, &actor, lease.id, &lease.resource);
+        self.try_record(&event.identity(lease.identity).exposed(!lease.revocable));
+    }
+
+    /// One record for each lease that ended before its time: what its holder has seen is to be rotated.
+    pub(super) fn record_lease_revoked(&self, lease: &Lease, cause: Cause) {
+        let actor =
+            Actor { session: Some(lease.session), role: Some(lease.role.clone()), ..Actor::default() };
+        let event = Event::lease(Verb::LeaseRevoked, &actor, lease.id, &lease.resource);
+        self.try_record(&event.identity(lease.identity).exposed(!lease.revocable).because(cause));
+    }
+
+    pub(super) fn record_revoke(&self, target: &Revocation, reason: Option<&Reason>) -> Result<()> {
+        let target = match target {
+            Revocation::Lease(id) => Target::Lease(*id),
+            Revocation::Session(id) => Target::Session(*id),
+            Revocation::Role(role) => Target::Role(role),
+            Revocation::All => Target::All,
+        };
+        let nobody = Actor::default();
+        self.must_record(&Event::of(Verb::AdminRevoke, &nobody).target(target).reason(reason))
+    }
+
+    pub(super) fn record_admin(&self, verb: Verb, reason: Option<&Reason>) -> Result<()> {
+        let nobody = Actor::default();
+        self.must_record(&Event::of(verb, &nobody).reason(reason))
+    }
+
+    /// Writes the start or the end of the daemon.
+    pub fn record_daemon(&self, verb: Verb) -> Result<()> {
+        self.must_record(&Event::daemon(verb))
+    }
+
+    fn must_record(&self, event: &Event<'_>) -> Result<()> {
+        self.audit.record(event).map_err(|error| {
+            complain(&error);
+            BrokerError::AuditUnavailable
+        })
+    }
+
+    fn try_record(&self, event: &Event<'_>) {
+        if let Err(error) = self.audit.record(event) {
+            complain(&error);
+        }
+    }
+}
+
+fn complain(error: &AuditError) {
+    tracing::error!(%error, "the audit record was not written; nothing is released until one is");
+}
+
+fn about<'a>(event: Event<'a>, resource: Option<&'a Resource>) -> Event<'a> {
+    match resource {
+        Some(resource) => event.resource(resource),
+        None => event,
+    }
+}
+
+fn rule(denied: Denied) -> Cause {
+    match denied {
+        Denied::NoRole => Cause::RoleUnknown,
+        Denied::NoMatch => Cause::RoleMismatch,
+        Denied::NoScope => Cause::ScopeMissing,
+        Denied::Narrowed => Cause::ScopeNotGranted,
+    }
+}
+
+fn verb_of(action: &Action) -> Verb {
+    match action {
+        Action::Acquire(_) => Verb::LeaseAcquired,
+        Action::ListSecrets | Action::ListPasswords => Verb::VaultList,
+        Action::SetSecret(_) => Verb::VaultSet,
+        Action::CreatePassword(_) => Verb::VaultCreate,
+        Action::UpdatePassword(_) => Verb::VaultUpdate,
+        Action::DeleteSecret(_) | Action::DeletePassword(_) => Verb::VaultDelete,
+        Action::ReadIdentity => Verb::IdentityRead,
+    }
+}
+
+fn refused(action: &Action) -> Verb {
+    match action {
+        Action::Acquire(_) => Verb::LeaseDenied,
+        action => verb_of(action),
+    }
+}
+
+fn resource_of(action: &Action) -> Option<Resource> {
+    match action {
+        Action::Acquire(resource) => Some(resource.clone()),
+        Action::SetSecret(key) | Action::DeleteSecret(key) => Some(Resource::Secret(key.clone())),
+        Action::CreatePassword(name) | Action::UpdatePassword(name) | Action::DeletePassword(name) => {
+            Some(Resource::Password(name.clone()))
+        }
+        Action::ListSecrets | Action::ListPasswords | Action::ReadIdentity => None,
+    }
+}
+
+fn cause(error: &BrokerError) -> Cause {
+    match error {
+        BrokerError::ResourceNotAvailable | BrokerError::NoIdentity => Cause::Absent,
+        BrokerError::Ambiguous => Cause::ArgumentInvalid,
+        BrokerError::Locked => Cause::Locked,
+        BrokerError::Draining => Cause::Stopping,
+        BrokerError::LoginRequired => Cause::LoginRequired,
+        BrokerError::RateLimited { .. } => Cause::UpstreamThrottled,
+        BrokerError::Capacity(_) => Cause::CapacityReached,
+        BrokerError::SessionExpired | BrokerError::SessionRevoked => Cause::SessionOver,
+        BrokerError::Upstream(error) => upstream_cause(error),
+        _ => Cause::Internal,
+    }
+}
+
+fn upstream_cause(error: &UpstreamError) -> Cause {
+    match error {
+        UpstreamError::NoKey | UpstreamError::KeyRejected => Cause::LoginRequired,
+        UpstreamError::Refused | UpstreamError::Invalid => Cause::UpstreamRefused,
+        UpstreamError::NotFound => Cause::Absent,
+        UpstreamError::PlanRequired => Cause::PlanRequired,
+        UpstreamError::Conflict => Cause::Conflict,
+        UpstreamError::Throttled { .. } | UpstreamError::BudgetReached { .. } => Cause::UpstreamThrottled,
+        UpstreamError::Unavailable => Cause::UpstreamUnavailable,
+        UpstreamError::OutcomeUnknown => Cause::OutcomeUnknown,
+        UpstreamError::Answer(_) => Cause::UpstreamInvalid,
+    }
+}

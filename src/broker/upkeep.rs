@@ -1,0 +1,61 @@
+//! What happens without a request: deadlines, rotations, and the dropping of what is stale.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use tokio::sync::broadcast::error::RecvError;
+
+use super::Broker;
+use crate::session::End;
+
+/// Between two rounds of housekeeping.
+const ROUND: Duration = Duration::from_secs(5);
+
+impl Broker {
+    /// Ends sessions whose time is up. Runs until dropped.
+    pub async fn expire_sessions(self: Arc<Self>) {
+        loop {
+            for id in self.sessions.due().await {
+                self.end_session(id, End::Expired);
+            }
+        }
+    }
+
+    /// Warns of and ends leases whose time is up. Runs until dropped.
+    pub async fn expire_leases(self: Arc<Self>) {
+        loop {
+            for due in self.leases.due().await {
+                if let Some(lease) = self.leases.act(due) {
+                    self.record_expired(&lease);
+                }
+            }
+            // A storm of deadlines is handed out in batches; requests come between them.
+            tokio::task::yield_now().await;
+        }
+    }
+
+    /// Tells the holders of leases that a value changed. Runs until dropped.
+    pub async fn announce_rotations(self: Arc<Self>) {
+        let mut changes = self.vault.changes();
+        loop {
+            match changes.recv().await {
+                Ok(changed) => self.leases.rotated(changed.identity, &changed.resource),
+                Err(RecvError::Lagged(missed)) => tracing::warn!(missed, "rotations were not announced"),
+                Err(RecvError::Closed) => return,
+            }
+        }
+    }
+
+    /// Drops what is stale, and fetches again what somebody watches, so that a rotation is noticed. Runs
+    /// until dropped.
+    pub async fn keep_house(self: Arc<Self>) {
+        loop {
+            self.clock.sleep_until(self.clock.now() + ROUND).await;
+            self.vault.prune();
+            self.limits.prune();
+            for (identity, resource) in self.leases.watched() {
+                self.vault.refresh_ahead(identity, &resource);
+            }
+        }
+    }
+}

@@ -1,0 +1,124 @@
+//! The vaults and the identity: names, and changes. No verb here returns a value.
+
+use std::future::Future;
+use std::sync::Arc;
+
+use super::error::{BrokerError, Result};
+use super::{Admitted, Broker};
+use crate::policy::{Action, Grant};
+use crate::secret::Secret;
+use crate::types::{IdentityUuid, PasswordName, Reason, SecretKey};
+use crate::vault::{self, Card, Change, Vault};
+
+impl Broker {
+    /// Names of the secrets that the session may list.
+    pub async fn list_secrets(&self, admitted: &Admitted) -> Result<Vec<SecretKey>> {
+        let list = |vault: Arc<Vault>, identity| async move { vault.secret_names(identity).await };
+        let (grant, mut names) = self.perform(admitted, Action::ListSecrets, None, list).await?;
+        names.retain(|name| grant.lists_secret(name));
+        Ok(names)
+    }
+
+    /// Names of the passwords that the session may list.
+    pub async fn list_passwords(&self, admitted: &Admitted) -> Result<Vec<PasswordName>> {
+        let list = |vault: Arc<Vault>, identity| async move { vault.password_names(identity).await };
+        let (grant, mut names) = self.perform(admitted, Action::ListPasswords, None, list).await?;
+        names.retain(|name| grant.lists_password(name));
+        Ok(names)
+    }
+
+    /// Who the session acts as.
+    pub async fn read_identity(&self, admitted: &Admitted) -> Result<Card> {
+        let read = |vault: Arc<Vault>, identity| async move { vault.card(identity).await };
+        Ok(self.perform(admitted, Action::ReadIdentity, None, read).await?.1)
+    }
+
+    /// Creates a secret or replaces its value. True if it is new.
+    pub async fn set_secret(
+        &self,
+        admitted: &Admitted,
+        key: SecretKey,
+        value: Secret,
+        reason: Option<Reason>,
+    ) -> Result<bool> {
+        let action = Action::SetSecret(key.clone());
+        let set = |vault: Arc<Vault>, identity| async move { vault.set_secret(identity, &key, &value).await };
+        Ok(self.perform(admitted, action, reason.as_ref(), set).await?.1)
+    }
+
+    /// Deletes a secret.
+    pub async fn delete_secret(
+        &self,
+        admitted: &Admitted,
+        key: SecretKey,
+        reason: Option<Reason>,
+    ) -> Result<()> {
+        let action = Action::DeleteSecret(key.clone());
+        let delete = |vault: Arc<Vault>, identity| async move { vault.delete_secret(identity, &key).await };
+        Ok(self.perform(admitted, action, reason.as_ref(), delete).await?.1)
+    }
+
+    /// Creates a password entry with a generated password. Returns its name as Ravi stored it.
+    pub async fn create_password(
+        &self,
+        admitted: &Admitted,
+        name: PasswordName,
+        length: u8,
+        reason: Option<Reason>,
+    ) -> Result<PasswordName> {
+        let action = Action::CreatePassword(name.clone());
+        let create =
+            |vault: Arc<Vault>, identity| async move { vault.create_password(identity, &name, length).await };
+        Ok(self.perform(admitted, action, reason.as_ref(), create).await?.1)
+    }
+
+    /// Changes the password of an entry.
+    pub async fn update_password(
+        &self,
+        admitted: &Admitted,
+        name: PasswordName,
+        change: Change,
+        reason: Option<Reason>,
+    ) -> Result<PasswordName> {
+        let action = Action::UpdatePassword(name.clone());
+        let update =
+            |vault: Arc<Vault>, identity| async move { vault.update_password(identity, &name, change).await };
+        Ok(self.perform(admitted, action, reason.as_ref(), update).await?.1)
+    }
+
+    /// Deletes a password entry.
+    pub async fn delete_password(
+        &self,
+        admitted: &Admitted,
+        name: PasswordName,
+        reason: Option<Reason>,
+    ) -> Result<()> {
+        let action = Action::DeletePassword(name.clone());
+        let delete =
+            |vault: Arc<Vault>, identity| async move { vault.delete_password(identity, &name).await };
+        Ok(self.perform(admitted, action, reason.as_ref(), delete).await?.1)
+    }
+
+    /// Policy, record, then the vault's work on the identity of the grant.
+    async fn perform<T, F>(
+        &self,
+        admitted: &Admitted,
+        action: Action,
+        reason: Option<&Reason>,
+        work: impl FnOnce(Arc<Vault>, IdentityUuid) -> F + Send,
+    ) -> Result<(Grant, T)>
+    where
+        F: Future<Output = vault::Result<T>> + Send,
+    {
+        let grant = self.authorize(admitted, action)?;
+        self.record_performed(&admitted.session, grant.action(), reason)?;
+        let outcome = async {
+            let identity = self.vault.resolve(grant.role().identity()).await?;
+            work(self.vault.clone(), identity).await
+        };
+        let done = outcome.await.map_err(BrokerError::from);
+        let done = done.inspect_err(|error| self.record_failed(&admitted.session, grant.action(), error))?;
+        self.still_open(&admitted.session)?;
+        Ok((grant, done))
+    }
+}

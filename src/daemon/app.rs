@@ -1,0 +1,172 @@
+//! The composition root: reads and judges everything, then binds the sockets.
+//!
+//! Order matters: configuration first, keys and the audit trail next, sockets last. A daemon that
+//! cannot do its work safely never listens (I10).
+
+use std::fs::DirBuilder;
+use std::os::unix::fs::DirBuilderExt;
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+
+use super::error::StartError;
+use super::listen::{self, Bound, Mode};
+use super::settings::{Loaded, Settings};
+use crate::audit::AuditFile;
+use crate::broker::{Broker, BrokerError, Parts};
+use crate::clock::{BootInstant, Clock};
+use crate::config::{Config, Environment, Variable};
+use crate::grpc::{Process, Reloaded};
+use crate::limit::UpstreamBudget;
+use crate::secret::Secret;
+use crate::sys::Protection;
+use crate::upstream::{self, HttpUpstream, KeyId};
+use crate::vault::Vault;
+use crate::vault::arena::Arena;
+use crate::vault::keyfile::KeySource;
+use crate::vault::keyring::Keyring;
+
+/// A daemon that is ready to serve.
+pub(super) struct App {
+    pub(super) broker: Arc<Broker>,
+    pub(super) budget: Arc<UpstreamBudget>,
+    pub(super) agent: Bound,
+    pub(super) admin: Bound,
+    pub(super) host: Arc<Host>,
+    pub(super) config: Config,
+    pub(super) clock: Arc<dyn Clock>,
+}
+
+/// What the admin service asks of the process.
+pub(super) struct Host {
+    broker: Arc<Broker>,
+    settings: Settings,
+    in_force: Config,
+    config_path: PathBuf,
+    protections: Vec<Protection>,
+    started_at: BootInstant,
+    connections: std::sync::OnceLock<listen::Connections>,
+}
+
+impl App {
+    /// Builds the daemon. `management_key` is that of an embedded sandbox; `protections` is what hardening
+    /// the process reached.
+    pub(super) fn build(
+        settings: Settings,
+        clock: Arc<dyn Clock>,
+        management_key: Option<Secret>,
+        mut protections: Vec<Protection>,
+    ) -> Result<Self, StartError> {
+        let started_at = clock.now();
+        let Loaded { config, policy, path } = settings.load()?;
+        make_directory(&config.audit.file)?;
+        let audit = AuditFile::open(&config.audit.file, config.audit.max_bytes, clock.clone())?;
+        let arena = Arc::new(Arena::new().map_err(|_| StartError::NoRandom)?);
+        protections.extend(arena.protections());
+        let keyring = Arc::new(Keyring::new(arena.clone()));
+        let keys = key_source(&config, &settings.environment);
+        keys.load(&keyring)?;
+        if let Some(key) = management_key {
+            keyring.insert(KeyId::Management, &key);
+        }
+        let budget =
+            Arc::new(UpstreamBudget::new(config.upstream.budget, config.upstream.identity_budget, &clock));
+        let upstream = ravi(&config, &settings, keyring.clone(), budget.clone(), clock.clone())?;
+        let vault = Vault::new(upstream.clone(), arena, keyring, clock.clone(), config.vault.clone());
+        let parts = Parts { policy, vault, upstream, keys, audit: Arc::new(audit), clock: clock.clone() };
+        let broker = Broker::new(&config, parts);
+        let (agent, admin) = sockets(&config)?;
+        let host = Arc::new(Host {
+            broker: broker.clone(),
+            settings,
+            in_force: config.clone(),
+            config_path: path,
+            protections,
+            started_at,
+            connections: std::sync::OnceLock::new(),
+        });
+        Ok(Self { broker, budget, agent, admin, host, config, clock })
+    }
+}
+
+impl Host {
+    /// Lets `status` count connections.
+    pub(super) fn count(&self, connections: listen::Connections) {
+        let _ = self.connections.set(connections);
+    }
+}
+
+impl Process for Host {
+    fn reload(&self) -> Result<Reloaded, BrokerError> {
+        let loaded = self.settings.load().map_err(|error| BrokerError::Configuration(error.to_string()))?;
+        if loaded.config.needs_restart(&self.in_force) {
+            tracing::warn!("only roles were reloaded; the other settings that changed need a restart");
+        }
+        let mut roles: Vec<String> = loaded.policy.roles().map(|role| role.name().to_string()).collect();
+        roles.sort();
+        let sessions_ended = self.broker.reload(loaded.policy)?;
+        Ok(Reloaded { roles, sessions_ended })
+    }
+
+    fn connections(&self) -> usize {
+        self.connections.get().map_or(0, listen::Connections::open)
+    }
+
+    fn protections(&self) -> Vec<Protection> {
+        self.protections.clone()
+    }
+
+    fn config_path(&self) -> PathBuf {
+        self.config_path.clone()
+    }
+
+    fn started_at(&self) -> BootInstant {
+        self.started_at
+    }
+}
+
+/// The state directory belongs to us alone; systemd makes its own before we start.
+fn make_directory(file: &Path) -> Result<(), StartError> {
+    let Some(directory) = file.parent() else { return Ok(()) };
+    let made = DirBuilder::new().recursive(true).mode(0o700).create(directory);
+    made.map_err(|source| StartError::StateDirectory { path: directory.to_owned(), source })
+}
+
+fn key_source(config: &Config, environment: &Environment) -> KeySource {
+    KeySource {
+        credentials: environment.path(Variable::CredentialsDirectory),
+        management_file: config.upstream.management_key_file.clone(),
+    }
+}
+
+fn ravi(
+    config: &Config,
+    settings: &Settings,
+    keyring: Arc<Keyring>,
+    budget: Arc<UpstreamBudget>,
+    clock: Arc<dyn Clock>,
+) -> Result<Arc<HttpUpstream>, StartError> {
+    let ca_pem = match (&settings.upstream_ca, &config.upstream.ca_file) {
+        (Some(pem), _) => Some(pem.clone()),
+        (None, Some(path)) => {
+            Some(std::fs::read(path).map_err(|source| StartError::CaFile { path: path.clone(), source })?)
+        }
+        (None, None) => None,
+    };
+    let base_url = config.upstream.base_url.parse().map_err(|_| StartError::BaseUrl)?;
+    let http = upstream::Settings { base_url, ca_pem };
+    Ok(Arc::new(HttpUpstream::new(http, keyring, budget, clock)?))
+}
+
+fn sockets(config: &Config) -> Result<(Bound, Bound), StartError> {
+    let adopted = listen::adopt()?;
+    let mode = config.listen.group.map_or(Mode::Owner, Mode::Group);
+    let agent = match adopted.agent {
+        Some(bound) => bound,
+        None => listen::bind(&config.listen.agent_socket, mode)?,
+    };
+    let admin = match adopted.admin {
+        Some(bound) => bound,
+        None => listen::bind(&config.listen.admin_socket, Mode::Owner)?,
+    };
+    Ok((agent, admin))
+}

@@ -1,0 +1,62 @@
+//! Why the daemon did not start: what happened, then what to do.
+
+use std::io;
+use std::path::PathBuf;
+
+use thiserror::Error;
+
+use super::listen::{AdoptError, BindError};
+use crate::audit::AuditError;
+use crate::config::ConfigError;
+use crate::upstream::SettingsError;
+use crate::vault::keyfile::KeyError;
+
+/// Every way the start can fail.
+#[derive(Debug, Error)]
+pub enum StartError {
+    /// The configuration.
+    #[error(transparent)]
+    Config(#[from] ConfigError),
+    /// A key file.
+    #[error("{0}\nmend or remove the file, or run `ravi-broker login` once the daemon is up")]
+    Key(#[from] KeyError),
+    /// The audit trail.
+    #[error(transparent)]
+    Audit(#[from] AuditError),
+    /// The directory of the audit trail.
+    #[error("cannot make {}: {source}\nmake it and give it to the daemon's user, or set audit.file", path.display())]
+    StateDirectory {
+        /// The directory.
+        path: PathBuf,
+        /// Why.
+        source: io::Error,
+    },
+    /// The upstream client.
+    #[error("{0}\nlook at [upstream] in the configuration")]
+    Upstream(#[from] SettingsError),
+    /// `upstream.base_url`.
+    #[error(
+        "upstream.base_url is not an https origin\nwrite https://host[:port], or http:// and a loopback address"
+    )]
+    BaseUrl,
+    /// `upstream.ca_file`.
+    #[error("cannot read upstream.ca_file {}: {source}\nname a file of PEM certificates, or remove the setting", path.display())]
+    CaFile {
+        /// The file.
+        path: PathBuf,
+        /// Why.
+        source: io::Error,
+    },
+    /// A socket could not be bound.
+    #[error(transparent)]
+    Bind(#[from] BindError),
+    /// Inherited sockets are not as they should be.
+    #[error(transparent)]
+    Adopt(#[from] AdoptError),
+    /// The runtime, a signal handler or a listener.
+    #[error("cannot start: {0}\nlook at the limits of processes and descriptors")]
+    Runtime(#[from] io::Error),
+    /// No random numbers.
+    #[error("the system's random source or memory failed\nlook at the limits of the process")]
+    NoRandom,
+}

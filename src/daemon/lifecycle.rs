@@ -1,0 +1,115 @@
+//! The life of the daemon: ready, reload, drain, end.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use tokio::signal::unix::{SignalKind, signal};
+use tokio_util::sync::CancellationToken;
+use tokio_util::task::TaskTracker;
+
+use super::app::{App, Host};
+use super::error::StartError;
+use super::listen::{Admission, Incoming, Limits};
+use super::{notify, serve};
+use crate::audit::Verb;
+use crate::broker::Broker;
+use crate::grpc::{Admin, Agent, Process};
+use crate::limit::UpstreamBudget;
+
+/// Connections on the admin socket: a few people and tools.
+const ADMIN_CONNECTIONS: Limits = Limits { total: 32, per_uid: 32 };
+/// Between two rounds that forget identities whose budget is whole again.
+const BUDGET_ROUND: Duration = Duration::from_secs(60);
+
+/// Serves until a signal says to stop, drains, wipes.
+pub(super) async fn run(app: App) -> Result<(), StartError> {
+    let App { broker, budget, agent, admin, host, config, clock } = app;
+    let mut terminate = signal(SignalKind::terminate())?;
+    let mut interrupt = signal(SignalKind::interrupt())?;
+    let mut hangup = signal(SignalKind::hangup())?;
+    let stop = CancellationToken::new();
+    let limits = Limits { total: config.limits.connections, per_uid: config.limits.connections_per_uid };
+    let agents = Incoming::new(agent, Admission::Everyone, limits, stop.clone())?;
+    let operators = Incoming::new(admin, Admission::Operator, ADMIN_CONNECTIONS, stop.clone())?;
+    host.count(agents.connections());
+
+    broker.record_daemon(Verb::DaemonStarted).map_err(|_| audit_unavailable())?;
+    let servers = TaskTracker::new();
+    servers.spawn(serve::agents(Agent::new(broker.clone(), clock.clone()), agents, stop.clone()));
+    let admin = Admin::new(broker.clone(), host.clone(), clock.clone());
+    servers.spawn(serve::operator(admin, operators, stop.clone()));
+    servers.close();
+    let mut upkeep = upkeep(&broker, &budget, &clock);
+    notify::ready("serving");
+    tracing::info!(roles = config.roles.len(), "serving");
+
+    loop {
+        tokio::select! {
+            _ = terminate.recv() => break,
+            _ = interrupt.recv() => break,
+            _ = hangup.recv() => reload(host.clone()).await,
+        }
+    }
+    drain(&broker, &servers, &stop, config.limits.grace).await;
+    upkeep.abort_all();
+    let _ = broker.record_daemon(Verb::DaemonStopping);
+    Ok(())
+}
+
+fn upkeep(
+    broker: &Arc<Broker>,
+    budget: &Arc<UpstreamBudget>,
+    clock: &Arc<dyn crate::clock::Clock>,
+) -> tokio::task::JoinSet<()> {
+    let mut tasks = tokio::task::JoinSet::new();
+    tasks.spawn(broker.clone().expire_sessions());
+    tasks.spawn(broker.clone().expire_leases());
+    tasks.spawn(broker.clone().announce_rotations());
+    tasks.spawn(broker.clone().keep_house());
+    let (budget, round) = (budget.clone(), clock.clone());
+    tasks.spawn(async move {
+        loop {
+            round.sleep_until(round.now() + BUDGET_ROUND).await;
+            budget.prune();
+        }
+    });
+    if let Some(limit) = notify::watchdog_limit() {
+        let clock = clock.clone();
+        tasks.spawn(async move { notify::feed_watchdog(&*clock, limit, || true).await });
+    }
+    tasks
+}
+
+/// A bad configuration changes nothing and says so.
+async fn reload(host: Arc<Host>) {
+    notify::reloading();
+    let reloaded = tokio::task::spawn_blocking(move || host.reload()).await;
+    match reloaded {
+        Ok(Ok(reloaded)) => {
+            tracing::info!(roles = reloaded.roles.len(), ended = reloaded.sessions_ended, "reloaded");
+            notify::ready("serving");
+        }
+        Ok(Err(error)) => {
+            tracing::error!(%error, "the configuration was not reloaded; the old one stays in force");
+            notify::ready("serving; the last reload failed");
+        }
+        Err(_) => notify::ready("serving; the last reload failed"),
+    }
+}
+
+/// No new calls, streams end, calls under way get the grace time; then everything is wiped.
+async fn drain(broker: &Broker, servers: &TaskTracker, stop: &CancellationToken, grace: Duration) {
+    notify::stopping("draining");
+    tracing::info!(grace_seconds = grace.as_secs(), "draining");
+    broker.drain();
+    stop.cancel();
+    if tokio::time::timeout(grace, servers.wait()).await.is_err() {
+        tracing::warn!("the grace time is over; calls that are still under way are cut off");
+    }
+    broker.shut();
+    tracing::info!("every value and key is wiped");
+}
+
+fn audit_unavailable() -> StartError {
+    StartError::Runtime(std::io::Error::other("the first audit record cannot be written"))
+}

@@ -1,0 +1,76 @@
+//! Tells the service manager how the daemon is (`sd_notify(3)`), if there is one.
+//!
+//! Reads `NOTIFY_SOCKET`, `WATCHDOG_USEC` and `WATCHDOG_PID` and changes none of them: the environment
+//! may not be changed once threads run. A message that cannot be sent is logged and otherwise ignored,
+//! as the manager then acts by its own timeouts. May import `clock`.
+
+use std::time::Duration;
+
+use sd_notify::NotifyState;
+
+use crate::clock::Clock;
+
+/// Longest status text, in characters.
+const STATUS_LIMIT: usize = 120;
+
+/// The sockets accept and the configuration holds. Also ends a reload.
+pub fn ready(text: &str) {
+    send(&[NotifyState::Ready, NotifyState::Status(&one_line(text))]);
+}
+
+/// A reload has begun; [`ready`] must follow whether it succeeded or not. Carries the monotonic time
+/// that systemd 253 and later demand of `Type=notify-reload`.
+pub fn reloading() {
+    match NotifyState::monotonic_usec_now() {
+        Ok(now) => send(&[NotifyState::Reloading, now]),
+        Err(error) => tracing::warn!(%error, "the service manager was not told of the reload"),
+    }
+}
+
+/// The daemon drains and will end.
+pub fn stopping(text: &str) {
+    send(&[NotifyState::Stopping, NotifyState::Status(&one_line(text))]);
+}
+
+/// What `systemctl status` shows. For numbers and fixed words only: anyone may read it.
+pub fn status(text: &str) {
+    send(&[NotifyState::Status(&one_line(text))]);
+}
+
+/// The time within which the manager wants a sign of life. `None`: it wants none of this process.
+pub fn watchdog_limit() -> Option<Duration> {
+    sd_notify::watchdog_enabled().filter(|limit| !limit.is_zero())
+}
+
+/// Gives a sign of life twice within each `limit`, for as long as `healthy` says so. Runs until it is
+/// dropped. As it runs among the daemon's other tasks, a runtime that hangs is noticed as well.
+pub async fn feed_watchdog(clock: &dyn Clock, limit: Duration, healthy: impl Fn() -> bool) {
+    loop {
+        if healthy() {
+            send(&[NotifyState::Watchdog]);
+        }
+        clock.sleep_until(clock.now() + limit / 2).await;
+    }
+}
+
+fn send(states: &[NotifyState<'_>]) {
+    if let Err(error) = sd_notify::notify(states) {
+        tracing::warn!(%error, "the service manager cannot be told how the daemon is");
+    }
+}
+
+/// A line break would start another assignment of the protocol.
+fn one_line(text: &str) -> String {
+    text.chars().map(|c| if c.is_control() { ' ' } else { c }).take(STATUS_LIMIT).collect()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_status_cannot_smuggle_in_another_assignment() {
+        assert_eq!(one_line("ready\nMAINPID=1\r\0"), "ready MAINPID=1  ");
+        assert_eq!(one_line(&"x".repeat(500)).len(), STATUS_LIMIT);
+    }
+}

@@ -1,0 +1,80 @@
+//! The two gRPC servers, with the bounds that every connection has.
+
+use std::time::Duration;
+
+use tokio_util::sync::CancellationToken;
+use tonic::transport::Server;
+use tonic::transport::server::Router;
+use tonic_health::server::HealthReporter;
+
+use super::listen::Incoming;
+use crate::grpc::{Admin, Agent, MAX_HEADER_BYTES};
+
+/// Streams of one connection at once. Tonic's own default is none at all.
+const STREAMS: u32 = 128;
+/// Received bytes that may wait unread, of one stream and of one connection.
+const STREAM_WINDOW: u32 = 64 * 1024;
+const CONNECTION_WINDOW: u32 = 256 * 1024;
+/// Provoked resets that are borne before the connection is closed (CVE-2023-44487, CVE-2025-8671).
+const PENDING_RESETS: usize = 64;
+const LOCAL_RESETS: usize = 256;
+/// A peer that answers no ping is gone.
+const PING_EVERY: Duration = Duration::from_secs(30);
+const PING_WAIT: Duration = Duration::from_secs(20);
+/// Longest time until a call begins to answer; upstream's own deadline is 30 s.
+const CALL_DEADLINE: Duration = Duration::from_secs(60);
+
+/// Serves the agent socket until `stop`, then lets the calls under way finish.
+pub(super) async fn agents(agent: Agent, incoming: Incoming, stop: CancellationToken) {
+    let (health, health_service) = tonic_health::server::health_reporter();
+    announce(&health, &agent).await;
+    let router = bounded()
+        .add_service(health_service)
+        .add_service(agent.sessions())
+        .add_service(agent.leases())
+        .add_service(agent.vault())
+        .add_service(agent.identities());
+    run(router, incoming, stop, "agent").await;
+}
+
+/// Serves the admin socket until `stop`, then lets the calls under way finish.
+pub(super) async fn operator(admin: Admin, incoming: Incoming, stop: CancellationToken) {
+    let (_, health_service) = tonic_health::server::health_reporter();
+    let router = bounded().add_service(health_service).add_service(admin.service());
+    run(router, incoming, stop, "admin").await;
+}
+
+fn bounded() -> Server {
+    Server::builder()
+        .max_concurrent_streams(STREAMS)
+        .initial_stream_window_size(STREAM_WINDOW)
+        .initial_connection_window_size(CONNECTION_WINDOW)
+        .http2_max_header_list_size(MAX_HEADER_BYTES)
+        .http2_max_pending_accept_reset_streams(Some(PENDING_RESETS))
+        .http2_max_local_error_reset_streams(Some(LOCAL_RESETS))
+        .http2_keepalive_interval(Some(PING_EVERY))
+        .http2_keepalive_timeout(Some(PING_WAIT))
+        .timeout(CALL_DEADLINE)
+}
+
+async fn run(router: Router, incoming: Incoming, stop: CancellationToken, socket: &'static str) {
+    let served = router.serve_with_incoming_shutdown(incoming, stop.cancelled_owned()).await;
+    if let Err(error) = served {
+        tracing::error!(%error, socket, "the server ended with an error");
+    }
+}
+
+async fn announce(health: &HealthReporter, agent: &Agent) {
+    fn serving<S: tonic::server::NamedService>(_: &S) -> &'static str {
+        S::NAME
+    }
+    let names = [
+        serving(&agent.sessions()),
+        serving(&agent.leases()),
+        serving(&agent.vault()),
+        serving(&agent.identities()),
+    ];
+    for name in names {
+        health.set_service_status(name, tonic_health::ServingStatus::Serving).await;
+    }
+}

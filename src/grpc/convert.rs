@@ -1,0 +1,155 @@
+//! Wire to domain, parsed or refused; domain to wire.
+
+use std::str::FromStr;
+use std::time::Duration;
+
+use crate::broker::{BrokerError, Described, Leased, Result};
+use crate::clock::{BootInstant, Clock};
+use crate::config::Rate;
+use crate::lease::Lease;
+use crate::limit::{Class, Remaining};
+use crate::pb;
+use crate::types::{LeaseId, NameError, PasswordName, Reason, Resource, SecretKey, SessionId};
+
+/// A longer life than this is a mistake, not a wish.
+const LONGEST_TTL: Duration = Duration::from_secs(366 * 24 * 3600);
+/// Bounds of a generated password; Ravi's own are not documented.
+const PASSWORD_LENGTHS: std::ops::RangeInclusive<u32> = 16..=64;
+const DEFAULT_PASSWORD_LENGTH: u8 = 24;
+/// Names in one answer.
+const PAGE: usize = 500;
+
+/// Reads a name in its canonical form.
+pub(super) fn name<T: FromStr<Err = NameError>>(text: &str) -> Result<T> {
+    text.parse().map_err(BrokerError::Name)
+}
+
+/// Reads a lease handle. A malformed one is as absent as an unknown one.
+pub(super) fn lease_id(text: &str) -> Result<LeaseId> {
+    text.parse().map_err(|_| BrokerError::LeaseNotAvailable)
+}
+
+/// Reads a session handle.
+pub(super) fn session_id(text: &str) -> Result<SessionId> {
+    text.parse().map_err(BrokerError::Name)
+}
+
+/// Reads a purpose; empty means none.
+pub(super) fn reason(text: &str) -> Result<Option<Reason>> {
+    if text.is_empty() { Ok(None) } else { name(text).map(Some) }
+}
+
+/// Reads a password's resource name.
+pub(super) fn password(text: &str) -> Result<PasswordName> {
+    match name(text)? {
+        Resource::Password(name) => Ok(name),
+        _ => Err(BrokerError::Argument {
+            field: "resource",
+            problem: "expected password/<domain>[/<username>]",
+        }),
+    }
+}
+
+/// Reads the length of a password to be generated; 0 means the default.
+pub(super) fn password_length(length: u32) -> Result<u8> {
+    let wrong = BrokerError::Argument { field: "length", problem: "expected 16 to 64, or 0 for the default" };
+    match length {
+        0 => Ok(DEFAULT_PASSWORD_LENGTH),
+        length if PASSWORD_LENGTHS.contains(&length) => u8::try_from(length).map_err(|_| wrong),
+        _ => Err(wrong),
+    }
+}
+
+/// Reads a life: absent, or at least a millisecond.
+pub(super) fn ttl(wire: Option<prost_types::Duration>) -> Result<Option<Duration>> {
+    let Some(wire) = wire else { return Ok(None) };
+    let ttl = Duration::try_from(wire).ok().filter(|ttl| *ttl >= Duration::from_millis(1));
+    let ttl = ttl.ok_or(BrokerError::Argument { field: "ttl", problem: "expected a positive duration" })?;
+    Ok(Some(ttl.min(LONGEST_TTL)))
+}
+
+/// One page of names, and the token of the next.
+pub(super) fn page<T>(names: Vec<T>, size: u32, token: &str) -> Result<(Vec<T>, String)> {
+    let wrong =
+        BrokerError::Argument { field: "page_token", problem: "expected next_page_token of the page before" };
+    let start: usize = if token.is_empty() { 0 } else { token.parse().map_err(|_| wrong)? };
+    let size = match usize::try_from(size).unwrap_or(PAGE) {
+        0 => PAGE,
+        size => size.min(PAGE),
+    };
+    let end = start.saturating_add(size);
+    let next = if end < names.len() { end.to_string() } else { String::new() };
+    Ok((names.into_iter().skip(start).take(size).collect(), next))
+}
+
+pub(super) fn duration(duration: Duration) -> Option<prost_types::Duration> {
+    prost_types::Duration::try_from(duration).ok()
+}
+
+pub(super) fn timestamp(at: jiff::Timestamp) -> Option<prost_types::Timestamp> {
+    Some(prost_types::Timestamp { seconds: at.as_second(), nanos: at.subsec_nanosecond() })
+}
+
+pub(super) fn count(count: usize) -> u32 {
+    u32::try_from(count).unwrap_or(u32::MAX)
+}
+
+pub(super) fn session(described: &Described, clock: &dyn Clock) -> pb::Session {
+    pb::Session {
+        session_id: described.id.to_string(),
+        role: described.role.to_string(),
+        identity: described.identity.clone(),
+        scopes: described.scopes.clone(),
+        expires_at: timestamp(clock.wall_at(described.expires_at)),
+        expires_in: duration(described.expires_at.since(clock.now())),
+    }
+}
+
+pub(super) fn limit(remaining: &Remaining) -> pb::Limit {
+    let name = match remaining.class {
+        Class::Read => "read",
+        Class::Send => "send",
+    };
+    pb::Limit {
+        name: name.to_owned(),
+        rate: rate(remaining.rate),
+        remaining: remaining.requests,
+        resets_in: duration(remaining.resets_in),
+    }
+}
+
+pub(super) fn lease(lease: &Lease, clock: &dyn Clock) -> pb::Lease {
+    let now = clock.now();
+    let left = |at: BootInstant| duration(at.since(now));
+    pb::Lease {
+        lease_id: lease.id.to_string(),
+        resource: lease.resource.to_string(),
+        expires_at: timestamp(clock.wall_at(lease.terms.expires_at)),
+        expires_in: left(lease.terms.expires_at),
+        renewable_for: left(lease.terms.limit_at),
+        revocable: lease.revocable,
+        uses: lease.uses,
+    }
+}
+
+/// The one copy of a value that goes to the wire.
+pub(super) fn leased(leased: Leased, clock: &dyn Clock) -> (Option<pb::Lease>, Option<pb::Credential>) {
+    let Leased { lease: terms, credential } = leased;
+    let value = credential.value.expose().to_owned();
+    let username = credential.username.unwrap_or_default();
+    (Some(lease(&terms, clock)), Some(pb::Credential { value, username }))
+}
+
+pub(super) fn password_name(name: PasswordName) -> pb::PasswordName {
+    let domain = name.domain.as_str().to_owned();
+    let username = name.username.as_ref().map_or("", |username| username.as_str()).to_owned();
+    pb::PasswordName { resource: Resource::Password(name).to_string(), domain, username }
+}
+
+pub(super) fn secret_name(key: SecretKey) -> pb::SecretName {
+    pb::SecretName { key: key.as_str().to_owned(), resource: Resource::Secret(key).to_string() }
+}
+
+fn rate(rate: Rate) -> String {
+    rate.to_string()
+}

@@ -1,0 +1,100 @@
+//! `LeaseService`.
+
+use std::pin::Pin;
+
+use futures_util::stream::{self, Stream};
+use tonic::{Request, Response, Status};
+
+use super::{Agent, Answer, convert};
+use crate::broker::{Seen, Watch};
+use crate::lease::{Event, EventKind};
+use crate::limit::Class;
+use crate::pb;
+use crate::pb::lease_service_server::LeaseService;
+use crate::pb::watch_leases_response::Kind;
+
+#[tonic::async_trait]
+impl LeaseService for Agent {
+    async fn acquire_lease(
+        &self,
+        request: Request<pb::AcquireLeaseRequest>,
+    ) -> Answer<pb::AcquireLeaseResponse> {
+        let (admitted, message) = self.admit(request, Class::Read)?;
+        let resource = convert::name(&message.resource)?;
+        let (ttl, reason) = (convert::ttl(message.ttl)?, convert::reason(&message.reason)?);
+        let leased = self.broker.acquire(&admitted, resource, ttl, reason).await?;
+        let (lease, credential) = convert::leased(leased, &*self.clock);
+        Ok(Response::new(pb::AcquireLeaseResponse { lease, credential }))
+    }
+
+    async fn read_lease(&self, request: Request<pb::ReadLeaseRequest>) -> Answer<pb::ReadLeaseResponse> {
+        let (admitted, message) = self.admit(request, Class::Read)?;
+        let leased = self.broker.read_lease(&admitted, convert::lease_id(&message.lease_id)?).await?;
+        let (lease, credential) = convert::leased(leased, &*self.clock);
+        Ok(Response::new(pb::ReadLeaseResponse { lease, credential }))
+    }
+
+    async fn renew_lease(&self, request: Request<pb::RenewLeaseRequest>) -> Answer<pb::RenewLeaseResponse> {
+        let (admitted, message) = self.admit(request, Class::Read)?;
+        let id = convert::lease_id(&message.lease_id)?;
+        let lease = self.broker.renew(&admitted, id, convert::ttl(message.ttl)?)?;
+        Ok(Response::new(pb::RenewLeaseResponse { lease: Some(convert::lease(&lease, &*self.clock)) }))
+    }
+
+    async fn release_lease(
+        &self,
+        request: Request<pb::ReleaseLeaseRequest>,
+    ) -> Answer<pb::ReleaseLeaseResponse> {
+        let (admitted, message) = self.admit_return(request)?;
+        self.broker.release(&admitted, convert::lease_id(&message.lease_id)?)?;
+        Ok(Response::new(pb::ReleaseLeaseResponse {}))
+    }
+
+    async fn list_leases(&self, request: Request<pb::ListLeasesRequest>) -> Answer<pb::ListLeasesResponse> {
+        let (admitted, _) = self.admit(request, Class::Read)?;
+        let leases = self.broker.list_leases(&admitted);
+        let leases = leases.iter().map(|lease| convert::lease(lease, &*self.clock)).collect();
+        Ok(Response::new(pb::ListLeasesResponse { leases }))
+    }
+
+    type WatchLeasesStream =
+        Pin<Box<dyn Stream<Item = Result<pb::WatchLeasesResponse, Status>> + Send + 'static>>;
+
+    async fn watch_leases(
+        &self,
+        request: Request<pb::WatchLeasesRequest>,
+    ) -> Answer<Self::WatchLeasesStream> {
+        let (admitted, _) = self.admit(request, Class::Read)?;
+        let watch = self.broker.watch_leases(&admitted)?;
+        Ok(Response::new(Box::pin(stream::unfold(Some(watch), next_event))))
+    }
+}
+
+/// An error is the stream's last item.
+async fn next_event(
+    watch: Option<Watch>,
+) -> Option<(Result<pb::WatchLeasesResponse, Status>, Option<Watch>)> {
+    let mut watch = watch?;
+    match watch.next().await {
+        Seen::Event(event) => Some((Ok(wire_event(&event)), Some(watch))),
+        Seen::Missed => {
+            let missed = pb::WatchLeasesResponse { kind: Kind::Missed.into(), ..Default::default() };
+            Some((Ok(missed), Some(watch)))
+        }
+        Seen::Ended(error) => Some((Err(error.into()), None)),
+    }
+}
+
+fn wire_event(event: &Event) -> pb::WatchLeasesResponse {
+    let kind = match event.kind {
+        EventKind::Rotated => Kind::Rotated,
+        EventKind::Expiring => Kind::Expiring,
+        EventKind::Expired => Kind::Expired,
+        EventKind::Revoked => Kind::Revoked,
+    };
+    pb::WatchLeasesResponse {
+        kind: kind.into(),
+        lease_id: event.lease.to_string(),
+        resource: event.resource.to_string(),
+    }
+}

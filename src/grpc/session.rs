@@ -1,0 +1,72 @@
+//! `SessionService`.
+
+use tonic::{Request, Response};
+
+use super::{Agent, Answer, convert, peer};
+use crate::broker::BrokerError;
+use crate::limit::Class;
+use crate::pb;
+use crate::pb::session_service_server::SessionService;
+use crate::policy::scope::Scope;
+use crate::session::{Anchor, Opening};
+
+/// Scopes of one request.
+const MAX_SCOPES: usize = 256;
+
+#[tonic::async_trait]
+impl SessionService for Agent {
+    async fn open_session(
+        &self,
+        request: Request<pb::OpenSessionRequest>,
+    ) -> Answer<pb::OpenSessionResponse> {
+        let (_, extensions, message) = request.into_parts();
+        let peer = peer(&extensions)?;
+        let role = convert::name(&message.role).map_err(|_| BrokerError::RoleNotAvailable)?;
+        let opened = self.broker.open_session(peer, &role, opening(&message)?)?;
+        let session = Some(convert::session(&opened.described, &*self.clock));
+        let token = opened.token.expose().to_owned();
+        Ok(Response::new(pb::OpenSessionResponse { session, token }))
+    }
+
+    async fn describe_session(
+        &self,
+        request: Request<pb::DescribeSessionRequest>,
+    ) -> Answer<pb::DescribeSessionResponse> {
+        let (admitted, _) = self.admit(request, Class::Read)?;
+        let described = self.broker.describe_session(&admitted)?;
+        Ok(Response::new(pb::DescribeSessionResponse {
+            session: Some(convert::session(&described, &*self.clock)),
+            limits: described.limits.iter().map(convert::limit).collect(),
+            live_leases: convert::count(described.leases),
+            max_live_leases: convert::count(described.max_leases),
+        }))
+    }
+
+    async fn close_session(
+        &self,
+        request: Request<pb::CloseSessionRequest>,
+    ) -> Answer<pb::CloseSessionResponse> {
+        let (admitted, _) = self.admit_return(request)?;
+        let leases_revoked = convert::count(self.broker.close_session(&admitted)?);
+        Ok(Response::new(pb::CloseSessionResponse { leases_revoked }))
+    }
+}
+
+fn opening(message: &pb::OpenSessionRequest) -> Result<Opening, BrokerError> {
+    let wrong = |problem| BrokerError::Argument { field: "scopes", problem };
+    if message.scopes.len() > MAX_SCOPES {
+        return Err(wrong("too many"));
+    }
+    let scopes = message.scopes.iter().map(|text| text.parse::<Scope>());
+    let scopes: Result<Vec<Scope>, _> = scopes.collect();
+    let anchor = match message.anchor() {
+        pb::SessionAnchor::Unspecified | pb::SessionAnchor::Caller => Anchor::Caller,
+        pb::SessionAnchor::Parent => Anchor::Parent,
+    };
+    Ok(Opening {
+        scopes: scopes.map_err(|_| wrong("expected <kind>:<verb>[:<pattern>], as in the role"))?,
+        ttl: convert::ttl(message.ttl)?,
+        reason: convert::reason(&message.reason)?,
+        anchor,
+    })
+}

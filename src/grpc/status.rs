@@ -1,0 +1,122 @@
+//! The only place where an error becomes a wire status.
+//!
+//! A status carries the reason as `google.rpc.ErrorInfo`, waiting time as `RetryInfo`, a reached limit as
+//! `QuotaFailure`. Its text is the broker's own, never upstream's or the caller's.
+
+use std::collections::HashMap;
+use std::time::Duration;
+
+use tonic::{Code, Status};
+use tonic_types::{ErrorDetails, StatusExt};
+
+use crate::broker::BrokerError;
+use crate::pb::ErrorReason;
+use crate::types::NameError;
+use crate::upstream::UpstreamError;
+
+const DOMAIN: &str = "broker.ravi.id";
+const PREFIX: &str = "ERROR_REASON_";
+
+impl From<BrokerError> for Status {
+    fn from(error: BrokerError) -> Self {
+        let (code, reason) = classify(&error);
+        let name = reason.as_str_name().strip_prefix(PREFIX).unwrap_or_default();
+        let mut details = ErrorDetails::with_error_info(name, DOMAIN, HashMap::new());
+        if let Some(wait) = retry_after(&error) {
+            details.set_retry_info(Some(wait));
+        }
+        if let Some(limit) = limit(&error) {
+            details.add_quota_failure_violation(limit, "reached");
+        }
+        Self::with_error_details(code, error.to_string(), details)
+    }
+}
+
+fn classify(error: &BrokerError) -> (Code, ErrorReason) {
+    use BrokerError as E;
+    use ErrorReason as R;
+    match error {
+        E::SessionRequired => (Code::Unauthenticated, R::SessionRequired),
+        E::SessionInvalid => (Code::Unauthenticated, R::SessionInvalid),
+        E::SessionExpired => (Code::Unauthenticated, R::SessionExpired),
+        E::SessionRevoked => (Code::Unauthenticated, R::SessionRevoked),
+        E::RoleNotAvailable => (Code::PermissionDenied, R::RoleNotAvailable),
+        E::ScopeNotGranted => (Code::PermissionDenied, R::ScopeNotGranted),
+        E::ResourceNotAvailable => (Code::PermissionDenied, R::ResourceNotAvailable),
+        E::LeaseNotAvailable => (Code::PermissionDenied, R::LeaseNotAvailable),
+        E::LeaseExpired => (Code::FailedPrecondition, R::LeaseExpired),
+        E::LeaseRevoked => (Code::FailedPrecondition, R::LeaseRevoked),
+        E::Name(NameError::Role | NameError::Reason | NameError::Handle | NameError::Uuid)
+        | E::Argument { .. }
+        | E::Ambiguous => (Code::InvalidArgument, R::ArgumentInvalid),
+        E::Name(_) => (Code::InvalidArgument, R::ResourceNameInvalid),
+        E::RateLimited { .. } => (Code::ResourceExhausted, R::RateLimited),
+        E::Capacity(_) => (Code::ResourceExhausted, R::CapacityReached),
+        E::Locked => (Code::FailedPrecondition, R::BrokerLocked),
+        E::Draining => (Code::Unavailable, R::BrokerDraining),
+        E::AuditUnavailable => (Code::Unavailable, R::AuditUnavailable),
+        E::LoginRequired => (Code::FailedPrecondition, R::LoginRequired),
+        E::NoIdentity => (Code::FailedPrecondition, R::UpstreamRefused),
+        E::Configuration(_) => (Code::InvalidArgument, R::ConfigurationInvalid),
+        E::Internal => (Code::Internal, R::Internal),
+        E::Upstream(error) => classify_upstream(error),
+    }
+}
+
+fn classify_upstream(error: &UpstreamError) -> (Code, ErrorReason) {
+    use ErrorReason as R;
+    use UpstreamError as E;
+    match error {
+        E::NoKey | E::KeyRejected => (Code::FailedPrecondition, R::LoginRequired),
+        E::Refused | E::Conflict | E::Invalid => (Code::FailedPrecondition, R::UpstreamRefused),
+        E::NotFound => (Code::PermissionDenied, R::ResourceNotAvailable),
+        E::PlanRequired => (Code::FailedPrecondition, R::UpstreamPlanRequired),
+        E::Throttled { .. } => (Code::ResourceExhausted, R::UpstreamThrottled),
+        E::BudgetReached { .. } => (Code::ResourceExhausted, R::RateLimited),
+        E::Unavailable => (Code::Unavailable, R::UpstreamUnavailable),
+        E::OutcomeUnknown => (Code::Unknown, R::UpstreamOutcomeUnknown),
+        E::Answer(_) => (Code::Internal, R::UpstreamInvalid),
+    }
+}
+
+fn retry_after(error: &BrokerError) -> Option<Duration> {
+    match error {
+        BrokerError::RateLimited { retry_after, .. }
+        | BrokerError::Upstream(
+            UpstreamError::Throttled { retry_after } | UpstreamError::BudgetReached { retry_after },
+        ) => Some(*retry_after),
+        _ => None,
+    }
+}
+
+fn limit(error: &BrokerError) -> Option<&'static str> {
+    match error {
+        BrokerError::RateLimited { limit, .. } | BrokerError::Capacity(limit) => Some(limit),
+        _ => None,
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn an_absent_and_a_forbidden_resource_look_the_same() {
+        let absent = Status::from(BrokerError::from(crate::vault::VaultError::Absent));
+        let forbidden = Status::from(BrokerError::ResourceNotAvailable);
+        assert_eq!(absent.code(), forbidden.code());
+        assert_eq!(absent.message(), forbidden.message());
+        assert_eq!(absent.details(), forbidden.details());
+    }
+
+    #[test]
+    fn a_limit_says_when_to_come_back() {
+        let wait = Duration::from_secs(7);
+        let status = Status::from(BrokerError::RateLimited { limit: "rate.read", retry_after: wait });
+        let details = status.get_error_details();
+        assert_eq!(details.error_info().unwrap().reason, "RATE_LIMITED");
+        assert_eq!(details.error_info().unwrap().domain, DOMAIN);
+        assert_eq!(details.retry_info().unwrap().retry_delay, Some(wait));
+        assert_eq!(details.quota_failure().unwrap().violations[0].subject, "rate.read");
+    }
+}

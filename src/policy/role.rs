@@ -1,0 +1,115 @@
+//! A role of the configuration, compiled: matchers and scopes are parsed once, at load.
+
+use std::path::Path;
+use std::time::Duration;
+
+use super::scope::{Kind, Name, Scope, Verb};
+use crate::config::{IdentityRef, MatchConfig, Problem, Rate, RoleConfig};
+use crate::peer::Peer;
+use crate::types::RoleName;
+
+/// Which identity, what it may do, who may assume it, and how much of it.
+#[derive(Debug)]
+pub struct Role {
+    name: RoleName,
+    identity: IdentityRef,
+    matchers: Vec<MatchConfig>,
+    scopes: Vec<Scope>,
+    /// Bounds of its sessions and leases.
+    pub bounds: Bounds,
+}
+
+/// Bounds that a role sets.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Bounds {
+    /// Longest life of a session.
+    pub session_ttl: Duration,
+    /// Sessions of the role at once.
+    pub max_sessions: usize,
+    /// Life of a lease for which none was asked.
+    pub lease_default_ttl: Duration,
+    /// Longest life of a lease, renewals included.
+    pub lease_max_ttl: Duration,
+    /// Leases of one session at once.
+    pub lease_max_live: usize,
+    /// Reads and leases of the role.
+    pub read_rate: Rate,
+    /// Writes and sends of the role.
+    pub send_rate: Rate,
+}
+
+impl Role {
+    /// Compiles a role; every scope that does not parse is a problem with its line.
+    pub fn compile(config: &RoleConfig) -> Result<Self, Vec<Problem>> {
+        let mut scopes = Vec::with_capacity(config.scopes.len());
+        let mut problems = Vec::new();
+        for text in &config.scopes {
+            match text.value.parse::<Scope>() {
+                Ok(scope) => scopes.push(scope),
+                Err(error) => problems.push(Problem {
+                    line: text.line,
+                    message: format!("role.{}.scopes: {:?}: {error}", config.name, text.value),
+                }),
+            }
+        }
+        if !problems.is_empty() {
+            return Err(problems);
+        }
+        Ok(Self {
+            name: config.name.clone(),
+            identity: config.identity.clone(),
+            matchers: config.matchers.clone(),
+            scopes,
+            bounds: Bounds {
+                session_ttl: config.session_ttl,
+                max_sessions: config.max_sessions,
+                lease_default_ttl: config.lease_default_ttl,
+                lease_max_ttl: config.lease_max_ttl,
+                lease_max_live: config.lease_max_live,
+                read_rate: config.read_rate,
+                send_rate: config.send_rate,
+            },
+        })
+    }
+
+    /// The role's name.
+    pub fn name(&self) -> &RoleName {
+        &self.name
+    }
+
+    /// The identity behind the role.
+    pub fn identity(&self) -> &IdentityRef {
+        &self.identity
+    }
+
+    /// What the role grants.
+    pub fn scopes(&self) -> &[Scope] {
+        &self.scopes
+    }
+
+    /// Whether the process may assume the role: all facts of one `match` entry hold. A fact that could
+    /// not be established holds for no entry that asks for it.
+    pub fn matches(&self, peer: &Peer) -> bool {
+        !peer.foreign && self.matchers.iter().any(|entry| entry_matches(entry, peer))
+    }
+
+    /// Whether one of the role's scopes allows this.
+    pub fn allows(&self, kind: Kind, verb: Verb, name: Name<'_>) -> bool {
+        self.scopes.iter().any(|scope| scope.allows(kind, verb, name))
+    }
+}
+
+fn entry_matches(entry: &MatchConfig, peer: &Peer) -> bool {
+    let uid = entry.uid.is_none_or(|uid| uid == peer.uid);
+    let gid = entry.gid.is_none_or(|gid| gid == peer.gid);
+    let exe = entry
+        .exe
+        .as_deref()
+        .is_none_or(|exe| peer.executable.as_ref().is_some_and(|file| same(exe, &file.path)));
+    uid && gid && exe && *entry != MatchConfig::default()
+}
+
+/// The kernel names an executable by its path without symbolic links; the operator may write one.
+fn same(configured: &Path, actual: &Path) -> bool {
+    configured == actual || std::fs::canonicalize(configured).is_ok_and(|real| real == actual)
+}

@@ -1,1 +1,0 @@
-//! Who is at the other end of the socket, as the kernel says.

@@ -1,0 +1,181 @@
+//! The one fetch of a key: ask upstream, seal, store, announce a change. Runs in a task of its own.
+
+use std::sync::Arc;
+use std::sync::atomic::Ordering;
+use std::time::Duration;
+
+use super::{
+    Card, Changed, Content, Entry, Fetched, Freshness, Key, Life, Password, Result, Vault, VaultError,
+};
+use crate::clock::BootInstant;
+use crate::types::{IdentityUuid, PasswordName, Resource, SecretKey};
+use crate::upstream::{KeyId, PasswordEntry, SecretEntry, SsoToken, UpstreamError};
+
+/// A sign-in token with less life than this is not served to a new caller.
+pub(super) const SSO_MARGIN: Duration = Duration::from_secs(60);
+/// Ravi's sign-in tokens live five minutes; a skewed wall clock must not make one look longer.
+const SSO_LIFETIME: Duration = Duration::from_secs(300);
+/// Under this label minted identity keys can be found in Ravi's dashboard.
+const KEY_LABEL: &str = "ravi-broker";
+
+impl Vault {
+    /// Looks at the cache once more first: this flight may have started just after the last one landed.
+    pub(super) async fn fetch(self: Arc<Self>, key: Key) -> Fetched {
+        let epoch = self.epoch.load(Ordering::SeqCst);
+        if epoch & 1 == 1 {
+            return Err(VaultError::Locked);
+        }
+        if let Some((entry, Freshness::Fresh)) = self.cached(&key) {
+            return Ok(entry);
+        }
+        let content = self.ask(&key).await?;
+        self.store(key, content, epoch)
+    }
+
+    async fn ask(&self, key: &Key) -> Result<Content> {
+        Ok(match key {
+            Key::Directory => Content::Directory(self.upstream.list_identities().await?),
+            Key::Card(identity) => Content::Card(Box::new(self.read_card(*identity).await?)),
+            Key::Secret(identity, name) => {
+                let found = self.upstream.find_secret(*identity, name).await?;
+                Content::Secret(found.map(|entry| self.arena.seal(&entry.value)))
+            }
+            Key::SecretNames(identity) => {
+                Content::SecretNames(names_only(self.upstream.list_secrets(*identity).await?))
+            }
+            Key::Passwords(identity) => {
+                let rows = self.upstream.list_passwords(*identity).await?;
+                Content::Passwords(self.seal_passwords(rows))
+            }
+            Key::SsoToken(identity) => {
+                let minted = self.mint_sso(*identity).await?;
+                let expires_at = self.boot_time_of(&minted);
+                Content::SsoToken { slot: self.arena.seal(&minted.token), expires_at }
+            }
+        })
+    }
+
+    /// Keeps the answer unless the vault was locked meanwhile, and announces values that changed.
+    pub(super) fn store(&self, key: Key, content: Content, epoch: u64) -> Fetched {
+        let now = self.clock.now();
+        let lifetime = self.lifetime(&content, now);
+        let entry = Arc::new(Entry { life: Life::new(now, lifetime), content });
+        if self.cache.len() >= self.settings.max_entries && !self.cache.contains_key(&key) {
+            self.make_room();
+        }
+        let before = self.cache.insert(key.clone(), entry.clone());
+        if self.epoch.load(Ordering::SeqCst) != epoch {
+            self.cache.remove(&key);
+            return Err(VaultError::Locked);
+        }
+        if let Some(before) = before {
+            self.announce(&key, &before.content, &entry.content);
+        }
+        Ok(entry)
+    }
+
+    /// Drops what is expired, or else any one entry: it can be fetched again.
+    fn make_room(&self) {
+        self.prune();
+        if self.cache.len() >= self.settings.max_entries {
+            let victim = self.cache.iter().next().map(|entry| entry.key().clone());
+            victim.map(|key| self.cache.remove(&key));
+        }
+    }
+
+    fn announce(&self, key: &Key, before: &Content, after: &Content) {
+        match (key, before, after) {
+            (Key::Secret(identity, name), Content::Secret(Some(old)), Content::Secret(new)) => {
+                if new.as_ref().is_none_or(|new| self.differs(old, new)) {
+                    self.changed(*identity, Resource::Secret(name.clone()));
+                }
+            }
+            (Key::Passwords(identity), Content::Passwords(old), Content::Passwords(new)) => {
+                for old in old {
+                    let same = new.iter().find(|new| new.entry == old.entry);
+                    if same.is_none_or(|new| self.differs(&old.slot, &new.slot)) {
+                        self.changed(*identity, Resource::Password(old.name.clone()));
+                    }
+                }
+            }
+            _ => {}
+        }
+    }
+
+    fn changed(&self, identity: IdentityUuid, resource: Resource) {
+        // No reader is fine: nobody watches.
+        let _ = self.changes.send(Changed { identity, resource });
+    }
+
+    fn differs(&self, old: &super::Slot, new: &super::Slot) -> bool {
+        match (self.arena.open(old), self.arena.open(new)) {
+            (Some(old), Some(new)) => old.expose() != new.expose(),
+            _ => false,
+        }
+    }
+
+    async fn read_card(&self, identity: IdentityUuid) -> Result<Card> {
+        let persona = self.upstream.read_identity(identity).await?;
+        let owner = self.upstream.read_owner(identity).await?;
+        Ok(Card { identity: persona, owner })
+    }
+
+    fn seal_passwords(&self, rows: Vec<PasswordEntry>) -> Vec<Password> {
+        let mut sealed: Vec<Password> = rows
+            .into_iter()
+            .filter_map(|row| {
+                let name = password_name(&row.domain, &row.username)?;
+                Some(Password { entry: row.uuid, name, slot: self.arena.seal(&row.password) })
+            })
+            .collect();
+        sealed.sort_by(|a, b| a.name.cmp(&b.name));
+        sealed
+    }
+
+    /// Ravi takes an identity key here and no other. One is minted if none is held, and once more if
+    /// Ravi has withdrawn the one that is; a 401 is a clear refusal, so nothing is minted twice unknown.
+    async fn mint_sso(&self, identity: IdentityUuid) -> Result<SsoToken> {
+        let had_key = self.ensure_identity_key(identity).await?;
+        match self.upstream.mint_sso_token(identity).await {
+            Err(UpstreamError::KeyRejected) if had_key && self.keyring.holds(KeyId::Management) => {
+                self.ensure_identity_key(identity).await?;
+                Ok(self.upstream.mint_sso_token(identity).await?)
+            }
+            answer => Ok(answer?),
+        }
+    }
+
+    /// True if a key was held already.
+    async fn ensure_identity_key(&self, identity: IdentityUuid) -> Result<bool> {
+        if self.keyring.holds(KeyId::Identity(identity)) {
+            return Ok(true);
+        }
+        let key = self.upstream.mint_identity_key(identity, KEY_LABEL).await?;
+        self.keyring.insert(KeyId::Identity(identity), &key);
+        Ok(false)
+    }
+
+    fn boot_time_of(&self, minted: &SsoToken) -> BootInstant {
+        let left = minted.expires_at.duration_since(self.clock.wall());
+        let left = Duration::try_from(left).unwrap_or(Duration::ZERO);
+        self.clock.now() + left.min(SSO_LIFETIME)
+    }
+}
+
+/// Ravi lists values with the names; they are wiped here, unread.
+fn names_only(rows: Vec<SecretEntry>) -> Vec<SecretKey> {
+    let mut names: Vec<SecretKey> = rows.into_iter().map(|row| row.key).collect();
+    names.sort();
+    names.dedup();
+    names
+}
+
+/// The name of a row. A row whose stored name is not in canonical form cannot be named, hence not
+/// leased.
+pub(super) fn password_name(domain: &str, username: &str) -> Option<PasswordName> {
+    let username = match username {
+        "" => None,
+        username => Some(username.parse().ok()?),
+    };
+    Some(PasswordName { domain: domain.parse().ok()?, username })
+}
