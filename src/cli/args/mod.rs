@@ -16,7 +16,9 @@ pub(crate) use agent::{
     ListCommand, OneCall, OneLease, OpenSession, PasswordCommand, Purpose, ReadLease, RenewLease,
     SessionCommand, SetSecret, Shown, UnderSession, UpdatePassword,
 };
-pub(crate) use operator::{AuditCommand, ConfigCommand, Login, Revoke, RevokeTarget, ShowConfig, TailAudit, VerifyAudit};
+pub(crate) use operator::{
+    AuditCommand, ConfigCommand, Login, Revoke, RevokeTarget, ShowConfig, TailAudit, VerifyAudit,
+};
 
 /// Keys, passwords and sign-in tokens for AI agents: leased for minutes, by role, on the record.
 #[derive(Debug, Parser)]
