@@ -7,7 +7,7 @@
 //! 4  daemon   grpc   client   cli   mcp            edges: process, wire, people, models
 //! 3  broker                                        the request path: one function per verb
 //! 2  session  policy  limit  lease  audit          the rules
-//! 1  vault -> upstream                             secrets at rest; the only outbound network
+//! 1  vault -> upstream   peer                      secrets at rest; the only outbound network; who calls
 //! 0  secret  clock  types  config  sys  telemetry  pb
 //! ```
 

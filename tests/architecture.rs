@@ -50,14 +50,14 @@ const UNITS: &[Unit] = &[
     unit("telemetry", 0, Only(&["types"])),
     unit("pb", 0, Only(&[])),
     //
+    unit("peer", 1, Below(&[])),
     unit("upstream", 1, Below(&[])),
     unit("vault", 1, Below(&["upstream"])),
     //
-    unit("session", 2, Below(&["policy"])),
-    unit("session::peer", 2, Below(&[])),
-    unit("policy", 2, Below(&["session::peer"])),
-    unit("limit", 2, Below(&[])),
-    unit("lease", 2, Below(&["policy"])),
+    unit("session", 2, Below(&["policy", "audit"])),
+    unit("policy", 2, Below(&[])),
+    unit("limit", 2, Below(&["policy"])),
+    unit("lease", 2, Below(&["policy", "session"])),
     unit("inbox", 2, Below(&["policy"])),
     unit("audit", 2, Below(&[])),
     //
@@ -72,7 +72,7 @@ const UNITS: &[Unit] = &[
     //
     unit("demo", 5, Below(&[])),
     unit("bin/ravi-broker", 5, Only(&["cli", "demo", "config", "sys", "telemetry"])),
-    unit("bin/ravi-brokerd", 5, Only(&["daemon", "sandbox", "clock", "config", "sys", "telemetry"])),
+    unit("bin/ravi-brokerd", 5, Only(&["daemon", "sandbox", "secret", "config", "sys", "telemetry"])),
     unit("bin/ravi-broker-mcp", 5, Only(&["mcp", "client", "config", "sys", "telemetry"])),
     unit("bin/ravi-sandbox", 5, Only(&["sandbox", "clock", "sys", "telemetry"])),
 ];

@@ -118,8 +118,8 @@ impl Broker {
                     return Ok((management_key, identities));
                 }
                 // A poll whose answer was lost changes nothing: ask again.
-                Ok(DevicePoll::Pending)
-                | Err(UpstreamError::Unavailable | UpstreamError::OutcomeUnknown) => {}
+                Ok(DevicePoll::Pending) | Err(UpstreamError::Unavailable | UpstreamError::OutcomeUnknown) => {
+                }
                 Ok(DevicePoll::SlowDown) => interval += SLOWER,
                 Ok(DevicePoll::Denied) => return Err(BrokerError::Upstream(UpstreamError::Refused)),
                 Ok(DevicePoll::Expired) => return Err(expired()),

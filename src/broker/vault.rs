@@ -55,7 +55,7 @@ impl Broker {
     ) -> Result<()> {
         let action = Action::DeleteSecret(key.clone());
         let delete = |vault: Arc<Vault>, identity| async move { vault.delete_secret(identity, &key).await };
-        Ok(self.perform(admitted, action, reason.as_ref(), delete).await?.1)
+        self.perform(admitted, action, reason.as_ref(), delete).await.map(drop)
     }
 
     /// Creates a password entry with a generated password. Returns its name as Ravi stored it.
@@ -96,7 +96,7 @@ impl Broker {
         let action = Action::DeletePassword(name.clone());
         let delete =
             |vault: Arc<Vault>, identity| async move { vault.delete_password(identity, &name).await };
-        Ok(self.perform(admitted, action, reason.as_ref(), delete).await?.1)
+        self.perform(admitted, action, reason.as_ref(), delete).await.map(drop)
     }
 
     /// Policy, record, then the vault's work on the identity of the grant.

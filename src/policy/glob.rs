@@ -5,17 +5,17 @@ use std::fmt;
 
 /// A compiled pattern.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Glob(Box<str>);
+pub(super) struct Glob(Box<str>);
 
 impl Glob {
     /// Matches everything.
-    pub fn any() -> Self {
+    pub(super) fn any() -> Self {
         Self("*".into())
     }
 
     /// The caller has checked the characters. Runs of `*` mean the same as one and are folded, so that
     /// a pattern has one form.
-    pub fn new(pattern: &str) -> Self {
+    pub(super) fn new(pattern: &str) -> Self {
         let mut folded = String::with_capacity(pattern.len());
         for c in pattern.chars() {
             if c != '*' || !folded.ends_with('*') {
@@ -26,17 +26,17 @@ impl Glob {
     }
 
     /// True for `*`.
-    pub fn is_any(&self) -> bool {
+    pub(super) fn is_any(&self) -> bool {
         &*self.0 == "*"
     }
 
     /// Whether the whole name fits.
-    pub fn matches(&self, name: &str) -> bool {
+    pub(super) fn matches(&self, name: &str) -> bool {
         run(self.0.as_bytes(), name.as_bytes())
     }
 
     /// Whether every name that fits `other` fits `self`: a `*` of `other` is only met by a `*`.
-    pub fn covers(&self, other: &Self) -> bool {
+    pub(super) fn covers(&self, other: &Self) -> bool {
         run(self.0.as_bytes(), other.0.as_bytes())
     }
 }

@@ -9,7 +9,7 @@ const AHEAD: u32 = 5;
 
 /// How far an answer is through its life.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Freshness {
+pub(super) enum Freshness {
     /// Serve it.
     Fresh,
     /// Serve it, and fetch its successor meanwhile.
@@ -20,19 +20,19 @@ pub enum Freshness {
 
 /// When an answer was fetched and until when it may be served.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct Life {
+pub(super) struct Life {
     fetched_at: BootInstant,
     expires_at: BootInstant,
 }
 
 impl Life {
     /// Begins now.
-    pub fn new(fetched_at: BootInstant, lifetime: Duration) -> Self {
+    pub(super) fn new(fetched_at: BootInstant, lifetime: Duration) -> Self {
         Self { fetched_at, expires_at: fetched_at + lifetime }
     }
 
     /// At `now`. The end itself is expired.
-    pub fn freshness(&self, now: BootInstant) -> Freshness {
+    pub(super) fn freshness(&self, now: BootInstant) -> Freshness {
         let lifetime = self.expires_at.since(self.fetched_at);
         if now >= self.expires_at {
             Freshness::Expired

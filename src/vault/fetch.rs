@@ -85,10 +85,10 @@ impl Vault {
 
     fn announce(&self, key: &Key, before: &Content, after: &Content) {
         match (key, before, after) {
-            (Key::Secret(identity, name), Content::Secret(Some(old)), Content::Secret(new)) => {
-                if new.as_ref().is_none_or(|new| self.differs(old, new)) {
-                    self.changed(*identity, Resource::Secret(name.clone()));
-                }
+            (Key::Secret(identity, name), Content::Secret(Some(old)), Content::Secret(new))
+                if new.as_ref().is_none_or(|new| self.differs(old, new)) =>
+            {
+                self.changed(*identity, Resource::Secret(name.clone()));
             }
             (Key::Passwords(identity), Content::Passwords(old), Content::Passwords(new)) => {
                 for old in old {

@@ -16,7 +16,7 @@ use futures_util::future::Shared;
 type Landing<V> = Shared<Pin<Box<dyn Future<Output = Option<V>> + Send>>>;
 
 /// Fetches under way, by key. Bounded by the number of waiting callers; each removes itself.
-pub struct Flights<K, V> {
+pub(super) struct Flights<K, V> {
     airborne: Arc<DashMap<K, Landing<V>>>,
 }
 
@@ -26,12 +26,12 @@ where
     V: Clone + Send + Sync + 'static,
 {
     /// None under way.
-    pub fn new() -> Self {
+    pub(super) fn new() -> Self {
         Self { airborne: Arc::new(DashMap::new()) }
     }
 
     /// Joins the fetch of this key, or starts it. `None`: the fetch panicked.
-    pub async fn join<F>(&self, key: K, start: impl FnOnce() -> F) -> Option<V>
+    pub(super) async fn join<F>(&self, key: K, start: impl FnOnce() -> F) -> Option<V>
     where
         F: Future<Output = V> + Send + 'static,
     {
@@ -39,7 +39,7 @@ where
     }
 
     /// Starts the fetch of this key if none is under way, without waiting for it.
-    pub fn launch<F>(&self, key: K, start: impl FnOnce() -> F)
+    pub(super) fn launch<F>(&self, key: K, start: impl FnOnce() -> F)
     where
         F: Future<Output = V> + Send + 'static,
     {
@@ -90,7 +90,7 @@ mod tests {
     fn fetch(
         calls: &Arc<AtomicUsize>,
         gate: &Arc<Semaphore>,
-    ) -> impl FnOnce() -> Pin<Box<dyn Future<Output = usize> + Send>> {
+    ) -> impl FnOnce() -> Pin<Box<dyn Future<Output = usize> + Send>> + use<> {
         let (calls, gate) = (calls.clone(), gate.clone());
         move || {
             Box::pin(async move {

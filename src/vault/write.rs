@@ -7,7 +7,7 @@ use super::fetch::password_name;
 use super::{Changed, Content, Key, Result, Vault, VaultError, pick};
 use crate::secret::Secret;
 use crate::types::{IdentityUuid, PasswordName, Resource, SecretKey};
-use crate::upstream::{AnswerFault, NewPassword, PasswordEntry, SecretEntry, UpstreamError};
+use crate::upstream::{NewPassword, PasswordEntry, SecretEntry, UpstreamError};
 
 /// The new password of an entry.
 pub enum Change {
@@ -41,7 +41,8 @@ impl Vault {
             },
         };
         self.cache.remove(&Key::SecretNames(identity));
-        let entry = entry.inspect_err(|_| drop(self.cache.remove(&Key::Secret(identity, key.clone()))))?;
+        let lost = |_: &UpstreamError| drop(self.cache.remove(&Key::Secret(identity, key.clone())));
+        let entry = sent(entry.inspect_err(lost))?;
         self.keep_secret(identity, entry, epoch)?;
         Ok(created)
     }
@@ -54,7 +55,7 @@ impl Vault {
         self.cache.remove(&Key::SecretNames(identity));
         self.cache.remove(&Key::Secret(identity, key.clone()));
         self.say(identity, Resource::Secret(key.clone()));
-        Ok(outcome?)
+        sent(outcome)
     }
 
     /// Creates a password entry with a generated password. Returns its name as Ravi stored it.
@@ -70,7 +71,7 @@ impl Vault {
         let new = NewPassword { domain: name.domain.as_str().to_owned(), username, password };
         let outcome = self.upstream.create_password(identity, new).await;
         self.cache.remove(&Key::Passwords(identity));
-        stored_name(&outcome?)
+        stored_name(&sent(outcome)?)
     }
 
     /// Changes the password of an entry.
@@ -89,7 +90,7 @@ impl Vault {
         let outcome = self.upstream.update_password(identity, entry, &password).await;
         self.cache.remove(&Key::Passwords(identity));
         self.say(identity, Resource::Password(stored));
-        stored_name(&outcome?)
+        stored_name(&sent(outcome)?)
     }
 
     /// Deletes a password entry.
@@ -103,7 +104,7 @@ impl Vault {
         let outcome = self.upstream.delete_password(identity, entry).await;
         self.cache.remove(&Key::Passwords(identity));
         self.say(identity, Resource::Password(stored));
-        Ok(outcome?)
+        sent(outcome)
     }
 
     async fn find_password(
@@ -132,7 +133,14 @@ impl Vault {
     }
 }
 
+/// A change that was answered with something unreadable may have been made all the same.
+fn sent<T>(outcome: crate::upstream::Result<T>) -> Result<T> {
+    outcome.map_err(|error| match error {
+        UpstreamError::Answer(_) => VaultError::Upstream(UpstreamError::OutcomeUnknown),
+        error => VaultError::Upstream(error),
+    })
+}
+
 fn stored_name(entry: &PasswordEntry) -> Result<PasswordName> {
-    password_name(&entry.domain, &entry.username)
-        .ok_or(VaultError::Upstream(UpstreamError::Answer(AnswerFault::Malformed)))
+    password_name(&entry.domain, &entry.username).ok_or(VaultError::Upstream(UpstreamError::OutcomeUnknown))
 }

@@ -58,15 +58,11 @@ fn an_import_of_a_higher_layer_is_caught_however_it_is_written() {
 fn a_sibling_is_imported_only_where_the_table_says_so() {
     assert_caught("layer", "src/limit.rs", "use super::lease::Lease;");
     assert_caught("layer", "src/policy/mod.rs", "use crate::session::Session;");
-    assert_caught("layer", "src/session/peer.rs", "use super::Session;");
-    assert_caught("layer", "src/session/peer.rs", "use crate::session::token::Token;");
+    assert_caught("layer", "src/peer.rs", "use crate::session::Session;");
     assert_caught("layer", "src/upstream/http.rs", "use crate::vault::Vault;");
     assert_caught("layer", "src/types/names.rs", "use crate::clock::Clock;");
-    assert_clean("src/policy/mod.rs", "use crate::session::peer::Peer;");
-    assert_clean(
-        "src/session/mod.rs",
-        "mod peer; use self::peer::Peer; use crate::session::peer; use crate::policy::Role;",
-    );
+    assert_clean("src/policy/mod.rs", "use crate::peer::Peer;");
+    assert_clean("src/session/mod.rs", "mod token; use self::token::Presented; use crate::policy::Role;");
     assert_clean("src/vault/mod.rs", "use crate::upstream::{Upstream, UpstreamError};");
     assert_clean("src/limit.rs", "#[cfg(test)] mod tests { use super::*; use crate::policy::Role; }");
 }

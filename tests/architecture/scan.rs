@@ -266,7 +266,11 @@ impl<'a> Scan<'a> {
     }
 
     fn reach_crate(&mut self, token: &TokenTree, from: &Unit, path: &[String]) {
-        let Some((name, places)) = CRATES.iter().find(|(name, _)| *name == path[0]) else { return };
+        let Some((name, places)) =
+            CRATES.iter().find(|(name, _)| path.first().is_some_and(|first| first == name))
+        else {
+            return;
+        };
         if !self.test && !places.contains(&top(from.name)) {
             self.breach(token, "crate", &format!("`{name}` belongs to {places:?}, not to `{}`", from.name));
         }

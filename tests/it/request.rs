@@ -15,7 +15,10 @@ fn reason<T>(outcome: Result<T, ClientError>) -> ErrorReason {
 #[tokio::test(flavor = "multi_thread")]
 async fn an_agent_leases_a_secret_of_its_own_identity() {
     let stack = Stack::start().await;
-    stack.control().set_secret(NOTES, "OPENAI_API_KEY", ravi_broker::secret::Secret::copy_of("first value")).unwrap();
+    stack
+        .control()
+        .set_secret(NOTES, "OPENAI_API_KEY", ravi_broker::secret::Secret::copy_of("first value"))
+        .unwrap();
     let agent = stack.agent("notes").await;
     let (lease, credential) = agent.acquire("secret/OPENAI_API_KEY", None, "to take notes").await.unwrap();
     assert_eq!(credential.value.expose(), "first value");

@@ -16,7 +16,7 @@ use super::Setup;
 const LONGEST: Duration = Duration::from_secs(30);
 
 /// A running daemon. Dropping it kills the process.
-pub struct Daemon {
+pub(crate) struct Daemon {
     child: Child,
     notifications: UnixDatagram,
     log: PathBuf,
@@ -24,7 +24,7 @@ pub struct Daemon {
 
 impl Daemon {
     /// Starts the daemon and waits until it says that it is ready.
-    pub async fn start(setup: &Setup) -> Self {
+    pub(crate) async fn start(setup: &Setup) -> Self {
         let mut daemon = Self::spawn(setup);
         let Self { child, notifications, log } = &mut daemon;
         tokio::select! {
@@ -37,7 +37,7 @@ impl Daemon {
     }
 
     /// Starts the daemon without waiting.
-    pub fn spawn(setup: &Setup) -> Self {
+    pub(crate) fn spawn(setup: &Setup) -> Self {
         let socket = setup.directory().join("notify.sock");
         let _ = fs::remove_file(&socket);
         let notifications = UnixDatagram::bind(&socket).expect("a notification socket");
@@ -62,27 +62,27 @@ impl Daemon {
     }
 
     /// Waits for a notification that has this line.
-    pub async fn notification(&self, line: &str) {
+    pub(crate) async fn notification(&self, line: &str) {
         bounded(notification(&self.notifications, line)).await;
     }
 
     /// Its process id.
-    pub fn pid(&self) -> i32 {
+    pub(crate) fn pid(&self) -> i32 {
         i32::try_from(self.child.id().expect("it runs")).expect("a pid")
     }
 
     /// Sends a signal.
-    pub fn signal(&self, signal: Signal) {
+    pub(crate) fn signal(&self, signal: Signal) {
         kill(Pid::from_raw(self.pid()), signal).expect("it is our child");
     }
 
     /// Waits for its end.
-    pub async fn ended(&mut self) -> ExitStatus {
+    pub(crate) async fn ended(&mut self) -> ExitStatus {
         bounded(self.child.wait()).await.expect("it can be waited for")
     }
 
     /// What it has logged so far.
-    pub fn log(&self) -> String {
+    pub(crate) fn log(&self) -> String {
         fs::read_to_string(&self.log).expect("the log is there")
     }
 }
@@ -99,6 +99,6 @@ async fn notification(socket: &UnixDatagram, line: &str) {
 }
 
 /// Gives up on what should long have happened.
-pub async fn bounded<T>(what: impl Future<Output = T>) -> T {
+pub(crate) async fn bounded<T>(what: impl Future<Output = T>) -> T {
     tokio::time::timeout(LONGEST, what).await.expect("it did not happen in time")
 }

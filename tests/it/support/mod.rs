@@ -18,11 +18,11 @@ use ravi_broker::client::{AdminClient, AgentClient, OpenSession};
 use ravi_broker::sandbox::{Control, Sandbox, SandboxConfig};
 use tempfile::TempDir;
 
-pub use daemon::{Daemon, bounded};
+pub(crate) use daemon::{Daemon, bounded};
 
 /// The identities that the sandbox is seeded with.
-pub const NOTES: &str = "assistant-notes-agent";
-pub const DEPLOY: &str = "deploy-agent";
+pub(crate) const NOTES: &str = "assistant-notes-agent";
+pub(crate) const DEPLOY: &str = "deploy-agent";
 
 /// Two roles for whoever runs the tests: `notes` may read little, `deploy` may do most things.
 const ROLES: &str = r#"
@@ -42,37 +42,37 @@ rate = { read = "60000/min", send = "600/min" }
 "#;
 
 /// A daemon with its sandbox.
-pub struct Stack {
-    pub daemon: Daemon,
-    pub setup: Setup,
+pub(crate) struct Stack {
+    pub(crate) daemon: Daemon,
+    pub(crate) setup: Setup,
     sandbox: Option<Sandbox>,
 }
 
 /// Where everything of one stack lies, before and after the daemon runs.
-pub struct Setup {
-    pub agent_socket: PathBuf,
-    pub admin_socket: PathBuf,
-    pub audit_file: PathBuf,
-    pub config_file: PathBuf,
-    pub base_url: String,
+pub(crate) struct Setup {
+    pub(crate) agent_socket: PathBuf,
+    pub(crate) admin_socket: PathBuf,
+    pub(crate) audit_file: PathBuf,
+    pub(crate) config_file: PathBuf,
+    pub(crate) base_url: String,
     /// Whether the daemon gets the management key at its start.
-    pub logged_in: bool,
+    pub(crate) logged_in: bool,
     /// Lines for `[upstream]`, `[vault]`, `[limits]` and `[audit]` sections.
-    pub sections: String,
-    pub roles: String,
+    pub(crate) sections: String,
+    pub(crate) roles: String,
     /// More arguments for the daemon.
-    pub arguments: Vec<String>,
+    pub(crate) arguments: Vec<String>,
     directory: TempDir,
 }
 
 impl Stack {
     /// A daemon with the roles `notes` and `deploy`, logged in.
-    pub async fn start() -> Self {
+    pub(crate) async fn start() -> Self {
         Self::with(|_| {}).await
     }
 
     /// The same, changed before it starts.
-    pub async fn with(change: impl FnOnce(&mut Setup)) -> Self {
+    pub(crate) async fn with(change: impl FnOnce(&mut Setup)) -> Self {
         let sandbox = Sandbox::start(SandboxConfig::default()).await.expect("the sandbox starts");
         let mut setup = Setup::new(&sandbox);
         change(&mut setup);
@@ -82,22 +82,24 @@ impl Stack {
     }
 
     /// The hand on the other side: faults, deliveries, counts.
-    pub fn control(&self) -> Control {
+    pub(crate) fn control(&self) -> Control {
         self.sandbox.as_ref().expect("the sandbox runs").control()
     }
 
     /// A client without a session.
-    pub async fn stranger(&self) -> AgentClient {
-        AgentClient::connect(std::slice::from_ref(&self.setup.agent_socket)).await.expect("the daemon accepts")
+    pub(crate) async fn stranger(&self) -> AgentClient {
+        AgentClient::connect(std::slice::from_ref(&self.setup.agent_socket))
+            .await
+            .expect("the daemon accepts")
     }
 
     /// A client that has assumed the role; its session is bound to this process.
-    pub async fn agent(&self, role: &str) -> AgentClient {
+    pub(crate) async fn agent(&self, role: &str) -> AgentClient {
         self.agent_for(role, None).await
     }
 
     /// The same with a life of its own.
-    pub async fn agent_for(&self, role: &str, ttl: Option<Duration>) -> AgentClient {
+    pub(crate) async fn agent_for(&self, role: &str, ttl: Option<Duration>) -> AgentClient {
         let client = self.stranger().await;
         let opened = client.open_session(OpenSession { ttl, ..OpenSession::role(role) }).await;
         let (_, token) = opened.expect("the role matches");
@@ -105,38 +107,43 @@ impl Stack {
     }
 
     /// The operator.
-    pub async fn admin(&self) -> AdminClient {
-        AdminClient::connect(std::slice::from_ref(&self.setup.admin_socket)).await.expect("the daemon accepts")
+    pub(crate) async fn admin(&self) -> AdminClient {
+        AdminClient::connect(std::slice::from_ref(&self.setup.admin_socket))
+            .await
+            .expect("the daemon accepts")
     }
 
     /// The command line, pointed at this daemon, in an empty environment but for a runtime directory.
-    pub fn cli(&self) -> Command {
+    pub(crate) fn cli(&self) -> Command {
         let mut command = Command::new(env!("CARGO_BIN_EXE_ravi-broker"));
-        command.env_clear().env("XDG_RUNTIME_DIR", self.setup.directory()).env("HOME", self.setup.directory());
+        command
+            .env_clear()
+            .env("XDG_RUNTIME_DIR", self.setup.directory())
+            .env("HOME", self.setup.directory());
         command.arg("--socket").arg(&self.setup.agent_socket);
         command.arg("--admin-socket").arg(&self.setup.admin_socket);
         command
     }
 
     /// The lines of the audit trail.
-    pub fn audit(&self) -> Vec<serde_json::Value> {
+    pub(crate) fn audit(&self) -> Vec<serde_json::Value> {
         let text = fs::read_to_string(&self.setup.audit_file).expect("the trail is there");
         text.lines().map(|line| serde_json::from_str(line).expect("a record is JSON")).collect()
     }
 
     /// The records of one kind of event.
-    pub fn audited(&self, event: &str) -> Vec<serde_json::Value> {
+    pub(crate) fn audited(&self, event: &str) -> Vec<serde_json::Value> {
         self.audit().into_iter().filter(|record| record["event"] == event).collect()
     }
 
     /// Writes another configuration over the one in force, without telling the daemon.
-    pub fn rewrite(&self, change: impl FnOnce(&str) -> String) {
+    pub(crate) fn rewrite(&self, change: impl FnOnce(&str) -> String) {
         let text = fs::read_to_string(&self.setup.config_file).expect("the configuration is there");
         fs::write(&self.setup.config_file, change(&text)).expect("the configuration can be written");
     }
 
     /// What a value of the sandbox is, asked of the sandbox and not of the daemon.
-    pub fn known_secret(key: &str) -> String {
+    pub(crate) fn known_secret(key: &str) -> String {
         format!("test-value-of-{key}")
     }
 }
@@ -163,18 +170,19 @@ impl Setup {
     }
 
     /// The test's own directory.
-    pub fn directory(&self) -> &Path {
+    pub(crate) fn directory(&self) -> &Path {
         self.directory.path()
     }
 
     /// Credentials as systemd would hand them over.
-    pub fn credentials(&self) -> PathBuf {
+    pub(crate) fn credentials(&self) -> PathBuf {
         self.directory.path().join("credentials")
     }
 
     fn write(&self, sandbox: &Sandbox) {
         let ca_file = self.directory.path().join("ca.pem");
-        fs::write(&ca_file, sandbox.ca_pem().expect("the sandbox speaks TLS")).expect("the CA can be written");
+        fs::write(&ca_file, sandbox.ca_pem().expect("the sandbox speaks TLS"))
+            .expect("the CA can be written");
         fs::create_dir(self.credentials()).expect("a credentials directory");
         if self.logged_in {
             let key = sandbox.control().management_key().expect("the sandbox has an account");
