@@ -12,6 +12,8 @@ mod lease;
 mod login;
 mod record;
 mod session;
+#[cfg(test)]
+mod tests;
 mod upkeep;
 mod vault;
 

@@ -58,14 +58,18 @@ impl Broker {
             self.count_denied();
             self.record_open_refused(peer, role.name(), *error);
         })?;
-        self.leases.enroll(session.id);
-        let recorded = self.record_opened(&session).and_then(|()| self.end_with_process(&session));
-        // A lock between the first check and here has not seen this session.
-        if let Err(error) = recorded.and_then(|()| self.gate.check()) {
-            self.end_session(session.id, End::Revoked);
-            return Err(error);
-        }
+        self.establish(&session)?;
         Ok(Opened { described: self.describe(&session)?, token })
+    }
+
+    /// Completes a session that was just added.
+    pub(super) fn establish(self: &Arc<Self>, session: &Arc<Session>) -> Result<()> {
+        self.leases.enroll(session.id);
+        let recorded = self.record_opened(session).and_then(|()| self.end_with_process(session));
+        // A lock between the first check and here has not seen this session.
+        recorded.and_then(|()| self.gate.check()).inspect_err(|_| {
+            self.end_session(session.id, End::Revoked);
+        })
     }
 
     /// Who am I, what may I, what is left of each limit.

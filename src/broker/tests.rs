@@ -1,0 +1,124 @@
+//! Races and bounds of the request path, on a stand-in for Ravi and a real audit file.
+
+use std::os::unix::net::UnixStream;
+use std::sync::Arc;
+use std::time::Duration;
+
+use tempfile::TempDir;
+
+use super::*;
+use crate::clock::manual::ManualClock;
+use crate::config::{self, Environment, Overrides, Source, Variable};
+use crate::secret::Secret;
+use crate::session::{Anchor, Opening};
+use crate::upstream::KeyId;
+use crate::upstream::stub::Stub;
+use crate::vault::arena::Arena;
+use crate::vault::keyring::Keyring;
+
+const IDENTITY: u128 = 7;
+
+/// A broker with one role, `agent`, that this process may assume.
+struct Bench {
+    broker: Arc<Broker>,
+    ravi: Arc<Stub>,
+    peer: Arc<Peer>,
+    clock: ManualClock,
+    /// Keeps the audit trail.
+    _directory: TempDir,
+}
+
+impl Bench {
+    fn new() -> Self {
+        Self::with("")
+    }
+
+    fn with(more: &str) -> Self {
+        let directory = tempfile::Builder::new().permissions(private()).tempdir().unwrap();
+        let clock = ManualClock::new();
+        let shared: Arc<dyn Clock> = Arc::new(clock.clone());
+        let config = configuration(IDENTITY, SCOPES, more);
+        let ravi = Stub::new();
+        let arena = Arc::new(Arena::new().unwrap());
+        let keyring = Arc::new(Keyring::new(arena.clone()));
+        keyring.insert(KeyId::Management, &Secret::copy_of("ravi_mgmt_good"));
+        let _ = ravi.keys.set(keyring.clone());
+        let vault = Vault::new(ravi.clone(), arena, keyring, shared.clone(), config.vault.clone());
+        let audit = AuditFile::open(&directory.path().join("audit.jsonl"), 1 << 30, shared.clone()).unwrap();
+        let parts = Parts {
+            policy: Policy::compile(&config).unwrap(),
+            vault,
+            upstream: ravi.clone(),
+            keys: KeySource::default(),
+            audit: Arc::new(audit),
+            clock: shared,
+        };
+        let broker = Broker::new(&config, parts);
+        Self { broker, ravi, peer: own_peer(), clock, _directory: directory }
+    }
+
+    fn open(&self) -> Opened {
+        let opened = self.broker.open_session(&self.peer, &"agent".parse().unwrap(), opening(&[]));
+        opened.unwrap_or_else(|error| panic!("{error}"))
+    }
+
+    fn admit(&self, opened: &Opened) -> Admitted {
+        let caller = Caller { peer: &self.peer, token: Some(opened.token.expose()) };
+        self.broker.admit(caller, Class::Read).unwrap_or_else(|error| panic!("{error}"))
+    }
+
+    async fn acquire(&self, opened: &Opened, resource: &str) -> Result<Leased> {
+        let resource = resource.parse().unwrap();
+        self.broker.acquire(&self.admit(opened), resource, None, None).await
+    }
+
+    fn reload(&self, identity: u128, scopes: &str, more: &str) -> usize {
+        let policy = Policy::compile(&configuration(identity, scopes, more)).unwrap();
+        self.broker.reload(policy).unwrap()
+    }
+
+    fn records(&self) -> u64 {
+        self.broker.audit.head().0.sequence
+    }
+}
+
+fn private() -> std::fs::Permissions {
+    std::os::unix::fs::PermissionsExt::from_mode(0o700)
+}
+
+const SCOPES: &str = r#""secret:read", "secret:list", "secret:write", "sso:mint""#;
+
+fn configuration(identity: u128, scopes: &str, more: &str) -> Config {
+    let uid = nix::unistd::geteuid();
+    let identity = uuid::Uuid::from_u128(identity);
+    let text = format!(
+        "version = 1\n[role.agent]\nidentity = \"{identity}\"\nmatch = {{ uid = {uid} }}\n\
+         scopes = [{scopes}]\n{more}\n"
+    );
+    let home = [(Variable::Home, "/home/agent"), (Variable::XdgRuntimeDir, "/run/user/1")];
+    let environment = Environment::of(uid.as_raw(), home);
+    let source = Source::of("broker.toml", &text);
+    config::read(&source, &environment, &Overrides::default()).unwrap().finish(Vec::new()).unwrap()
+}
+
+fn own_peer() -> Arc<Peer> {
+    let (socket, _other) = UnixStream::pair().unwrap();
+    let credentials = crate::sys::peer::credentials(&socket).unwrap();
+    Arc::new(Peer::attest(&socket, credentials))
+}
+
+fn opening(scopes: &[&str]) -> Opening {
+    let scopes = scopes.iter().map(|scope| scope.parse().unwrap()).collect();
+    Opening { scopes, ttl: None, reason: None, anchor: Anchor::Caller }
+}
+
+fn value(leased: Result<Leased>) -> String {
+    leased.unwrap_or_else(|error| panic!("{error}")).credential.value.expose().to_owned()
+}
+
+#[tokio::test]
+async fn a_session_leases_a_value() {
+    let bench = Bench::new();
+    let opened = bench.open();
+    assert_eq!(value(bench.acquire(&opened, "secret/KEY").await), "one");
+}
