@@ -122,3 +122,31 @@ async fn a_session_leases_a_value() {
     let opened = bench.open();
     assert_eq!(value(bench.acquire(&opened, "secret/KEY").await), "one");
 }
+
+#[tokio::test]
+async fn a_caller_without_a_session_cannot_fill_the_audit_trail() {
+    let bench = Bench::new();
+    let guess = || bench.broker.admit(Caller { peer: &bench.peer, token: Some("rbt_guess") }, Class::Read);
+    let before = bench.records();
+    for _ in 0..1000 {
+        assert!(guess().is_err());
+    }
+    let written = bench.records() - before;
+    assert!((1..=60).contains(&written), "{written}");
+    bench.clock.advance(Duration::from_secs(60));
+    assert!(guess().is_err());
+    let unrecorded = format!("\"unrecorded\":{}", 1000 - written);
+    assert!(bench.broker.audit.tail(1)[0].contains(&unrecorded));
+}
+
+#[tokio::test]
+async fn a_session_over_its_rate_cannot_fill_the_audit_trail() {
+    let bench = Bench::with("rate = { read = \"1/h\" }");
+    let opened = bench.open();
+    let caller = Caller { peer: &bench.peer, token: Some(opened.token.expose()) };
+    let before = bench.records();
+    for _ in 0..1000 {
+        let _ = bench.broker.admit(caller, Class::Read);
+    }
+    assert!((1..=60).contains(&(bench.records() - before)));
+}
