@@ -150,3 +150,17 @@ async fn a_session_over_its_rate_cannot_fill_the_audit_trail() {
     }
     assert!((1..=60).contains(&(bench.records() - before)));
 }
+
+#[tokio::test]
+async fn an_agent_cannot_have_identity_keys_minted_without_end() {
+    let bench = Bench::new();
+    let opened = bench.open();
+    *bench.ravi.accepts_identity_keys.lock().unwrap() = false;
+    for _ in 0..10 {
+        assert!(bench.acquire(&opened, "sso/token").await.is_err());
+    }
+    assert_eq!(bench.ravi.mints(), 2);
+    bench.broker.vault.forget();
+    *bench.ravi.accepts_identity_keys.lock().unwrap() = true;
+    assert_eq!(value(bench.acquire(&opened, "sso/token").await), "rvt_token");
+}

@@ -133,6 +133,8 @@ pub struct Vault {
     cache: DashMap<Key, Arc<Entry>>,
     flights: Flights<Key, Fetched>,
     resolved: DashMap<IdentityName, IdentityUuid>,
+    /// Identity keys minted since one last worked. Bounded by the identities that roles name.
+    minted: DashMap<IdentityUuid, u32>,
     /// Odd while locked; a fetch that began under another number is thrown away.
     epoch: AtomicU64,
     changes: broadcast::Sender<Changed>,
@@ -156,6 +158,7 @@ impl Vault {
             cache: DashMap::new(),
             flights: Flights::new(),
             resolved: DashMap::new(),
+            minted: DashMap::new(),
             epoch: AtomicU64::new(0),
             changes: broadcast::Sender::new(CHANGES_KEPT),
         })
@@ -294,6 +297,7 @@ impl Vault {
     pub fn forget(&self) {
         self.cache.clear();
         self.resolved.clear();
+        self.minted.clear();
     }
 
     /// A fresh answer from the cache, or the one fetch of its key.
