@@ -11,8 +11,8 @@ use crate::clock::manual::ManualClock;
 use crate::config::{self, Environment, Overrides, Source, Variable};
 use crate::secret::Secret;
 use crate::session::{Anchor, Opening};
-use crate::upstream::KeyId;
 use crate::upstream::stub::Stub;
+use crate::upstream::{KeyId, UpstreamError};
 use crate::vault::arena::Arena;
 use crate::vault::keyring::Keyring;
 
@@ -163,4 +163,21 @@ async fn an_agent_cannot_have_identity_keys_minted_without_end() {
     bench.broker.vault.forget();
     *bench.ravi.accepts_identity_keys.lock().unwrap() = true;
     assert_eq!(value(bench.acquire(&opened, "sso/token").await), "rvt_token");
+}
+
+#[tokio::test]
+async fn an_answer_of_the_account_before_a_login_is_not_kept() {
+    let bench = Bench::new();
+    let opened = bench.open();
+    bench.ravi.hold_next();
+    let early = bench.acquire(&opened, "secret/KEY");
+    let login = async {
+        bench.ravi.kept_back().await;
+        *bench.ravi.value.lock().unwrap() = "of the new account".into();
+        bench.broker.vault.forget();
+        bench.ravi.let_go();
+    };
+    let (early, ()) = tokio::join!(early, login);
+    assert_eq!(early.err(), Some(BrokerError::Upstream(UpstreamError::Unavailable)));
+    assert_eq!(value(bench.acquire(&opened, "secret/KEY").await), "of the new account");
 }

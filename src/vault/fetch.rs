@@ -58,7 +58,7 @@ impl Vault {
         })
     }
 
-    /// Keeps the answer unless the vault was locked meanwhile, and announces values that changed.
+    /// Keeps the answer unless the vault was locked or the account changed meanwhile, and announces values that changed.
     pub(super) fn store(&self, key: Key, content: Content, epoch: u64) -> Fetched {
         let now = self.clock.now();
         let lifetime = self.lifetime(&content, now);
@@ -69,7 +69,7 @@ impl Vault {
         let before = self.cache.insert(key.clone(), entry.clone());
         if self.epoch.load(Ordering::SeqCst) != epoch {
             self.cache.remove(&key);
-            return Err(VaultError::Locked);
+            return Err(self.discarded());
         }
         if let Some(before) = before {
             self.announce(&key, &before.content, &entry.content);

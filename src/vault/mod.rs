@@ -135,7 +135,8 @@ pub struct Vault {
     resolved: DashMap<IdentityName, IdentityUuid>,
     /// Identity keys minted since one last worked. Bounded by the identities that roles name.
     minted: DashMap<IdentityUuid, u32>,
-    /// Odd while locked; a fetch that began under another number is thrown away.
+    /// Odd while locked, and another number after each login; a fetch that began under another number is
+    /// thrown away.
     epoch: AtomicU64,
     changes: broadcast::Sender<Changed>,
 }
@@ -179,6 +180,7 @@ impl Vault {
         if let Some(uuid) = self.resolved.get(name) {
             return Ok(*uuid);
         }
+        let epoch = self.epoch.load(Ordering::SeqCst);
         let directory = self.entry(Key::Directory).await?;
         let Content::Directory(identities) = &directory.content else { return Err(VaultError::Absent) };
         let mut named = identities.iter().filter(|identity| identity.name == name.as_str());
@@ -186,6 +188,10 @@ impl Vault {
             (Some(found), None) => {
                 if self.resolved.len() < MAX_RESOLVED {
                     self.resolved.insert(name.clone(), found.uuid);
+                }
+                if self.epoch.load(Ordering::SeqCst) != epoch {
+                    self.resolved.remove(name);
+                    return Err(self.discarded());
                 }
                 Ok(found.uuid)
             }
@@ -286,15 +292,16 @@ impl Vault {
 
     /// Serves again after [`Vault::wipe`].
     pub fn reopen(&self) {
-        let locked = self.epoch.load(Ordering::SeqCst);
-        if locked & 1 == 1 {
-            self.epoch.store(locked + 1, Ordering::SeqCst);
+        if self.epoch.load(Ordering::SeqCst) & 1 == 1 {
+            self.epoch.fetch_add(1, Ordering::SeqCst);
             self.keyring.reopen();
         }
     }
 
-    /// Drops every cached answer; the keys stay. After a login, answers of the old account must go.
+    /// Drops every cached answer; the keys stay. After a login, answers of the old account must go, and
+    /// those that are still under way with them.
     pub fn forget(&self) {
+        self.epoch.fetch_add(2, Ordering::SeqCst);
         self.cache.clear();
         self.resolved.clear();
         self.minted.clear();
@@ -314,6 +321,14 @@ impl Vault {
         }
         let flight = self.flights.join(key.clone(), || self.clone().fetch(key));
         flight.await.unwrap_or(Err(VaultError::Upstream(UpstreamError::Unavailable)))
+    }
+
+    /// What a caller is told whose answer came too late.
+    fn discarded(&self) -> VaultError {
+        match self.epoch.load(Ordering::SeqCst) & 1 {
+            1 => VaultError::Locked,
+            _ => VaultError::Upstream(UpstreamError::Unavailable),
+        }
     }
 
     fn cached(&self, key: &Key) -> Option<(Arc<Entry>, Freshness)> {
