@@ -62,14 +62,22 @@ impl Broker {
         Ok(Opened { described: self.describe(&session)?, token })
     }
 
-    /// Completes a session that was just added.
+    /// Completes a session that was just added. A lock, a reload or a revocation since the first checks
+    /// may not have seen it, or may have ended it before it had a book: so all is asked once more.
     pub(super) fn establish(self: &Arc<Self>, session: &Arc<Session>) -> Result<()> {
         self.leases.enroll(session.id);
         let recorded = self.record_opened(session).and_then(|()| self.end_with_process(session));
-        // A lock between the first check and here has not seen this session.
-        recorded.and_then(|()| self.gate.check()).inspect_err(|_| {
+        recorded.and_then(|()| self.still_admitted(session)).inspect_err(|_| {
             self.end_session(session.id, End::Revoked);
+            self.leases.dismiss(session.id);
         })
+    }
+
+    fn still_admitted(&self, session: &Session) -> Result<()> {
+        self.gate.check()?;
+        let assumed = self.policy.load().assume(&session.role, &session.opener);
+        assumed.map_err(|denied| self.role_denied(&session.opener, &session.role, denied))?;
+        session.end().map_or(Ok(()), |end| Err(end.into()))
     }
 
     /// Who am I, what may I, what is left of each limit.

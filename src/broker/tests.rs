@@ -181,3 +181,28 @@ async fn an_answer_of_the_account_before_a_login_is_not_kept() {
     assert_eq!(early.err(), Some(BrokerError::Upstream(UpstreamError::Unavailable)));
     assert_eq!(value(bench.acquire(&opened, "secret/KEY").await), "of the new account");
 }
+
+#[tokio::test]
+async fn a_session_that_a_reload_overtakes_while_it_opens_does_not_live() {
+    let bench = Bench::new();
+    let role = bench.broker.policy.load().assume(&"agent".parse().unwrap(), &bench.peer).unwrap();
+    let nobody = configuration(IDENTITY, SCOPES, "").roles.into_iter().map(|mut role| {
+        role.matchers[0].uid = Some(nix::unistd::geteuid().as_raw() + 1);
+        role
+    });
+    let config = Config { roles: nobody.collect(), ..configuration(IDENTITY, SCOPES, "") };
+    bench.broker.reload(Policy::compile(&config).unwrap()).unwrap();
+    let (session, _) = bench.broker.sessions.open(&role, &bench.peer, opening(&[])).ok().unwrap();
+    assert_eq!(bench.broker.establish(&session), Err(BrokerError::RoleNotAvailable));
+    assert!(bench.broker.sessions.is_empty());
+}
+
+#[tokio::test]
+async fn a_session_that_ends_while_it_opens_leaves_no_book_behind() {
+    let bench = Bench::new();
+    let role = bench.broker.policy.load().assume(&"agent".parse().unwrap(), &bench.peer).unwrap();
+    let (session, _) = bench.broker.sessions.open(&role, &bench.peer, opening(&[])).ok().unwrap();
+    bench.broker.revoke(&Revocation::All, None).unwrap();
+    assert_eq!(bench.broker.establish(&session), Err(BrokerError::SessionRevoked));
+    assert!(bench.broker.leases.watch(session.id).is_err());
+}
