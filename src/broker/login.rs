@@ -73,12 +73,14 @@ impl Broker {
         Ok(())
     }
 
-    /// Takes over keys that the operator holds. The management key is tried before it is kept.
+    /// Takes over keys that the operator holds. The management key is tried before it is kept. Not while a
+    /// login or another import is under way: of two keys on trial, one would be put back over the other.
     pub async fn import_keys(
         &self,
         management: Option<Secret>,
         identity: Option<(IdentityUuid, Secret)>,
     ) -> Result<LoginDone> {
+        let _alone = self.login.try_lock().map_err(|_| BrokerError::Capacity("logins at once"))?;
         self.gate.check()?;
         let wrong = |field, problem| BrokerError::Argument { field, problem };
         if management.as_ref().is_some_and(|key| !keyfile::is_management_key(key)) {

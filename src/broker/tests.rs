@@ -206,3 +206,20 @@ async fn a_session_that_ends_while_it_opens_leaves_no_book_behind() {
     assert_eq!(bench.broker.establish(&session), Err(BrokerError::SessionRevoked));
     assert!(bench.broker.leases.watch(session.id).is_err());
 }
+
+#[tokio::test]
+async fn only_one_key_is_tried_at_a_time() {
+    let bench = Bench::new();
+    let import = |key| bench.broker.import_keys(Some(Secret::copy_of(key)), None);
+    bench.ravi.hold_next();
+    let second = async {
+        bench.ravi.kept_back().await;
+        let second = import("ravi_mgmt_second").await;
+        bench.ravi.let_go();
+        second
+    };
+    let (first, second) = tokio::join!(import("ravi_mgmt_first"), second);
+    assert_eq!(first, Err(BrokerError::Upstream(UpstreamError::KeyRejected)));
+    assert_eq!(second, Err(BrokerError::Capacity("logins at once")));
+    assert!(bench.broker.vault.keyring().holds(KeyId::Management));
+}
