@@ -1,7 +1,7 @@
 //! What the operator can do: look, revoke, lock, unlock, reload.
 
-use std::sync::Arc;
 use std::sync::atomic::Ordering;
+use std::sync::{Arc, PoisonError};
 
 use super::Broker;
 use super::error::{BrokerError, Result};
@@ -139,11 +139,14 @@ impl Broker {
     }
 
     /// Kill switch. The mark comes first, so that nothing that is under way passes the last check; then
-    /// sessions, leases, values and keys go, whether or not the record can be written.
+    /// values, keys, sessions and leases go, whether or not the record can be written.
     pub fn lock(&self, reason: Option<&Reason>) -> Result<Revoked> {
         self.gate.lock();
-        let revoked = self.end_all(&self.sessions_where(|_| true), End::Locked);
+        let _switch = self.switch.lock().unwrap_or_else(PoisonError::into_inner);
+        // Once more: an unlock that was under way has opened it.
+        self.gate.lock();
         let wiped = self.vault.wipe();
+        let revoked = self.end_all(&self.sessions_where(|_| true), End::Locked);
         self.record_admin(Verb::AdminLock, reason)?;
         wiped.map_err(|_| BrokerError::Internal)?;
         Ok(revoked)
@@ -151,6 +154,7 @@ impl Broker {
 
     /// Serves again. Keys that came from files are read again. Returns whether a management key is held.
     pub fn unlock(&self) -> Result<bool> {
+        let _switch = self.switch.lock().unwrap_or_else(PoisonError::into_inner);
         if self.gate.is_locked() {
             self.record_admin(Verb::AdminUnlock, None)?;
             self.vault.reopen();

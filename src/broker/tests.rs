@@ -223,3 +223,18 @@ async fn only_one_key_is_tried_at_a_time() {
     assert_eq!(second, Err(BrokerError::Capacity("logins at once")));
     assert!(bench.broker.vault.keyring().holds(KeyId::Management));
 }
+
+#[test]
+fn a_lock_and_an_unlock_at_once_leave_either_all_open_or_all_shut() {
+    let bench = Bench::new();
+    for _ in 0..2000 {
+        bench.broker.lock(None).unwrap();
+        std::thread::scope(|scope| {
+            scope.spawn(|| bench.broker.unlock().unwrap());
+            scope.spawn(|| bench.broker.lock(None).unwrap());
+        });
+        let takes_keys = bench.broker.vault.keyring().insert(KeyId::Management, &Secret::copy_of("key"));
+        assert_eq!(takes_keys, !bench.broker.gate.is_locked());
+        bench.broker.unlock().unwrap();
+    }
+}
