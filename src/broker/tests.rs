@@ -238,3 +238,22 @@ fn a_lock_and_an_unlock_at_once_leave_either_all_open_or_all_shut() {
         bench.broker.unlock().unwrap();
     }
 }
+
+#[tokio::test]
+async fn a_value_that_has_no_life_left_is_not_released() {
+    let bench = Bench::new();
+    let opened = bench.open();
+    *bench.ravi.sso_ends_at.lock().unwrap() = jiff::Timestamp::UNIX_EPOCH;
+    assert_eq!(bench.acquire(&opened, "sso/token").await.err(), Some(BrokerError::LeaseExpired));
+}
+
+#[tokio::test]
+async fn a_lease_above_the_bound_costs_no_upstream_call_and_is_recorded() {
+    let bench = Bench::with("lease = { max_live = 1 }");
+    let opened = bench.open();
+    assert_eq!(value(bench.acquire(&opened, "secret/A").await), "one");
+    let denied = bench.acquire(&opened, "secret/B").await.err();
+    assert_eq!(denied, Some(BrokerError::Capacity("lease.max_live")));
+    assert_eq!(bench.ravi.reads(), 1);
+    assert!(bench.broker.audit.tail(1)[0].contains("capacity_reached"));
+}

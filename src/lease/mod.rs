@@ -138,6 +138,11 @@ impl Leases {
         self.books.insert(session, book);
     }
 
+    /// Whether one more lease fits: asked before anything is fetched for it.
+    pub fn check_room(&self, session: SessionId, max_live: usize) -> Result<(), LeaseError> {
+        self.books.get(&session).ok_or(LeaseError::SessionEnded)?.check_room(max_live)
+    }
+
     /// Grants a lease on what the vault found: `resource` is its canonical name, `ends_at` the value's
     /// own end if it has one.
     pub fn grant(
@@ -163,9 +168,7 @@ impl Leases {
             uses: 1,
         };
         let mut book = self.books.get_mut(&session.id).ok_or(LeaseError::SessionEnded)?;
-        if book.live.len() >= bounds.lease_max_live {
-            return Err(LeaseError::Capacity("lease.max_live"));
-        }
+        book.check_room(bounds.lease_max_live)?;
         let kept = Kept { warn_at: self.schedule(&lease, now), lease: lease.clone() };
         book.live.insert(lease.id, kept);
         Ok(lease)
@@ -349,6 +352,10 @@ pub struct Found {
 }
 
 impl Book {
+    fn check_room(&self, max_live: usize) -> Result<(), LeaseError> {
+        if self.live.len() >= max_live { Err(LeaseError::Capacity("lease.max_live")) } else { Ok(()) }
+    }
+
     fn find(&self, id: LeaseId, now: BootInstant) -> Result<&Kept, LeaseError> {
         match self.live.get(&id) {
             Some(kept) if kept.lease.terms.hold(now) => Ok(kept),
