@@ -7,7 +7,7 @@ use super::Broker;
 use super::error::{BrokerError, Result};
 use crate::audit::{Cause, Follow, Head, Verb};
 use crate::lease::Lease;
-use crate::policy::Policy;
+use crate::policy::{Policy, Role};
 use crate::session::{End, Session};
 use crate::types::{LeaseId, Reason, Resource, RoleName, SessionId};
 use crate::upstream::KeyId;
@@ -164,16 +164,20 @@ impl Broker {
         Ok(self.vault.keyring().holds(KeyId::Management))
     }
 
-    /// Takes a new policy over, all of it at once. Sessions whose role is gone or no longer matches end.
+    /// Takes a new policy over, all of it at once. Sessions whose role is gone, is another identity or no longer
+    /// matches end.
     /// Returns how many.
     pub fn reload(&self, policy: Policy) -> Result<usize> {
         self.record_admin(Verb::AdminReload, None)?;
         let policy = Arc::new(policy);
-        self.policy.store(policy.clone());
+        let before = self.policy.swap(policy.clone());
         self.limits.retain_roles(|role| policy.role(role).is_some());
-        let gone = self.sessions_where(|session| {
-            policy.role(&session.role).is_none_or(|role| !role.matches(&session.opener))
-        });
+        let stays = |session: &Session, role: &Role| {
+            let same = before.role(&session.role).is_some_and(|old| old.identity() == role.identity());
+            same && role.matches(&session.opener)
+        };
+        let gone = self
+            .sessions_where(|session| policy.role(&session.role).is_none_or(|role| !stays(session, role)));
         Ok(self.end_all(&gone, End::RoleChanged).sessions)
     }
 

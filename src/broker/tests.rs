@@ -257,3 +257,12 @@ async fn a_lease_above_the_bound_costs_no_upstream_call_and_is_recorded() {
     assert_eq!(bench.ravi.reads(), 1);
     assert!(bench.broker.audit.tail(1)[0].contains("capacity_reached"));
 }
+
+#[tokio::test]
+async fn a_session_does_not_live_on_under_another_identity() {
+    let bench = Bench::new();
+    let opened = bench.open();
+    assert_eq!(bench.reload(IDENTITY + 1, SCOPES, ""), 1);
+    let caller = Caller { peer: &bench.peer, token: Some(opened.token.expose()) };
+    assert_eq!(bench.broker.admit(caller, Class::Read).err(), Some(BrokerError::SessionRevoked));
+}
