@@ -266,3 +266,20 @@ async fn a_session_does_not_live_on_under_another_identity() {
     let caller = Caller { peer: &bench.peer, token: Some(opened.token.expose()) };
     assert_eq!(bench.broker.admit(caller, Class::Read).err(), Some(BrokerError::SessionRevoked));
 }
+
+#[tokio::test]
+async fn an_answer_from_before_a_write_does_not_replace_what_was_written() {
+    let bench = Bench::new();
+    let opened = bench.open();
+    bench.ravi.hold_next();
+    let early = bench.acquire(&opened, "secret/KEY");
+    let write = async {
+        bench.ravi.kept_back().await;
+        let (key, new) = ("KEY".parse().unwrap(), Secret::copy_of("two"));
+        bench.broker.set_secret(&bench.admit(&opened), key, new, None).await.unwrap();
+        bench.ravi.let_go();
+    };
+    let (early, ()) = tokio::join!(early, write);
+    assert_eq!(value(early), "one");
+    assert_eq!(value(bench.acquire(&opened, "secret/KEY").await), "two");
+}

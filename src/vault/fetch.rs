@@ -31,8 +31,14 @@ impl Vault {
         if let Some((entry, Freshness::Fresh)) = self.cached(&key) {
             return Ok(entry);
         }
+        let writes = self.writes.load(Ordering::SeqCst);
         let content = self.ask(&key).await?;
-        self.store(key, content, epoch)
+        let entry = self.store(key.clone(), content, epoch)?;
+        if self.writes.load(Ordering::SeqCst) != writes {
+            // It may show what was there before the change.
+            self.cache.remove(&key);
+        }
+        Ok(entry)
     }
 
     async fn ask(&self, key: &Key) -> Result<Content> {

@@ -138,6 +138,8 @@ pub struct Vault {
     /// Odd while locked, and another number after each login; a fetch that began under another number is
     /// thrown away.
     epoch: AtomicU64,
+    /// Counts changes sent: an answer from before one is not kept.
+    writes: AtomicU64,
     changes: broadcast::Sender<Changed>,
 }
 
@@ -161,6 +163,7 @@ impl Vault {
             resolved: DashMap::new(),
             minted: DashMap::new(),
             epoch: AtomicU64::new(0),
+            writes: AtomicU64::new(0),
             changes: broadcast::Sender::new(CHANGES_KEPT),
         })
     }
