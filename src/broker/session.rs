@@ -102,7 +102,7 @@ impl Broker {
     fn describe(&self, session: &Session) -> Result<Described> {
         let policy = self.policy.load();
         let role = policy.role(&session.role).ok_or(BrokerError::SessionRevoked)?;
-        let scopes = session.narrowed.as_deref().unwrap_or(role.scopes());
+        let scopes = role.scopes_within(session.narrowed.as_deref());
         Ok(Described {
             id: session.id,
             role: session.role.clone(),

@@ -87,6 +87,16 @@ impl Role {
         &self.scopes
     }
 
+    /// What is left of the role for a session that was opened with fewer scopes: of each pair, the
+    /// narrower one.
+    pub fn scopes_within<'a>(&'a self, narrowed: Option<&'a [Scope]>) -> Vec<&'a Scope> {
+        let Some(narrowed) = narrowed else { return self.scopes.iter().collect() };
+        let left = |wanted: &&Scope| self.scopes.iter().any(|granted| granted.covers(wanted));
+        let narrower =
+            |granted: &&Scope| narrowed.iter().any(|wanted| wanted.covers(granted) && wanted != *granted);
+        narrowed.iter().filter(left).chain(self.scopes.iter().filter(narrower)).collect()
+    }
+
     /// Whether the process may assume the role: all facts of one `match` entry hold. A fact that could
     /// not be established holds for no entry that asks for it.
     pub fn matches(&self, peer: &Peer) -> bool {
