@@ -83,7 +83,7 @@ impl Broker {
         let session = &admitted.session;
         let resource = self.leases.find(session.id, id)?.resource;
         let grant = self.authorize(admitted, Action::Acquire(resource))?;
-        let lease = self.leases.renew(session.id, id, ttl.unwrap_or(grant.bounds().lease_default_ttl))?;
+        let lease = self.leases.renew(session.id, id, &grant, ttl)?;
         self.record_lease(session, &lease, LeaseStep::Renewed)?;
         Ok(lease)
     }

@@ -293,3 +293,14 @@ async fn a_narrowed_session_is_shown_only_what_the_role_still_grants() {
     let described = bench.broker.describe_session(&bench.admit(&opened)).unwrap();
     assert_eq!(described.scopes, ["secret:read:OPENAI_API_*"]);
 }
+
+#[tokio::test]
+async fn a_renewal_keeps_to_the_maximum_of_today() {
+    let bench = Bench::new();
+    let opened = bench.open();
+    let leased = bench.acquire(&opened, "secret/KEY").await.ok().unwrap();
+    bench.reload(IDENTITY, SCOPES, "lease = { max_ttl = \"10m\" }");
+    let hour = Some(Duration::from_secs(3600));
+    let renewed = bench.broker.renew(&bench.admit(&opened), leased.lease.id, hour).unwrap();
+    assert_eq!(renewed.terms.expires_at, renewed.terms.granted_at + Duration::from_secs(600));
+}

@@ -188,13 +188,21 @@ impl Leases {
         Ok(kept.lease.clone())
     }
 
-    /// Moves the end of a live lease.
-    pub fn renew(&self, session: SessionId, id: LeaseId, ttl: Duration) -> Result<Lease, LeaseError> {
+    /// Moves the end of a live lease, as far as today's grant lets it. `ttl` absent: the role's.
+    pub fn renew(
+        &self,
+        session: SessionId,
+        id: LeaseId,
+        grant: &Grant,
+        ttl: Option<Duration>,
+    ) -> Result<Lease, LeaseError> {
+        let bounds = grant.bounds();
+        let ttl = ttl.unwrap_or(bounds.lease_default_ttl);
         let now = self.clock.now();
         let mut book = self.books.get_mut(&session).ok_or(LeaseError::SessionEnded)?;
         let kept = book.find_mut(id, now)?;
         self.unschedule(kept);
-        kept.lease.terms = kept.lease.terms.renewed(now, ttl);
+        kept.lease.terms = kept.lease.terms.renewed(now, ttl, bounds.lease_max_ttl);
         kept.warn_at = self.schedule(&kept.lease, now);
         Ok(kept.lease.clone())
     }
