@@ -76,6 +76,14 @@ impl Peer {
         }
     }
 
+    /// The same peer without an executable that it no longer runs: a socket stays open over an exec, and
+    /// what was true at accept would speak for another program.
+    pub fn as_of_now(&self) -> Self {
+        let now = self.process.and_then(ProcessId::executable);
+        let executable = self.executable.clone().filter(|attested| now.as_ref() == Some(attested));
+        Self { executable, ..self.clone() }
+    }
+
     /// True if the process is known and has not ended.
     pub fn is_alive(&self) -> bool {
         self.pidfd.as_ref().is_some_and(Pidfd::is_alive)
@@ -270,6 +278,7 @@ impl Pidfd {
 
 #[cfg(test)]
 mod tests {
+    use std::io::{Read, Write};
     use std::process::{Child, Command, Stdio};
 
     use super::*;
@@ -293,6 +302,22 @@ mod tests {
         child.wait().unwrap();
         let gone = examine(child.id());
         assert_eq!((gone.process, gone.tier), (None, PeerTier::None));
+    }
+
+    #[test]
+    fn an_executable_does_not_speak_for_the_program_after_an_exec() {
+        let mut shell = Command::new("sh");
+        shell.args(["-c", "read line; exec cat"]).stdin(Stdio::piped()).stdout(Stdio::piped());
+        let mut child = shell.spawn().unwrap();
+        let (mut input, mut output) = (child.stdin.take().unwrap(), child.stdout.take().unwrap());
+        let peer = examine(child.id());
+        assert!(peer.as_of_now().executable.is_some());
+        input.write_all(b"go on\necho\n").unwrap();
+        output.read_exact(&mut [0; 5]).unwrap();
+        assert!(peer.executable.is_some() && peer.as_of_now().executable.is_none());
+        drop(input);
+        child.wait().unwrap();
+        assert!(peer.as_of_now().executable.is_none());
     }
 
     #[test]

@@ -53,7 +53,8 @@ impl Broker {
         self.gate.check()?;
         self.limits.take_open(peer.uid).map_err(|limited| BrokerError::limited("limits.open", limited))?;
         let policy = self.policy.load();
-        let role = policy.assume(role, peer).map_err(|denied| self.role_denied(peer, role, denied))?;
+        let role =
+            policy.assume(role, &peer.as_of_now()).map_err(|denied| self.role_denied(peer, role, denied))?;
         let (session, token) = self.sessions.open(&role, peer, opening).inspect_err(|error| {
             self.count_denied();
             self.record_open_refused(peer, role.name(), *error);

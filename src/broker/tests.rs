@@ -227,7 +227,7 @@ async fn only_one_key_is_tried_at_a_time() {
 #[test]
 fn a_lock_and_an_unlock_at_once_leave_either_all_open_or_all_shut() {
     let bench = Bench::new();
-    for _ in 0..2000 {
+    for _ in 0..1000 {
         bench.broker.lock(None).unwrap();
         std::thread::scope(|scope| {
             scope.spawn(|| bench.broker.unlock().unwrap());
