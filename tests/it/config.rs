@@ -3,6 +3,7 @@
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
+use proptest::prelude::*;
 use ravi_broker::config::{
     self, Config, ConfigError, Draft, Environment, IdentityRef, MatchConfig, Overrides, Problem, Rate,
     Source, Variable,
@@ -244,6 +245,20 @@ fn too_many_of_anything_is_refused() {
     assert!(problem(&in_role("").replace("scopes = []", &long)).1.contains("1 to 512 bytes"));
     let roles: String = (0..1025).map(|at| ROLE.replace("agent]", &format!("agent-{at}]"))).collect();
     assert!(problem(&format!("version = 1{roles}")).1.contains("at most 1024 roles"));
+}
+
+proptest! {
+    #[test]
+    fn no_text_makes_the_reader_fall(pieces in proptest::collection::vec(0usize..24, 0..40)) {
+        const PIECES: [&str; 24] = [
+            "[", "]", "[[", "]]", "{", "}", ",", ".", "=", " = ", "\n", "\"", "'", "#", "\r", "\u{feff}",
+            "version = 1\n", "role", "a", "match", "1", "-1e9", "\"x\"", "1979-05-27",
+        ];
+        let text: String = pieces.iter().map(|&at| PIECES[at]).collect();
+        if let Ok(config) = draft(&text).finish(Vec::new()) {
+            prop_assert!(config.roles.iter().all(|role| !role.matchers.is_empty()));
+        }
+    }
 }
 
 #[test]
