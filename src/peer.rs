@@ -104,10 +104,15 @@ impl Peer {
         }
     }
 
-    /// A peer without a process, for tests of what is decided about peers.
+    /// A peer that no process need stand behind, for tests of what is decided about peers.
     #[cfg(test)]
-    pub(crate) fn imagined(uid: u32, gid: u32, executable: Option<Executable>) -> Self {
-        Self { uid, gid, foreign: false, process: None, executable, tier: PeerTier::None, pidfd: None }
+    pub(crate) fn imagined(
+        uid: u32,
+        gid: u32,
+        process: Option<ProcessId>,
+        executable: Option<Executable>,
+    ) -> Self {
+        Self { uid, gid, foreign: false, process, executable, tier: PeerTier::None, pidfd: None }
     }
 }
 
