@@ -45,7 +45,7 @@ const UNITS: &[Unit] = &[
     unit("secret", 0, Only(&[])),
     unit("types", 0, Only(&[])),
     unit("clock", 0, Only(&["sys"])),
-    unit("sys", 0, Only(&["clock"])),
+    unit("sys", 0, Only(&[])),
     unit("config", 0, Only(&["types", "sys"])),
     unit("telemetry", 0, Only(&["types"])),
     unit("pb", 0, Only(&[])),
