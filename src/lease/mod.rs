@@ -4,9 +4,9 @@
 //! ends by the deadline task, and a read checks the deadline as well. Only a [`Grant`], which only
 //! policy makes, gets a lease. May import layers 0 and 1, `policy` and `session`.
 
+mod book;
 mod state;
 
-use std::collections::{HashMap, VecDeque};
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -14,18 +14,15 @@ use aws_lc_rs::rand;
 use dashmap::DashMap;
 use tokio::sync::broadcast;
 
+use self::book::{Book, Kept};
 pub use self::state::Terms;
 use crate::clock::{BootInstant, Clock, Deadlines};
 use crate::policy::Grant;
 use crate::session::Session;
 use crate::types::{IdentityUuid, LeaseId, Resource, RoleName, SessionId};
 
-/// Events that a slow watcher may be behind before it is told that it missed some.
-const EVENTS_KEPT: usize = 64;
 /// Watchers of one session.
 const MAX_WATCHERS: usize = 8;
-/// Ended leases of a session that are still told why.
-const REMEMBERED: usize = 64;
 
 /// One lease, as it stands.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -111,17 +108,6 @@ pub struct Leases {
     clock: Arc<dyn Clock>,
 }
 
-struct Book {
-    live: HashMap<LeaseId, Kept>,
-    ended: VecDeque<(LeaseId, LeaseError)>,
-    events: broadcast::Sender<Event>,
-}
-
-struct Kept {
-    lease: Lease,
-    warn_at: Option<BootInstant>,
-}
-
 impl Leases {
     /// None yet.
     pub fn new(clock: Arc<dyn Clock>) -> Self {
@@ -130,12 +116,7 @@ impl Leases {
 
     /// Opens the book of a new session.
     pub fn enroll(&self, session: SessionId) {
-        let book = Book {
-            live: HashMap::new(),
-            ended: VecDeque::new(),
-            events: broadcast::Sender::new(EVENTS_KEPT),
-        };
-        self.books.insert(session, book);
+        self.books.insert(session, Book::new());
     }
 
     /// Grants a lease on what the vault found: `resource` is its canonical name, `ends_at` the value's
@@ -309,12 +290,8 @@ impl Leases {
     }
 
     fn end(&self, book: &mut Book, id: LeaseId, why: LeaseError) -> Option<Lease> {
-        let kept = book.live.remove(&id)?;
+        let kept = book.close(id, why)?;
         self.unschedule(&kept);
-        if book.ended.len() == REMEMBERED {
-            book.ended.pop_front();
-        }
-        book.ended.push_back((id, why));
         Some(kept.lease)
     }
 
@@ -346,31 +323,6 @@ pub struct Found {
     pub resource: Resource,
     /// When the value itself ends.
     pub ends_at: Option<BootInstant>,
-}
-
-impl Book {
-    fn find(&self, id: LeaseId, now: BootInstant) -> Result<&Kept, LeaseError> {
-        match self.live.get(&id) {
-            Some(kept) if kept.lease.terms.hold(now) => Ok(kept),
-            Some(_) => Err(LeaseError::Expired),
-            None => Err(self.why_ended(id)),
-        }
-    }
-
-    fn find_mut(&mut self, id: LeaseId, now: BootInstant) -> Result<&mut Kept, LeaseError> {
-        self.find(id, now)?;
-        self.live.get_mut(&id).ok_or(LeaseError::NotAvailable)
-    }
-
-    fn why_ended(&self, id: LeaseId) -> LeaseError {
-        let ended = self.ended.iter().find(|(ended, _)| *ended == id);
-        ended.map_or(LeaseError::NotAvailable, |(_, why)| *why)
-    }
-
-    fn tell(&self, lease: &Lease, kind: EventKind) {
-        // Nobody watching is fine.
-        let _ = self.events.send(Event { lease: lease.id, resource: lease.resource.clone(), kind });
-    }
 }
 
 fn new_id() -> Result<LeaseId, LeaseError> {
