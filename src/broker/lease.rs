@@ -83,7 +83,9 @@ impl Broker {
         let session = &admitted.session;
         let resource = self.leases.find(session.id, id)?.resource;
         let grant = self.authorize(admitted, Action::Acquire(resource))?;
-        let lease = self.leases.renew(session.id, id, &grant, ttl)?;
+        let bounds = grant.bounds();
+        let ttl = ttl.unwrap_or(bounds.lease_default_ttl);
+        let lease = self.leases.renew(session.id, id, ttl, bounds.lease_max_ttl)?;
         self.record_lease(session, &lease, LeaseStep::Renewed)?;
         Ok(lease)
     }
