@@ -3,6 +3,8 @@
 use std::sync::atomic::Ordering;
 use std::sync::{Arc, PoisonError};
 
+use tokio_util::sync::WaitForCancellationFutureOwned;
+
 use super::Broker;
 use super::error::{BrokerError, Result};
 use crate::audit::{Cause, Follow, Head, Verb};
@@ -190,6 +192,11 @@ impl Broker {
     pub fn drain(&self) {
         self.gate.drain();
         self.stopping.cancel();
+    }
+
+    /// Done when the daemon was told to stop: streams end with it.
+    pub fn stopped(&self) -> WaitForCancellationFutureOwned {
+        self.stopping.clone().cancelled_owned()
     }
 
     /// The end: sessions, leases, values and keys are gone when this returns.

@@ -68,6 +68,7 @@ impl Broker {
                 self.take_management_key(&key, &identities)?
             }
             () = progress.closed() => return Ok(()),
+            () = self.stopping.cancelled() => return Err(BrokerError::Draining),
         };
         let _ = progress.send(LoginEvent::Done(done)).await;
         Ok(())

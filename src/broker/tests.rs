@@ -304,3 +304,14 @@ async fn a_renewal_keeps_to_the_maximum_of_today() {
     let renewed = bench.broker.renew(&bench.admit(&opened), leased.lease.id, hour).unwrap();
     assert_eq!(renewed.terms.expires_at, renewed.terms.granted_at + Duration::from_secs(600));
 }
+
+#[tokio::test]
+async fn a_login_that_waits_does_not_hold_up_the_end() {
+    let bench = Bench::new();
+    let (progress, mut events) = tokio::sync::mpsc::channel(4);
+    let login = tokio::spawn(bench.broker.clone().login(progress));
+    assert!(matches!(events.recv().await, Some(LoginEvent::Prompt { .. })));
+    bench.broker.drain();
+    let ended = tokio::time::timeout(Duration::from_secs(5), login).await;
+    assert_eq!(ended.unwrap().unwrap(), Err(BrokerError::Draining));
+}

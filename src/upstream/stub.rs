@@ -2,6 +2,7 @@
 
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex, OnceLock};
+use std::time::Duration;
 
 use async_trait::async_trait;
 use tokio::sync::watch;
@@ -110,11 +111,17 @@ impl Upstream for Stub {
     }
 
     async fn start_device_login(&self) -> Result<DeviceLogin> {
-        Err(UpstreamError::Unavailable)
+        Ok(DeviceLogin {
+            device_code: Secret::copy_of("device"),
+            user_code: "ABCD-1234".into(),
+            verification_url: "https://ravi.invalid/device".into(),
+            expires_in: Duration::from_secs(900),
+            interval: Duration::from_secs(5),
+        })
     }
 
     async fn poll_device_login(&self, _: &Secret) -> Result<DevicePoll> {
-        Err(UpstreamError::Unavailable)
+        Ok(DevicePoll::Pending)
     }
 
     async fn list_identities(&self) -> Result<Vec<Identity>> {
