@@ -146,7 +146,8 @@ impl Broker {
         if !self.vault.keyring().insert(KeyId::Management, key) {
             return Err(BrokerError::Locked);
         }
-        // Answers of another account must not outlive it.
+        // Answers and keys of another account must not outlive it.
+        self.vault.keyring().retain_identities(|held| identities.iter().any(|own| own.uuid == held));
         self.vault.forget();
         let persisted = self.keys.store(key).map_err(|_| BrokerError::Argument {
             field: "upstream.management_key_file",

@@ -11,8 +11,9 @@ use crate::clock::manual::ManualClock;
 use crate::config::{self, Environment, Overrides, Source, Variable};
 use crate::secret::Secret;
 use crate::session::{Anchor, Opening};
+use crate::types::IdentityUuid;
 use crate::upstream::stub::Stub;
-use crate::upstream::{KeyId, UpstreamError};
+use crate::upstream::{Identity, KeyId, UpstreamError};
 use crate::vault::arena::Arena;
 use crate::vault::keyring::Keyring;
 
@@ -314,4 +315,18 @@ async fn a_login_that_waits_does_not_hold_up_the_end() {
     bench.broker.drain();
     let ended = tokio::time::timeout(Duration::from_secs(5), login).await;
     assert_eq!(ended.unwrap().unwrap(), Err(BrokerError::Draining));
+}
+
+#[tokio::test]
+async fn identity_keys_of_another_account_do_not_outlive_a_login() {
+    let bench = Bench::new();
+    let keyring = bench.broker.vault.keyring();
+    let [kept, foreign] = [1, 2].map(|number| IdentityUuid(uuid::Uuid::from_u128(number)));
+    for identity in [kept, foreign] {
+        keyring.insert(KeyId::Identity(identity), &Secret::copy_of("ravi_id_key"));
+    }
+    let listed = Identity { uuid: kept, name: "kept".into(), email: None, phone: None };
+    bench.ravi.identities.lock().unwrap().push(listed);
+    bench.broker.import_keys(Some(Secret::copy_of("ravi_mgmt_good")), None).await.unwrap();
+    assert!(keyring.holds(KeyId::Identity(kept)) && !keyring.holds(KeyId::Identity(foreign)));
 }

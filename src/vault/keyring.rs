@@ -5,6 +5,7 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use super::arena::{Arena, Slot};
 use crate::secret::Secret;
+use crate::types::IdentityUuid;
 use crate::upstream::{KeyId, Keys, OpenKey};
 
 /// Bound on identity keys; one identity has one.
@@ -83,6 +84,15 @@ impl Keyring {
     pub fn identity_keys(&self) -> usize {
         let usable = |(id, key): (&KeyId, &Key)| matches!(id, KeyId::Identity(_)) && !key.rejected;
         self.lock().keys.iter().filter(|entry| usable(*entry)).count()
+    }
+
+    /// Drops the keys of identities that `keep` does not know.
+    pub fn retain_identities(&self, keep: impl Fn(IdentityUuid) -> bool) {
+        let mut held = self.lock();
+        held.keys.retain(|id, _| match id {
+            KeyId::Management => true,
+            KeyId::Identity(identity) => keep(*identity),
+        });
     }
 
     /// Drops every key and takes none in until [`Keyring::reopen`].
