@@ -73,7 +73,8 @@ pub struct Revoked {
     pub sessions: usize,
     /// How many leases.
     pub leases: usize,
-    /// Static values that the ended leases had shown: what was shown stays known until it is rotated.
+    /// Static values that the ended leases and sessions were given, also under leases that were given back
+    /// or ran out: what was shown stays known until it is rotated.
     pub exposed: Vec<Resource>,
 }
 
@@ -127,7 +128,7 @@ impl Broker {
             Revocation::Lease(id) => {
                 let lease = self.leases.revoke(*id).ok_or(BrokerError::LeaseNotAvailable)?;
                 self.record_lease_revoked(&lease, Cause::Operator);
-                return Ok(Revoked::of(0, vec![lease]));
+                return Ok(Revoked::of(lease));
             }
             Revocation::Session(id) => vec![*id],
             Revocation::Role(role) => self.sessions_where(|session| session.role == *role),
@@ -212,21 +213,17 @@ impl Broker {
 
     fn end_all(&self, sessions: &[SessionId], end: End) -> Revoked {
         let mut all = Revoked::default();
-        for (_, leases) in sessions.iter().filter_map(|id| self.end_session(*id, end)) {
-            all.add(Revoked::of(1, leases));
+        for ended in sessions.iter().filter_map(|id| self.end_session(*id, end)) {
+            all.add(ended);
         }
         all
     }
 }
 
 impl Revoked {
-    fn of(sessions: usize, leases: Vec<Lease>) -> Self {
-        let count = leases.len();
-        let shown = leases.into_iter().filter(|lease| !lease.revocable).map(|lease| lease.resource);
-        let mut revoked = Self { sessions, leases: count, exposed: shown.collect() };
-        revoked.exposed.sort();
-        revoked.exposed.dedup();
-        revoked
+    fn of(lease: Lease) -> Self {
+        let exposed = if lease.revocable { Vec::new() } else { vec![lease.resource] };
+        Self { sessions: 0, leases: 1, exposed }
     }
 
     fn add(&mut self, other: Self) {

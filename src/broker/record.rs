@@ -112,8 +112,11 @@ impl Broker {
             LeaseStep::Renewed => Verb::LeaseRenewed,
             LeaseStep::Released => Verb::LeaseReleased,
         };
-        let event = Event::lease(verb, &session.actor, lease.id, &lease.resource);
-        self.must_record(&event.identity(lease.identity))
+        let event = Event::lease(verb, &session.actor, lease.id, &lease.resource).identity(lease.identity);
+        self.must_record(&match step {
+            LeaseStep::Released => event.exposed(!lease.revocable),
+            LeaseStep::Read | LeaseStep::Renewed => event,
+        })
     }
 
     pub(super) fn record_expired(&self, lease: &Lease) {

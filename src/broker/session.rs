@@ -3,9 +3,8 @@
 use std::sync::Arc;
 
 use super::error::{BrokerError, Result};
-use super::{Admitted, Broker};
+use super::{Admitted, Broker, Revoked};
 use crate::audit::Cause;
-use crate::lease::Lease;
 use crate::limit::Remaining;
 use crate::peer::{Peer, Pidfd};
 use crate::policy::Denied;
@@ -88,16 +87,17 @@ impl Broker {
 
     /// Ends the caller's session. Returns how many leases ended with it.
     pub fn close_session(&self, admitted: &Admitted) -> Result<usize> {
-        Ok(self.end_session(admitted.session.id, End::Closed).map_or(0, |(_, leases)| leases.len()))
+        Ok(self.end_session(admitted.session.id, End::Closed).map_or(0, |ended| ended.leases))
     }
 
     /// Ends a session and its leases, whatever the reason. `None`: it was over already.
-    pub(super) fn end_session(&self, id: SessionId, end: End) -> Option<(Arc<Session>, Vec<Lease>)> {
+    pub(super) fn end_session(&self, id: SessionId, end: End) -> Option<Revoked> {
         let session = self.sessions.end(id, end)?;
+        let exposed = self.leases.seen(id);
         let leases = self.leases.dismiss(id);
         self.record_ended(&session, end, leases.len());
         leases.iter().for_each(|lease| self.record_lease_revoked(lease, Cause::SessionEnded));
-        Some((session, leases))
+        Some(Revoked { sessions: 1, leases: leases.len(), exposed })
     }
 
     fn describe(&self, session: &Session) -> Result<Described> {

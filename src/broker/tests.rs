@@ -330,3 +330,14 @@ async fn identity_keys_of_another_account_do_not_outlive_a_login() {
     bench.broker.import_keys(Some(Secret::copy_of("ravi_mgmt_good")), None).await.unwrap();
     assert!(keyring.holds(KeyId::Identity(kept)) && !keyring.holds(KeyId::Identity(foreign)));
 }
+
+#[tokio::test]
+async fn a_value_that_was_given_back_was_seen_all_the_same() {
+    let bench = Bench::new();
+    let opened = bench.open();
+    let leased = bench.acquire(&opened, "secret/KEY").await.ok().unwrap();
+    bench.broker.release(&bench.admit(&opened), leased.lease.id).unwrap();
+    assert!(bench.broker.audit.tail(1)[0].contains("\"exposed\":true"));
+    let revoked = bench.broker.revoke(&Revocation::Session(opened.described.id), None).unwrap();
+    assert_eq!(revoked.exposed, ["secret/KEY".parse().unwrap()]);
+}

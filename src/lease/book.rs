@@ -1,22 +1,27 @@
 //! The book of one session: its leases, and why the last ones ended. Imports this folder and `clock`.
 
-use std::collections::{HashMap, VecDeque};
+use std::collections::{BTreeSet, HashMap, VecDeque};
 
 use tokio::sync::broadcast;
 
 use super::{Event, EventKind, Lease, LeaseError};
 use crate::clock::BootInstant;
-use crate::types::LeaseId;
+use crate::types::{LeaseId, Resource};
 
 /// Events that a slow watcher may be behind before it is told that it missed some.
 const EVENTS_KEPT: usize = 64;
 /// Ended leases of a session that are still told why.
 const REMEMBERED: usize = 64;
 
+/// Static values of a session that are remembered as seen; the audit trail knows all of them.
+const MAX_SEEN: usize = 1024;
+
 /// Leases by handle, the ends of the last ones, and who listens.
 pub(super) struct Book {
     pub(super) live: HashMap<LeaseId, Kept>,
     ended: VecDeque<(LeaseId, LeaseError)>,
+    /// What the session was given a lease on and keeps knowing, whatever became of the lease.
+    seen: BTreeSet<Resource>,
     pub(super) events: broadcast::Sender<Event>,
 }
 
@@ -28,7 +33,23 @@ pub(super) struct Kept {
 
 impl Book {
     pub(super) fn new() -> Self {
-        Self { live: HashMap::new(), ended: VecDeque::new(), events: broadcast::Sender::new(EVENTS_KEPT) }
+        Self {
+            live: HashMap::new(),
+            ended: VecDeque::new(),
+            seen: BTreeSet::new(),
+            events: broadcast::Sender::new(EVENTS_KEPT),
+        }
+    }
+
+    pub(super) fn open(&mut self, kept: Kept) {
+        if !kept.lease.revocable && self.seen.len() < MAX_SEEN {
+            self.seen.insert(kept.lease.resource.clone());
+        }
+        self.live.insert(kept.lease.id, kept);
+    }
+
+    pub(super) fn seen(&self) -> Vec<Resource> {
+        self.seen.iter().cloned().collect()
     }
 
     /// Takes a lease out and remembers why it ended.

@@ -151,7 +151,7 @@ impl Leases {
         let mut book = self.books.get_mut(&session.id).ok_or(LeaseError::SessionEnded)?;
         book.check_room(bounds.lease_max_live)?;
         let kept = Kept { warn_at: self.schedule(&lease, now), lease: lease.clone() };
-        book.live.insert(lease.id, kept);
+        book.open(kept);
         Ok(lease)
     }
 
@@ -200,6 +200,11 @@ impl Leases {
             book.tell(&lease, EventKind::Revoked);
             Some(lease)
         })
+    }
+
+    /// The static values that a session was given, in order: its end does not take them back.
+    pub fn seen(&self, session: SessionId) -> Vec<Resource> {
+        self.books.get(&session).map_or_else(Vec::new, |book| book.seen())
     }
 
     /// Closes the book of a session that ended. Its watchers see every lease revoked, then the end.
