@@ -43,7 +43,7 @@ impl Daemon {
         let notifications = UnixDatagram::bind(&socket).expect("a notification socket");
         let log = setup.directory().join("log");
         let output = File::options().create(true).append(true).open(&log).expect("a log file");
-        let mut command = Command::new(env!("CARGO_BIN_EXE_ravi-brokerd"));
+        let mut command = program(setup.file_size_limit);
         command
             .arg("--config")
             .arg(&setup.config_file)
@@ -81,10 +81,33 @@ impl Daemon {
         bounded(self.child.wait()).await.expect("it can be waited for")
     }
 
+    /// Lifts the limit of [`Setup::file_size_limit`], as if somebody had made room on the disk.
+    #[expect(unsafe_code, reason = "no crate at hand wraps prlimit")]
+    pub(crate) fn make_room(&self) {
+        let mut limit = libc::rlimit { rlim_cur: 0, rlim_max: 0 };
+        // SAFETY: the kernel writes one `rlimit` to a place that is one, and reads nothing.
+        let read = unsafe { libc::prlimit(self.pid(), libc::RLIMIT_FSIZE, std::ptr::null(), &raw mut limit) };
+        limit.rlim_cur = limit.rlim_max;
+        // SAFETY: the kernel reads one `rlimit` that outlives the call, and writes nothing.
+        let written =
+            unsafe { libc::prlimit(self.pid(), libc::RLIMIT_FSIZE, &raw const limit, std::ptr::null_mut()) };
+        assert_eq!((read, written), (0, 0), "the limit is ours to lift");
+    }
+
     /// What it has logged so far.
     pub(crate) fn log(&self) -> String {
         fs::read_to_string(&self.log).expect("the log is there")
     }
+}
+
+/// The daemon's program, behind a shell where it is to have little room for files: writing beyond it then
+/// fails with `EFBIG` instead of ending the process. POSIX counts in blocks of 512 bytes.
+fn program(file_size_limit: Option<u64>) -> Command {
+    let daemon = env!("CARGO_BIN_EXE_ravi-brokerd");
+    let Some(limit) = file_size_limit else { return Command::new(daemon) };
+    let mut shell = Command::new("/bin/sh");
+    shell.args(["-c", "trap '' XFSZ; ulimit -S -f \"$0\"; exec \"$@\"", &(limit / 512).to_string(), daemon]);
+    shell
 }
 
 async fn notification(socket: &UnixDatagram, line: &str) {
