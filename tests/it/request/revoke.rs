@@ -223,3 +223,20 @@ async fn a_reload_ends_the_sessions_whose_role_is_gone() {
     let ended = &stack.audited("session.revoked")[0];
     assert_eq!(ended["cause"], "reload");
 }
+
+#[tokio::test(flavor = "multi_thread")]
+async fn an_unlock_reads_the_keys_again_and_old_sessions_stay_dead() {
+    let stack = Stack::start().await;
+    let (agent, admin) = (stack.agent("notes").await, stack.admin().await);
+    agent.acquire(KEY, None, "").await.unwrap();
+    admin.lock("").await.unwrap();
+    stack.control().set_secret(NOTES, "OPENAI_API_KEY", Secret::copy_of("second value")).unwrap();
+    assert!(admin.unlock().await.unwrap().management_key_held);
+    let status = admin.status().await.unwrap();
+    assert!(!status.locked && status.management_key_held);
+    assert_eq!(reason(agent.acquire(KEY, None, "").await), ErrorReason::SessionRevoked);
+    let (_, credential) = stack.agent("notes").await.acquire(KEY, None, "").await.unwrap();
+    assert_eq!(credential.value.expose(), "second value", "no value outlived the lock");
+    assert!(admin.unlock().await.unwrap().management_key_held, "to unlock twice is no mistake");
+    assert_eq!(stack.audited("admin.unlock").len(), 1);
+}
