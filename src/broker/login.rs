@@ -68,17 +68,20 @@ impl Broker {
                 self.take_management_key(&key, &identities)?
             }
             () = progress.closed() => return Ok(()),
+            () = self.stopping.cancelled() => return Err(BrokerError::Draining),
         };
         let _ = progress.send(LoginEvent::Done(done)).await;
         Ok(())
     }
 
-    /// Takes over keys that the operator holds. The management key is tried before it is kept.
+    /// Takes over keys that the operator holds. The management key is tried before it is kept. Not while a
+    /// login or another import is under way: of two keys on trial, one would be put back over the other.
     pub async fn import_keys(
         &self,
         management: Option<Secret>,
         identity: Option<(IdentityUuid, Secret)>,
     ) -> Result<LoginDone> {
+        let _alone = self.login.try_lock().map_err(|_| BrokerError::Capacity("logins at once"))?;
         self.gate.check()?;
         let wrong = |field, problem| BrokerError::Argument { field, problem };
         if management.as_ref().is_some_and(|key| !keyfile::is_management_key(key)) {
@@ -143,7 +146,8 @@ impl Broker {
         if !self.vault.keyring().insert(KeyId::Management, key) {
             return Err(BrokerError::Locked);
         }
-        // Answers of another account must not outlive it.
+        // Answers and keys of another account must not outlive it.
+        self.vault.keyring().retain_identities(|held| identities.iter().any(|own| own.uuid == held));
         self.vault.forget();
         let persisted = self.keys.store(key).map_err(|_| BrokerError::Argument {
             field: "upstream.management_key_file",

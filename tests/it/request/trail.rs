@@ -94,6 +94,12 @@ async fn every_act_that_is_allowed_leaves_one_record_before_its_answer() {
     assert!(verify_path(&stack.setup.audit_file).unwrap().is_whole());
 }
 
+/// A script that lets no file grow beyond so many KiB, which POSIX counts in blocks of 512 bytes. A write
+/// that passes it then fails with `EFBIG` instead of ending the process.
+fn little_room(kib: u32) -> Option<String> {
+    Some(format!("trap '' XFSZ; ulimit -S -f {}; exec \"$0\" \"$@\"", kib * 2))
+}
+
 /// Fills what is left of the room with the shortest record there is.
 async fn fill(stack: &Stack) {
     let admin = stack.admin().await;
@@ -110,7 +116,7 @@ async fn fill(stack: &Stack) {
 /// I9: the kill switch works on a full disk, and the door stays shut until its opening can be recorded.
 #[tokio::test(flavor = "multi_thread")]
 async fn the_kill_switch_does_not_need_the_disk_and_its_undoing_does() {
-    let stack = Stack::with(|setup| setup.file_size_limit = Some(4 << 10)).await;
+    let stack = Stack::with(|setup| setup.wrapper = little_room(4)).await;
     let (agent, admin) = (stack.agent("notes").await, stack.admin().await);
     agent.acquire(KEY, None, "").await.unwrap();
     fill(&stack).await;

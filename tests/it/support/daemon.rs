@@ -43,7 +43,7 @@ impl Daemon {
         let notifications = UnixDatagram::bind(&socket).expect("a notification socket");
         let log = setup.directory().join("log");
         let output = File::options().create(true).append(true).open(&log).expect("a log file");
-        let mut command = program(setup.file_size_limit);
+        let mut command = program(setup.wrapper.as_deref());
         command
             .arg("--config")
             .arg(&setup.config_file)
@@ -81,7 +81,7 @@ impl Daemon {
         bounded(self.child.wait()).await.expect("it can be waited for")
     }
 
-    /// Lifts the limit of [`Setup::file_size_limit`], as if somebody had made room on the disk.
+    /// Lifts its soft limit on the size of files, as if somebody had made room on the disk.
     #[expect(unsafe_code, reason = "no crate at hand wraps prlimit")]
     pub(crate) fn make_room(&self) {
         let mut limit = libc::rlimit { rlim_cur: 0, rlim_max: 0 };
@@ -100,13 +100,12 @@ impl Daemon {
     }
 }
 
-/// The daemon's program, behind a shell where it is to have little room for files: writing beyond it then
-/// fails with `EFBIG` instead of ending the process. POSIX counts in blocks of 512 bytes.
-fn program(file_size_limit: Option<u64>) -> Command {
+/// The daemon, or a shell that becomes it: the script ends with `exec "$0" "$@"`.
+fn program(wrapper: Option<&str>) -> Command {
     let daemon = env!("CARGO_BIN_EXE_ravi-brokerd");
-    let Some(limit) = file_size_limit else { return Command::new(daemon) };
+    let Some(script) = wrapper else { return Command::new(daemon) };
     let mut shell = Command::new("/bin/sh");
-    shell.args(["-c", "trap '' XFSZ; ulimit -S -f \"$0\"; exec \"$@\"", &(limit / 512).to_string(), daemon]);
+    shell.arg("-c").arg(script).arg(daemon);
     shell
 }
 

@@ -68,8 +68,8 @@ pub(crate) struct Setup {
     pub(crate) identity_budget: &'static str,
     /// More arguments for the daemon.
     pub(crate) arguments: Vec<String>,
-    /// Bytes that a file of the daemon may grow to, until [`Daemon::make_room`].
-    pub(crate) file_size_limit: Option<u64>,
+    /// A shell script that prepares the process and becomes the daemon with `exec "$0" "$@"`.
+    pub(crate) wrapper: Option<String>,
     directory: TempDir,
 }
 
@@ -189,7 +189,7 @@ impl Setup {
             budget: "60000/min",
             identity_budget: "60000/min",
             arguments: Vec::new(),
-            file_size_limit: None,
+            wrapper: None,
             directory,
         }
     }
