@@ -140,6 +140,8 @@ impl From<TokenError> for BrokerError {
     fn from(error: TokenError) -> Self {
         match error {
             TokenError::Unknown | TokenError::Foreign => Self::SessionInvalid,
+            // Tokens are looked at by an open broker alone: that lock is over, the session is not back.
+            TokenError::Ended(End::Locked) => Self::SessionRevoked,
             TokenError::Ended(end) => end.into(),
         }
     }
