@@ -3,7 +3,7 @@
 //! Layers import only downwards; `tests/architecture.rs` fails on a breach.
 //!
 //! ```text
-//! 5  bin/*                                         wiring only
+//! 5  bin/*   program   demo                        wiring only
 //! 4  daemon   grpc   client   cli   mcp            edges: process, wire, people, models
 //! 3  broker                                        the request path: one function per verb
 //! 2  session  policy  limit  lease  audit          the rules
@@ -56,6 +56,8 @@ pub mod client;
 pub mod clock;
 pub mod config;
 pub mod daemon;
+#[cfg(feature = "sandbox")]
+pub mod demo;
 pub mod grpc;
 pub mod lease;
 pub mod limit;
@@ -63,6 +65,7 @@ pub mod mcp;
 pub mod pb;
 pub mod peer;
 pub mod policy;
+pub mod program;
 #[cfg(feature = "sandbox")]
 pub mod sandbox;
 pub mod secret;

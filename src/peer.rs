@@ -8,12 +8,14 @@
 use std::fmt;
 use std::io;
 use std::os::fd::{AsFd, OwnedFd};
+use std::os::unix::net::UnixStream;
 use std::sync::{Arc, LazyLock};
 use std::time::Duration;
 
 use tokio::io::Interest;
 
 use crate::sys;
+use crate::sys::Protection;
 pub use crate::sys::peer::{Credentials, Executable};
 
 /// Longest chain of parents that is followed.
@@ -104,10 +106,15 @@ impl Peer {
         }
     }
 
-    /// A peer without a process, for tests of what is decided about peers.
+    /// A peer that no process need stand behind, for tests of what is decided about peers.
     #[cfg(test)]
-    pub(crate) fn imagined(uid: u32, gid: u32, executable: Option<Executable>) -> Self {
-        Self { uid, gid, foreign: false, process: None, executable, tier: PeerTier::None, pidfd: None }
+    pub(crate) fn imagined(
+        uid: u32,
+        gid: u32,
+        process: Option<ProcessId>,
+        executable: Option<Executable>,
+    ) -> Self {
+        Self { uid, gid, foreign: false, process, executable, tier: PeerTier::None, pidfd: None }
     }
 }
 
@@ -128,13 +135,34 @@ pub enum PeerTier {
     PidfdAtConnect,
 }
 
-impl fmt::Display for PeerTier {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str(match self {
+impl PeerTier {
+    /// The best that this host offers, tried on a pair of sockets of our own.
+    pub fn of_host() -> Self {
+        let tried = UnixStream::pair().and_then(|(own, _peer)| sys::peer::pidfd_at_connect(&own));
+        match tried {
+            Ok(Some(_)) => Self::PidfdAtConnect,
+            Ok(None) => Self::PidAndStartTime,
+            Err(_) => Self::None,
+        }
+    }
+
+    /// For `status`.
+    pub fn protection(self) -> Protection {
+        Protection { name: "callers identified by", tier: self.words(), full: self == Self::PidfdAtConnect }
+    }
+
+    fn words(self) -> &'static str {
+        match self {
             Self::None => "process unknown",
             Self::PidAndStartTime => "pid and start time, read at accept",
             Self::PidfdAtConnect => "pidfd, taken by the kernel at connect",
-        })
+        }
+    }
+}
+
+impl fmt::Display for PeerTier {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(self.words())
     }
 }
 

@@ -461,12 +461,15 @@ mod tests {
 
     #[test]
     fn the_name_of_a_program_cannot_forge_a_line_or_fill_the_disk() {
-        let hostile = format!("/tmp/\u{202e}\n\x1b[2J\"}},{}", "\u{fffd}".repeat(1300));
-        let actor = Actor { exe: Some(Path::new(&hostile).into()), ..actor() };
-        let line = json(&Event::of(Verb::SessionOpened, &actor));
-        assert!(line.bytes().all(|b| (b' '..=b'~').contains(&b)), "{line}");
-        assert!(line.len() < 8192);
-        assert!(serde_json::from_str::<serde_json::Value>(&line).is_ok());
+        let short = "/tmp/\u{202e}\n\x1b[2J\"}},{\u{fffd}".to_owned();
+        let long = format!("{short}{}", "\u{fffd}".repeat(1300));
+        for hostile in [short, long] {
+            let actor = Actor { exe: Some(Path::new(&hostile).into()), ..actor() };
+            let line = json(&Event::of(Verb::SessionOpened, &actor));
+            assert!(line.bytes().all(|b| (b' '..=b'~').contains(&b)), "{line}");
+            assert!(line.len() < 8192);
+            assert!(serde_json::from_str::<serde_json::Value>(&line).is_ok());
+        }
     }
 
     #[test]

@@ -17,6 +17,7 @@ use crate::clock::{BootInstant, Clock};
 use crate::config::{Config, Environment, Variable};
 use crate::grpc::{Process, Reloaded};
 use crate::limit::UpstreamBudget;
+use crate::peer::PeerTier;
 use crate::secret::Secret;
 use crate::sys::Protection;
 use crate::upstream::{self, HttpUpstream, KeyId};
@@ -62,6 +63,7 @@ impl App {
         let audit = AuditFile::open(&config.audit.file, config.audit.max_bytes, clock.clone())?;
         let arena = Arc::new(Arena::new().map_err(|_| StartError::NoRandom)?);
         protections.extend(arena.protections());
+        protections.push(PeerTier::of_host().protection());
         let keyring = Arc::new(Keyring::new(arena.clone()));
         let keys = key_source(&config, &settings.environment);
         keys.load(&keyring)?;

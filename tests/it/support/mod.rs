@@ -18,7 +18,7 @@ use ravi_broker::client::{AdminClient, AgentClient, OpenSession};
 use ravi_broker::sandbox::{Control, Sandbox, SandboxConfig};
 use tempfile::TempDir;
 
-pub(crate) use daemon::{Daemon, bounded};
+pub(crate) use daemon::Daemon;
 
 /// The identities that the sandbox is seeded with.
 pub(crate) const NOTES: &str = "assistant-notes-agent";
