@@ -43,7 +43,8 @@
 //!   `request::cache::an_agent_never_sees_or_touches_what_belongs_to_another_identity`,
 //!   `upstream::every_endpoint_gets_its_kind_of_key_and_names_its_identity`.
 //! - **I9** No value leaves unless its audit record is written.
-//!   @@I9.
+//!   `request::trail::every_act_that_is_allowed_leaves_one_record_before_its_answer`,
+//!   `request::trail::while_the_trail_is_disturbed_no_value_leaves`.
 //! - **I10** What the daemon cannot do safely it refuses, and says which rule refused. `life::start`,
 //!   `audit::a_denied_request_is_a_record_with_its_rule`.
 
