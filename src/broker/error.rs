@@ -140,6 +140,8 @@ impl From<TokenError> for BrokerError {
     fn from(error: TokenError) -> Self {
         match error {
             TokenError::Unknown | TokenError::Foreign => Self::SessionInvalid,
+            // While it is locked the gate says so. Afterwards the session is over like any other.
+            TokenError::Ended(End::Locked) => Self::SessionRevoked,
             TokenError::Ended(end) => end.into(),
         }
     }
