@@ -28,27 +28,19 @@ pub(super) struct SecretOutput<'a> {
     pub(super) lease: LeaseOutput,
 }
 
-/// What stands in the operator's records.
+/// What stands in the operator's records. The lease is over once the value has been read; the value
+/// itself works until it is changed at its site.
 #[derive(Serialize, JsonSchema)]
 pub(super) struct LeaseOutput {
     /// Handle, for the operator.
     lease_id: String,
-    /// What it is for.
+    /// What it was for.
     resource: String,
-    /// When the lease ends.
-    expires_at: String,
-    /// True if the value stops working then; false if it works until it is changed at its site.
-    revocable: bool,
 }
 
 impl From<Lease> for LeaseOutput {
     fn from(lease: Lease) -> Self {
-        Self {
-            lease_id: lease.lease_id.to_string(),
-            resource: lease.resource,
-            expires_at: lease.expires_at.to_string(),
-            revocable: lease.revocable,
-        }
+        Self { lease_id: lease.lease_id.to_string(), resource: lease.resource }
     }
 }
 
