@@ -100,7 +100,7 @@ async fn every_tool_says_when_to_use_it_and_that_it_only_reads() {
 }
 
 #[tokio::test]
-async fn every_argument_and_result_is_described() {
+async fn every_argument_is_described_and_bounded() {
     for tool in tools().await {
         let name = tool["name"].as_str().unwrap();
         for side in ["inputSchema", "outputSchema"] {
@@ -118,6 +118,21 @@ async fn every_argument_and_result_is_described() {
         }
         if tool["inputSchema"]["properties"].as_object().is_some_and(|arguments| !arguments.is_empty()) {
             assert_eq!(tool["inputSchema"]["additionalProperties"], false, "{name}");
+        }
+    }
+}
+
+#[tokio::test]
+async fn every_part_of_a_result_is_described() {
+    for tool in tools().await {
+        let name = tool["name"].as_str().unwrap();
+        let schema = &tool["outputSchema"];
+        let parts = schema["$defs"].as_object().into_iter().flat_map(|parts| parts.values());
+        for object in parts.chain([schema]) {
+            for (property, schema) in object["properties"].as_object().unwrap() {
+                let described = schema["description"].as_str().is_some_and(|text| !text.contains('\n'));
+                assert!(described, "{name}: {property}");
+            }
         }
     }
 }
