@@ -53,6 +53,9 @@ pub enum Verb {
     /// A request about a lease was refused.
     #[serde(rename = "lease.denied")]
     LeaseDenied,
+    /// A request of a session was refused before it was known, or asked, what it is about.
+    #[serde(rename = "request.denied")]
+    RequestDenied,
     /// Names were listed.
     #[serde(rename = "vault.list")]
     VaultList,

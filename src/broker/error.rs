@@ -54,8 +54,13 @@ pub enum BrokerError {
         problem: &'static str,
     },
     /// A name is not in canonical form.
-    #[error("resource: {0}")]
-    Name(NameError),
+    #[error("{field}: {error}")]
+    Name {
+        /// Name of the field.
+        field: &'static str,
+        /// What would be right.
+        error: NameError,
+    },
     /// Too many requests.
     #[error("too many requests; come back later")]
     RateLimited {

@@ -66,14 +66,16 @@ impl Broker {
     /// The value again, under a live lease and today's policy.
     pub async fn read_lease(&self, admitted: &Admitted, id: LeaseId) -> Result<Leased> {
         let session = &admitted.session;
-        let resource = self.leases.find(session.id, id)?.resource;
+        let Lease { resource, identity, .. } = self.own_lease(session, id)?;
         let grant = self.authorize(admitted, Action::Acquire(resource.clone()))?;
-        let (credential, _) = self
-            .look_up(&grant, &resource)
-            .await
-            .inspect_err(|error| self.record_failed(session, grant.action(), error))?;
+        let failed = |error: &BrokerError| self.record_failed(session, grant.action(), error);
+        let (credential, found) = self.look_up(&grant, &resource).await.inspect_err(failed)?;
+        // The lease is for the identity that the role had when it was granted.
+        if found.identity != identity {
+            return Err(BrokerError::LeaseRevoked).inspect_err(failed);
+        }
         let lease = self.leases.count_use(session.id, id)?;
-        self.record_lease(session, &lease, LeaseStep::Read)?;
+        self.record_read(session, &lease)?;
         self.still_leased(session, id)?;
         Ok(Leased { lease, credential })
     }
@@ -81,19 +83,22 @@ impl Broker {
     /// Moves the end of a live lease, as far as the role lets it.
     pub fn renew(&self, admitted: &Admitted, id: LeaseId, ttl: Option<Duration>) -> Result<Lease> {
         let session = &admitted.session;
-        let resource = self.leases.find(session.id, id)?.resource;
+        let resource = self.own_lease(session, id)?.resource;
         let grant = self.authorize(admitted, Action::Acquire(resource))?;
         let bounds = grant.bounds();
         let ttl = ttl.unwrap_or(bounds.lease_default_ttl);
         let lease = self.leases.renew(session.id, id, ttl, bounds.lease_max_ttl)?;
-        self.record_lease(session, &lease, LeaseStep::Renewed)?;
+        self.record_renewed(session, &lease)?;
         Ok(lease)
     }
 
     /// Gives a lease back.
     pub fn release(&self, admitted: &Admitted, id: LeaseId) -> Result<()> {
-        let lease = self.leases.release(admitted.session.id, id)?;
-        self.record_lease(&admitted.session, &lease, LeaseStep::Released)
+        let session = &admitted.session;
+        let released = self.leases.release(session.id, id);
+        let lease = released.inspect_err(|error| self.record_lease_refused(session, *error))?;
+        self.record_released(session, &lease);
+        Ok(())
     }
 
     /// The live leases of the session.
@@ -105,6 +110,11 @@ impl Broker {
     pub fn watch_leases(&self, admitted: &Admitted) -> Result<Watch> {
         let events = self.leases.watch(admitted.session.id)?;
         Ok(Watch { events, session: admitted.session.clone(), stopping: self.stopping.clone() })
+    }
+
+    fn own_lease(&self, session: &Session, id: LeaseId) -> Result<Lease> {
+        let found = self.leases.find(session.id, id);
+        Ok(found.inspect_err(|error| self.record_lease_refused(session, *error))?)
     }
 
     /// The last check before a leased value leaves: neither the lease nor its session has ended.
@@ -122,14 +132,6 @@ impl Broker {
         let found = Found { identity, resource: credential.resource.clone(), ends_at: credential.expires_at };
         Ok((credential, found))
     }
-}
-
-/// What is recorded of a lease after it was acquired.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(super) enum LeaseStep {
-    Read,
-    Renewed,
-    Released,
 }
 
 impl Watch {

@@ -2,6 +2,7 @@
 
 use std::time::Duration;
 
+use tokio::sync::watch;
 use tokio_util::sync::CancellationToken;
 use tonic::transport::Server;
 use tonic::transport::server::Router;
@@ -27,11 +28,16 @@ const PING_WAIT: Duration = Duration::from_secs(20);
 const CALL_DEADLINE: Duration = Duration::from_secs(60);
 
 /// Serves the agent socket until `stop`, then lets the calls under way finish.
-pub(super) async fn agents(agent: Agent, incoming: Incoming, stop: CancellationToken) {
+pub(super) async fn agents(
+    agent: Agent,
+    incoming: Incoming,
+    serving: watch::Receiver<bool>,
+    stop: CancellationToken,
+) {
     let (health, health_service) = tonic_health::server::health_reporter();
     let names =
         [name(&agent.sessions()), name(&agent.leases()), name(&agent.vault()), name(&agent.identities())];
-    announce(&health, &names).await;
+    let announcing = tokio::spawn(announce(health, names, serving));
     let router = bounded()
         .add_service(health_service.max_decoding_message_size(MAX_MESSAGE_BYTES))
         .add_service(agent.sessions())
@@ -39,13 +45,13 @@ pub(super) async fn agents(agent: Agent, incoming: Incoming, stop: CancellationT
         .add_service(agent.vault())
         .add_service(agent.identities());
     run(router, incoming, stop, "agent").await;
+    announcing.abort();
 }
 
 /// Serves the admin socket until `stop`, then lets the calls under way finish.
 pub(super) async fn operator(admin: Admin, incoming: Incoming, stop: CancellationToken) {
     let (health, health_service) = tonic_health::server::health_reporter();
-    let names = [name(&admin.service())];
-    announce(&health, &names).await;
+    health.set_service_status(name(&admin.service()), ServingStatus::Serving).await;
     let router = bounded()
         .add_service(health_service.max_decoding_message_size(MAX_MESSAGE_BYTES))
         .add_service(admin.service());
@@ -80,8 +86,17 @@ fn name<S: tonic::server::NamedService>(_: &S) -> &'static str {
     S::NAME
 }
 
-async fn announce(health: &HealthReporter, names: &[&'static str]) {
-    for name in names {
-        health.set_service_status(name, ServingStatus::Serving).await;
+/// Keeps the health service true: a broker that is locked, or cannot write its audit trail, serves
+/// nobody. The empty name is the server as a whole.
+async fn announce(health: HealthReporter, names: [&'static str; 4], mut serving: watch::Receiver<bool>) {
+    loop {
+        let serves = *serving.borrow_and_update();
+        let status = if serves { ServingStatus::Serving } else { ServingStatus::NotServing };
+        for name in names.into_iter().chain([""]) {
+            health.set_service_status(name, status).await;
+        }
+        if serving.changed().await.is_err() {
+            return;
+        }
     }
 }

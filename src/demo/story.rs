@@ -47,7 +47,7 @@ fn log_in(stage: &Stage, teller: &mut Teller) -> Result<()> {
     expect(&output, 0)?;
     teller.show(&output)?;
     teller
-        .say("The daemon ran the login itself: the key is in its locked memory and in no file, and passed")?;
+        .say("The daemon ran the login itself: the key rests sealed in its memory and in no file, and passed")?;
     teller.say("through no other program. (The stand-in approved it in place of a person.)")
 }
 
@@ -91,7 +91,7 @@ fn impersonate(stage: &Stage, teller: &mut Teller) -> Result<()> {
     expect(&output, DENIED)?;
     teller.show(&output)?;
     teller.say(
-        "Same user, same request; but the role is for another executable, and nobody can claim to be it.",
+        "Same user, same request; but the role is for another executable, and saying so does not help.",
     )
 }
 

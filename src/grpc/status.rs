@@ -80,10 +80,12 @@ fn classify(error: &BrokerError) -> (Code, ErrorReason) {
         E::LeaseNotAvailable => (Code::PermissionDenied, R::LeaseNotAvailable),
         E::LeaseExpired => (Code::FailedPrecondition, R::LeaseExpired),
         E::LeaseRevoked => (Code::FailedPrecondition, R::LeaseRevoked),
-        E::Name(NameError::Role | NameError::Reason | NameError::Handle | NameError::Uuid)
+        E::Name {
+            error: NameError::Role | NameError::Reason | NameError::Handle | NameError::Uuid, ..
+        }
         | E::Argument { .. }
         | E::Ambiguous => (Code::InvalidArgument, R::ArgumentInvalid),
-        E::Name(_) => (Code::InvalidArgument, R::ResourceNameInvalid),
+        E::Name { .. } => (Code::InvalidArgument, R::ResourceNameInvalid),
         E::RateLimited { .. } => (Code::ResourceExhausted, R::RateLimited),
         E::Capacity(_) => (Code::ResourceExhausted, R::CapacityReached),
         E::Locked => (Code::FailedPrecondition, R::BrokerLocked),

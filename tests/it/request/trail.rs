@@ -11,7 +11,7 @@ use ravi_broker::audit::verify_path;
 use ravi_broker::client::{
     AgentClient, ClientError, CreatePassword, ErrorReason, OpenSession, RevokeTarget, UpdatePassword,
 };
-use ravi_broker::sandbox::{Answer, Fault};
+
 use ravi_broker::secret::Secret;
 use ravi_broker::types::LeaseId;
 
