@@ -53,7 +53,7 @@ impl Broker {
         let failed = |error: &BrokerError| self.record_failed(session, grant.action(), error);
         let room = self.leases.check_room(session.id, grant.bounds().lease_max_live);
         room.map_err(BrokerError::from).inspect_err(failed)?;
-        let (credential, found) = self.look_up(&grant, &resource).await.inspect_err(failed)?;
+        let (credential, found) = self.look_up(session, &grant, &resource).await.inspect_err(failed)?;
         let lease = self.leases.grant(session, &grant, found, ttl);
         let lease = lease.map_err(BrokerError::from).inspect_err(failed)?;
         let recorded = self.record_acquired(session, &lease, reason.as_ref());
@@ -69,7 +69,7 @@ impl Broker {
         let Lease { resource, identity, .. } = self.own_lease(session, id)?;
         let grant = self.authorize(admitted, Action::Acquire(resource.clone()))?;
         let failed = |error: &BrokerError| self.record_failed(session, grant.action(), error);
-        let (credential, found) = self.look_up(&grant, &resource).await.inspect_err(failed)?;
+        let (credential, found) = self.look_up(session, &grant, &resource).await.inspect_err(failed)?;
         // The lease is for the identity that the role had when it was granted.
         if found.identity != identity {
             return Err(BrokerError::LeaseRevoked).inspect_err(failed);
@@ -126,11 +126,21 @@ impl Broker {
         }
     }
 
-    async fn look_up(&self, grant: &Grant, resource: &Resource) -> Result<(Credential, Found)> {
-        let identity = self.vault.resolve(grant.role().identity()).await?;
-        let credential = self.vault.credential(identity, resource).await?;
-        let found = Found { identity, resource: credential.resource.clone(), ends_at: credential.expires_at };
-        Ok((credential, found))
+    /// A session that ended meanwhile explains best why there is no value.
+    async fn look_up(
+        &self,
+        session: &Session,
+        grant: &Grant,
+        resource: &Resource,
+    ) -> Result<(Credential, Found)> {
+        let fetched = async {
+            let identity = self.vault.resolve(grant.role().identity()).await?;
+            let credential = self.vault.credential(identity, resource).await?;
+            let found =
+                Found { identity, resource: credential.resource.clone(), ends_at: credential.expires_at };
+            Ok((credential, found))
+        };
+        fetched.await.map_err(|error| session.end().map_or(error, BrokerError::from))
     }
 }
 
