@@ -7,6 +7,7 @@
 
 use std::hash::Hash;
 use std::num::NonZeroU32;
+use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
@@ -23,6 +24,10 @@ use crate::config::{Config, Rate};
 use crate::policy::Role;
 use crate::types::{IdentityUuid, RoleName};
 use crate::upstream::Budget;
+
+/// Refused requests of one user that are written into the audit trail one by one. A caller whom nothing
+/// else limits must not fill the disk: a trail that cannot be written stops everybody.
+const REFUSALS: Rate = Rate { count: 30, per: Duration::from_secs(60) };
 
 /// What a request counts as.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
@@ -53,7 +58,8 @@ pub struct Remaining {
     pub resets_in: Duration,
 }
 
-/// The limits on agents: per role and class, and on opening sessions per user.
+/// The limits on agents: per role and class, and per user on opening sessions and on records
+/// of refusals.
 ///
 /// Concurrency: any thread. Bounded by the number of roles and users; [`Limits::prune`] drops what is
 /// idle.
@@ -61,13 +67,15 @@ pub struct Limits {
     clock: Arc<dyn Clock>,
     roles: DashMap<(RoleName, Class), Arc<Meter>>,
     open: Keyed<u32>,
+    refusals: Keyed<u32>,
+    unrecorded: AtomicU64,
 }
 
 impl Limits {
     /// No role has used anything yet.
     pub fn new(config: &Config, clock: Arc<dyn Clock>) -> Self {
-        let open = Keyed::new(config.limits.open, &clock);
-        Self { clock, roles: DashMap::new(), open }
+        let (open, refusals) = (Keyed::new(config.limits.open, &clock), Keyed::new(REFUSALS, &clock));
+        Self { clock, roles: DashMap::new(), open, refusals, unrecorded: AtomicU64::new(0) }
     }
 
     /// Takes one request out of the role's limit.
@@ -80,6 +88,16 @@ impl Limits {
         self.open.take(&uid)
     }
 
+    /// Whether a refusal of this user's request is to be recorded, and then how many were not since the
+    /// last that was.
+    pub fn take_refusal(&self, uid: u32) -> Option<u64> {
+        if self.refusals.take(&uid).is_ok() {
+            return Some(self.unrecorded.swap(0, Ordering::Relaxed));
+        }
+        self.unrecorded.fetch_add(1, Ordering::Relaxed);
+        None
+    }
+
     /// What is left of the role's limits.
     pub fn remaining(&self, role: &Role) -> [Remaining; 2] {
         [Class::Read, Class::Send].map(|class| self.meter(role, class).remaining(class))
@@ -88,6 +106,7 @@ impl Limits {
     /// Forgets users who are back at a full limit. Called by the housekeeping task.
     pub fn prune(&self) {
         self.open.prune();
+        self.refusals.prune();
     }
 
     /// Forgets the roles that are not in `keep`. Called on reload.

@@ -374,6 +374,15 @@ mod tests {
     }
 
     #[test]
+    fn a_number_has_one_form_even_where_its_hash_fits() {
+        let zeros = "0".repeat(64);
+        let body = format!("{{\"seq\":01,\"prev\":\"{zeros}\",\"event\":\"x\"");
+        let line = format!("{body},\"hash\":\"{}\"}}\n", hash_of(&Head::START.hash, body.as_bytes()));
+        assert_eq!(breach(&[line.replacen("01", "1", 1)]), Some((1, Fault::Changed)));
+        assert_eq!(breach(&[line]), Some((1, Fault::Malformed)));
+    }
+
+    #[test]
     fn a_line_without_end_costs_no_more_than_the_longest_record() {
         let endless = io::repeat(b'x').take(1 << 30);
         let walk = walk(io::BufReader::new(endless), None, |_, _| {}).unwrap();

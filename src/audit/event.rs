@@ -235,6 +235,7 @@ pub struct Event<'a> {
     reason: Option<&'a Reason>,
     version: Option<&'static str>,
     cut_bytes: Option<u64>,
+    unrecorded: Option<u64>,
     previous: Option<&'a str>,
 }
 
@@ -257,6 +258,7 @@ impl<'a> Event<'a> {
             reason: None,
             version: None,
             cut_bytes: None,
+            unrecorded: None,
             previous: None,
         }
     }
@@ -322,6 +324,11 @@ impl<'a> Event<'a> {
         Self { ended_sessions: Some(sessions), ended_leases: Some(leases), ..self }
     }
 
+    /// How many refusals before this one were counted and not written, because there were too many.
+    pub const fn unrecorded(self, refusals: u64) -> Self {
+        Self { unrecorded: if refusals > 0 { Some(refusals) } else { None }, ..self }
+    }
+
     /// `audit.recovered`: so many bytes of an unfinished record were cut off.
     pub(super) const fn recovered(cut_bytes: u64) -> Event<'static> {
         Event { cut_bytes: Some(cut_bytes), ..Event::of(Verb::AuditRecovered, &NOBODY) }
@@ -370,6 +377,7 @@ impl Serialize for Stamped<'_> {
         fields.put("ended_leases", self.event.ended_leases)?;
         fields.put("version", self.event.version)?;
         fields.put("cut_bytes", self.event.cut_bytes)?;
+        fields.put("unrecorded", self.event.unrecorded)?;
         fields.put("previous", self.event.previous)?;
         fields.put("reason", self.event.reason.map(Text))?;
         fields.0.end()
@@ -461,12 +469,15 @@ mod tests {
 
     #[test]
     fn the_name_of_a_program_cannot_forge_a_line_or_fill_the_disk() {
-        let hostile = format!("/tmp/\u{202e}\n\x1b[2J\"}},{}", "\u{fffd}".repeat(1300));
-        let actor = Actor { exe: Some(Path::new(&hostile).into()), ..actor() };
-        let line = json(&Event::of(Verb::SessionOpened, &actor));
-        assert!(line.bytes().all(|b| (b' '..=b'~').contains(&b)), "{line}");
-        assert!(line.len() < 8192);
-        assert!(serde_json::from_str::<serde_json::Value>(&line).is_ok());
+        let short = "/tmp/\u{202e}\n\x1b[2J\"}},{\u{fffd}".to_owned();
+        let long = format!("{short}{}", "\u{fffd}".repeat(1300));
+        for hostile in [short, long] {
+            let actor = Actor { exe: Some(Path::new(&hostile).into()), ..actor() };
+            let line = json(&Event::of(Verb::SessionOpened, &actor));
+            assert!(line.bytes().all(|b| (b' '..=b'~').contains(&b)), "{line}");
+            assert!(line.len() < 8192);
+            assert!(serde_json::from_str::<serde_json::Value>(&line).is_ok());
+        }
     }
 
     #[test]

@@ -1,13 +1,15 @@
 //! What the operator can do: look, revoke, lock, unlock, reload.
 
-use std::sync::Arc;
 use std::sync::atomic::Ordering;
+use std::sync::{Arc, PoisonError};
+
+use tokio_util::sync::WaitForCancellationFutureOwned;
 
 use super::Broker;
 use super::error::{BrokerError, Result};
 use crate::audit::{Cause, Follow, Head, Verb};
 use crate::lease::Lease;
-use crate::policy::Policy;
+use crate::policy::{Policy, Role};
 use crate::session::{End, Session};
 use crate::types::{LeaseId, Reason, Resource, RoleName, SessionId};
 use crate::upstream::KeyId;
@@ -71,7 +73,8 @@ pub struct Revoked {
     pub sessions: usize,
     /// How many leases.
     pub leases: usize,
-    /// Static values that the ended leases had shown: what was shown stays known until it is rotated.
+    /// Static values that the ended leases and sessions were given, also under leases that were given back
+    /// or ran out: what was shown stays known until it is rotated.
     pub exposed: Vec<Resource>,
 }
 
@@ -125,7 +128,7 @@ impl Broker {
             Revocation::Lease(id) => {
                 let lease = self.leases.revoke(*id).ok_or(BrokerError::LeaseNotAvailable)?;
                 self.record_lease_revoked(&lease, Cause::Operator);
-                return Ok(Revoked::of(0, vec![lease]));
+                return Ok(Revoked::of(lease));
             }
             Revocation::Session(id) => vec![*id],
             Revocation::Role(role) => self.sessions_where(|session| session.role == *role),
@@ -139,11 +142,14 @@ impl Broker {
     }
 
     /// Kill switch. The mark comes first, so that nothing that is under way passes the last check; then
-    /// sessions, leases, values and keys go, whether or not the record can be written.
+    /// values, keys, sessions and leases go, whether or not the record can be written.
     pub fn lock(&self, reason: Option<&Reason>) -> Result<Revoked> {
         self.gate.lock();
-        let revoked = self.end_all(&self.sessions_where(|_| true), End::Locked);
+        let _switch = self.switch.lock().unwrap_or_else(PoisonError::into_inner);
+        // Once more: an unlock that was under way has opened it.
+        self.gate.lock();
         let wiped = self.vault.wipe();
+        let revoked = self.end_all(&self.sessions_where(|_| true), End::Locked);
         self.record_admin(Verb::AdminLock, reason)?;
         wiped.map_err(|_| BrokerError::Internal)?;
         Ok(revoked)
@@ -151,6 +157,7 @@ impl Broker {
 
     /// Serves again. Keys that came from files are read again. Returns whether a management key is held.
     pub fn unlock(&self) -> Result<bool> {
+        let _switch = self.switch.lock().unwrap_or_else(PoisonError::into_inner);
         if self.gate.is_locked() {
             self.record_admin(Verb::AdminUnlock, None)?;
             self.vault.reopen();
@@ -160,16 +167,20 @@ impl Broker {
         Ok(self.vault.keyring().holds(KeyId::Management))
     }
 
-    /// Takes a new policy over, all of it at once. Sessions whose role is gone or no longer matches end.
+    /// Takes a new policy over, all of it at once. Sessions whose role is gone, is another identity or no longer
+    /// matches end.
     /// Returns how many.
     pub fn reload(&self, policy: Policy) -> Result<usize> {
         self.record_admin(Verb::AdminReload, None)?;
         let policy = Arc::new(policy);
-        self.policy.store(policy.clone());
+        let before = self.policy.swap(policy.clone());
         self.limits.retain_roles(|role| policy.role(role).is_some());
-        let gone = self.sessions_where(|session| {
-            policy.role(&session.role).is_none_or(|role| !role.matches(&session.opener))
-        });
+        let stays = |session: &Session, role: &Role| {
+            let same = before.role(&session.role).is_some_and(|old| old.identity() == role.identity());
+            same && role.matches(&session.opener)
+        };
+        let gone = self
+            .sessions_where(|session| policy.role(&session.role).is_none_or(|role| !stays(session, role)));
         Ok(self.end_all(&gone, End::RoleChanged).sessions)
     }
 
@@ -182,6 +193,11 @@ impl Broker {
     pub fn drain(&self) {
         self.gate.drain();
         self.stopping.cancel();
+    }
+
+    /// Done when the daemon was told to stop: streams end with it.
+    pub fn stopped(&self) -> WaitForCancellationFutureOwned {
+        self.stopping.clone().cancelled_owned()
     }
 
     /// The end: sessions, leases, values and keys are gone when this returns.
@@ -197,21 +213,17 @@ impl Broker {
 
     fn end_all(&self, sessions: &[SessionId], end: End) -> Revoked {
         let mut all = Revoked::default();
-        for (_, leases) in sessions.iter().filter_map(|id| self.end_session(*id, end)) {
-            all.add(Revoked::of(1, leases));
+        for ended in sessions.iter().filter_map(|id| self.end_session(*id, end)) {
+            all.add(ended);
         }
         all
     }
 }
 
 impl Revoked {
-    fn of(sessions: usize, leases: Vec<Lease>) -> Self {
-        let count = leases.len();
-        let shown = leases.into_iter().filter(|lease| !lease.revocable).map(|lease| lease.resource);
-        let mut revoked = Self { sessions, leases: count, exposed: shown.collect() };
-        revoked.exposed.sort();
-        revoked.exposed.dedup();
-        revoked
+    fn of(lease: Lease) -> Self {
+        let exposed = if lease.revocable { Vec::new() } else { vec![lease.resource] };
+        Self { sessions: 0, leases: 1, exposed }
     }
 
     fn add(&mut self, other: Self) {

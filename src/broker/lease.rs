@@ -8,7 +8,7 @@ use tokio_util::sync::CancellationToken;
 
 use super::error::{BrokerError, Result};
 use super::{Admitted, Broker};
-use crate::lease::{Event, Found, Lease};
+use crate::lease::{Event, Found, Lease, LeaseError};
 use crate::policy::{Action, Grant};
 use crate::session::Session;
 use crate::types::{LeaseId, Reason, Resource};
@@ -50,13 +50,14 @@ impl Broker {
     ) -> Result<Leased> {
         let session = &admitted.session;
         let grant = self.authorize(admitted, Action::Acquire(resource.clone()))?;
-        let (credential, found) = self
-            .look_up(&grant, &resource)
-            .await
-            .inspect_err(|error| self.record_failed(session, grant.action(), error))?;
-        let lease = self.leases.grant(session, &grant, found, ttl)?;
+        let failed = |error: &BrokerError| self.record_failed(session, grant.action(), error);
+        let room = self.leases.check_room(session.id, grant.bounds().lease_max_live);
+        room.map_err(BrokerError::from).inspect_err(failed)?;
+        let (credential, found) = self.look_up(&grant, &resource).await.inspect_err(failed)?;
+        let lease = self.leases.grant(session, &grant, found, ttl);
+        let lease = lease.map_err(BrokerError::from).inspect_err(failed)?;
         let recorded = self.record_acquired(session, &lease, reason.as_ref());
-        recorded.and_then(|()| self.still_open(session)).inspect_err(|_| {
+        recorded.and_then(|()| self.still_leased(session, lease.id)).inspect_err(|_| {
             let _ = self.leases.release(session.id, lease.id);
         })?;
         Ok(Leased { lease, credential })
@@ -73,7 +74,7 @@ impl Broker {
             .inspect_err(|error| self.record_failed(session, grant.action(), error))?;
         let lease = self.leases.count_use(session.id, id)?;
         self.record_lease(session, &lease, LeaseStep::Read)?;
-        self.still_open(session)?;
+        self.still_leased(session, id)?;
         Ok(Leased { lease, credential })
     }
 
@@ -82,7 +83,9 @@ impl Broker {
         let session = &admitted.session;
         let resource = self.leases.find(session.id, id)?.resource;
         let grant = self.authorize(admitted, Action::Acquire(resource))?;
-        let lease = self.leases.renew(session.id, id, ttl.unwrap_or(grant.bounds().lease_default_ttl))?;
+        let bounds = grant.bounds();
+        let ttl = ttl.unwrap_or(bounds.lease_default_ttl);
+        let lease = self.leases.renew(session.id, id, ttl, bounds.lease_max_ttl)?;
         self.record_lease(session, &lease, LeaseStep::Renewed)?;
         Ok(lease)
     }
@@ -102,6 +105,15 @@ impl Broker {
     pub fn watch_leases(&self, admitted: &Admitted) -> Result<Watch> {
         let events = self.leases.watch(admitted.session.id)?;
         Ok(Watch { events, session: admitted.session.clone(), stopping: self.stopping.clone() })
+    }
+
+    /// The last check before a leased value leaves: neither the lease nor its session has ended.
+    fn still_leased(&self, session: &Session, id: LeaseId) -> Result<()> {
+        match self.leases.find(session.id, id) {
+            // The session knows best why it ended.
+            Ok(_) | Err(LeaseError::SessionEnded) => self.still_open(session),
+            Err(error) => Err(error.into()),
+        }
     }
 
     async fn look_up(&self, grant: &Grant, resource: &Resource) -> Result<(Credential, Found)> {

@@ -12,11 +12,13 @@ mod lease;
 mod login;
 mod record;
 mod session;
+#[cfg(test)]
+mod tests;
 mod upkeep;
 mod vault;
 
-use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::{Arc, Mutex};
 
 use arc_swap::ArcSwap;
 use tokio_util::sync::CancellationToken;
@@ -52,6 +54,8 @@ pub struct Broker {
     audit: Arc<AuditFile>,
     clock: Arc<dyn Clock>,
     gate: Gate,
+    /// Held by a lock or an unlock: gate, vault and keyring change together.
+    switch: Mutex<()>,
     /// Cancelled when the daemon is told to stop: streams end.
     stopping: CancellationToken,
     login: tokio::sync::Mutex<()>,
@@ -104,6 +108,7 @@ impl Broker {
             audit,
             clock,
             gate: Gate::open(),
+            switch: Mutex::new(()),
             stopping: CancellationToken::new(),
             login: tokio::sync::Mutex::new(()),
             served: AtomicU64::new(0),

@@ -1,5 +1,6 @@
 //! What the verbs write into the audit trail. An allowed act whose record cannot be written does not
-//! happen (I9); a refusal stands whether or not it could be recorded.
+//! happen (I9); a refusal stands whether or not it could be recorded. Refusals that no other limit bounds
+//! are recorded at a bounded rate for each user, and the others counted in the next record.
 
 use super::error::{BrokerError, Result};
 use super::lease::LeaseStep;
@@ -42,8 +43,9 @@ impl Broker {
             TokenError::Foreign => Cause::TokenForeign,
             TokenError::Ended(_) => Cause::SessionOver,
         };
+        let Some(unrecorded) = self.limits.take_refusal(peer.uid) else { return };
         let actor = crate::session::actor_of(peer, None);
-        self.try_record(&Event::of(Verb::SessionDenied, &actor).denied(cause));
+        self.try_record(&Event::of(Verb::SessionDenied, &actor).denied(cause).unrecorded(unrecorded));
     }
 
     pub(super) fn record_ended(&self, session: &Session, end: End, leases: usize) {
@@ -65,7 +67,9 @@ impl Broker {
             Class::Read => Verb::LeaseDenied,
             Class::Send => Verb::VaultSet,
         };
-        self.try_record(&Event::of(verb, &session.actor).denied(Cause::RateLimited));
+        let Some(unrecorded) = self.limits.take_refusal(session.opener.uid) else { return };
+        let event = Event::of(verb, &session.actor).denied(Cause::RateLimited);
+        self.try_record(&event.unrecorded(unrecorded));
     }
 
     pub(super) fn record_denied(&self, session: &Session, action: &Action, denied: Denied) {
@@ -108,8 +112,11 @@ impl Broker {
             LeaseStep::Renewed => Verb::LeaseRenewed,
             LeaseStep::Released => Verb::LeaseReleased,
         };
-        let event = Event::lease(verb, &session.actor, lease.id, &lease.resource);
-        self.must_record(&event.identity(lease.identity))
+        let event = Event::lease(verb, &session.actor, lease.id, &lease.resource).identity(lease.identity);
+        self.must_record(&match step {
+            LeaseStep::Released => event.exposed(!lease.revocable),
+            LeaseStep::Read | LeaseStep::Renewed => event,
+        })
     }
 
     pub(super) fn record_expired(&self, lease: &Lease) {

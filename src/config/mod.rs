@@ -182,7 +182,8 @@ pub struct VaultConfig {
 pub struct AuditConfig {
     /// `file`. Default `<state directory>/audit.jsonl`.
     pub file: PathBuf,
-    /// `max_bytes`: size at which the file is set aside and a new one continues the chain. Default 64 MiB.
+    /// `max_bytes`: size at which the file is set aside and a new one continues the chain. Default 8 MiB: the
+    /// current file is checked whole at every start.
     pub max_bytes: u64,
 }
 

@@ -57,7 +57,7 @@ pub(super) fn resolve(
         },
         audit: AuditConfig {
             file: deciding.audit_file(audit.file),
-            max_bytes: deciding.setting("audit.max_bytes", audit.max_bytes, 64 << 20),
+            max_bytes: deciding.setting("audit.max_bytes", audit.max_bytes, 8 << 20),
         },
         limits: LimitsConfig {
             connections: deciding.setting("limits.connections", limits.connections, 1024),

@@ -226,7 +226,8 @@ impl AdminService for Admin {
         let Follow { last, next } = self.broker.follow_audit(lines);
         let last = stream::iter(last).map(|record| Ok(wire_record(&record)));
         if message.follow {
-            return Ok(Response::new(Box::pin(last.chain(stream::unfold(Some(next), next_record)))));
+            let next = stream::unfold(Some(next), next_record).take_until(self.broker.stopped());
+            return Ok(Response::new(Box::pin(last.chain(next))));
         }
         Ok(Response::new(Box::pin(last)))
     }

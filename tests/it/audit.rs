@@ -363,7 +363,7 @@ fn what_is_not_the_daemons_own_regular_file_is_left_alone() {
         let (path, victim) = (trail.dir.path().join(which), trail.dir.path().join("victim"));
         OpenOptions::new()
             .write(true)
-            .create(true)
+            .create_new(true)
             .mode(0o600)
             .open(&victim)
             .unwrap()
@@ -392,7 +392,7 @@ fn what_is_not_the_daemons_own_regular_file_is_left_alone() {
 fn a_file_that_is_no_trail_is_neither_cut_nor_added_to() {
     for content in ["a key without a line break", "a key\n", "{}\n{}\n"] {
         let trail = Trail::new();
-        OpenOptions::new().write(true).create(true).mode(0o600).open(&trail.log).unwrap();
+        OpenOptions::new().write(true).create_new(true).mode(0o600).open(&trail.log).unwrap();
         trail.write(content.as_bytes());
         assert!(matches!(trail.refusal(), AuditError::Broken { .. }), "{content:?}");
         assert_eq!(trail.bytes(), content.as_bytes());

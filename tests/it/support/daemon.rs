@@ -43,7 +43,7 @@ impl Daemon {
         let notifications = UnixDatagram::bind(&socket).expect("a notification socket");
         let log = setup.directory().join("log");
         let output = File::options().create(true).append(true).open(&log).expect("a log file");
-        let mut command = Command::new(env!("CARGO_BIN_EXE_ravi-brokerd"));
+        let mut command = program(setup.wrapper.as_deref());
         command
             .arg("--config")
             .arg(&setup.config_file)
@@ -81,10 +81,32 @@ impl Daemon {
         bounded(self.child.wait()).await.expect("it can be waited for")
     }
 
+    /// Lifts its soft limit on the size of files, as if somebody had made room on the disk.
+    #[expect(unsafe_code, reason = "no crate at hand wraps prlimit")]
+    pub(crate) fn make_room(&self) {
+        let mut limit = libc::rlimit { rlim_cur: 0, rlim_max: 0 };
+        // SAFETY: the kernel writes one `rlimit` to a place that is one, and reads nothing.
+        let read = unsafe { libc::prlimit(self.pid(), libc::RLIMIT_FSIZE, std::ptr::null(), &raw mut limit) };
+        limit.rlim_cur = limit.rlim_max;
+        // SAFETY: the kernel reads one `rlimit` that outlives the call, and writes nothing.
+        let written =
+            unsafe { libc::prlimit(self.pid(), libc::RLIMIT_FSIZE, &raw const limit, std::ptr::null_mut()) };
+        assert_eq!((read, written), (0, 0), "the limit is ours to lift");
+    }
+
     /// What it has logged so far.
     pub(crate) fn log(&self) -> String {
         fs::read_to_string(&self.log).expect("the log is there")
     }
+}
+
+/// The daemon, or a shell that becomes it: the script ends with `exec "$0" "$@"`.
+fn program(wrapper: Option<&str>) -> Command {
+    let daemon = env!("CARGO_BIN_EXE_ravi-brokerd");
+    let Some(script) = wrapper else { return Command::new(daemon) };
+    let mut shell = Command::new("/bin/sh");
+    shell.arg("-c").arg(script).arg(daemon);
+    shell
 }
 
 async fn notification(socket: &UnixDatagram, line: &str) {
