@@ -74,6 +74,9 @@ pub enum Verb {
     /// An agent read about its own identity.
     #[serde(rename = "identity.read")]
     IdentityRead,
+    /// An identity key was minted with the management key; Ravi documents no way to take it back.
+    #[serde(rename = "key.minted")]
+    KeyMinted,
     /// The operator pulled the kill switch.
     #[serde(rename = "admin.lock")]
     AdminLock,

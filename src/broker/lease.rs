@@ -140,7 +140,11 @@ impl Broker {
                 Found { identity, resource: credential.resource.clone(), ends_at: credential.expires_at };
             Ok((credential, found))
         };
-        fetched.await.map_err(|error| session.end().map_or(error, BrokerError::from))
+        let fetched = fetched.await;
+        for identity in self.vault.take_minted() {
+            self.record_minted(session, identity);
+        }
+        fetched.map_err(|error| session.end().map_or(error, BrokerError::from))
     }
 }
 

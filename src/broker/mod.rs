@@ -36,7 +36,7 @@ use crate::audit::{AuditFile, Cause};
 use crate::clock::Clock;
 use crate::config::Config;
 use crate::lease::Leases;
-use crate::limit::{Class, Limits};
+use crate::limit::{Class, Limits, Share};
 use crate::peer::Peer;
 use crate::policy::{Action, Grant, Policy};
 use crate::session::{Session, Sessions};
@@ -129,10 +129,10 @@ impl Broker {
         let session = self.identify(caller)?;
         let policy = self.policy.load();
         let role = policy.role(&session.role).ok_or(BrokerError::SessionRevoked)?;
-        self.limits.take(role, class).map_err(|limited| {
+        self.limits.take(role, session.id, class).map_err(|(share, limited)| {
             self.count_denied();
             self.record_unasked(&session, Cause::RateLimited);
-            BrokerError::limited(limit_name(class), limited)
+            BrokerError::limited(limit_name(share, class), limited)
         })?;
         Ok(Admitted { session })
     }
@@ -206,9 +206,11 @@ impl Admitted {
     }
 }
 
-fn limit_name(class: Class) -> &'static str {
-    match class {
-        Class::Read => "rate.read",
-        Class::Send => "rate.send",
+fn limit_name(share: Share, class: Class) -> &'static str {
+    match (share, class) {
+        (Share::Role, Class::Read) => "rate.read",
+        (Share::Role, Class::Send) => "rate.send",
+        (Share::Session, Class::Read) => "rate.session_read",
+        (Share::Session, Class::Send) => "rate.session_send",
     }
 }

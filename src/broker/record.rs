@@ -9,7 +9,7 @@ use crate::lease::{Lease, LeaseError};
 use crate::peer::Peer;
 use crate::policy::{Action, Denied};
 use crate::session::{End, OpenError, Session, TokenError};
-use crate::types::{Reason, Resource, RoleName};
+use crate::types::{IdentityUuid, Reason, Resource, RoleName};
 use crate::upstream::UpstreamError;
 
 impl Broker {
@@ -131,6 +131,11 @@ impl Broker {
 
     pub(super) fn record_released(&self, session: &Session, lease: &Lease) {
         self.try_record(&about_lease(Verb::LeaseReleased, session, lease).exposed(!lease.revocable));
+    }
+
+    /// Whoever's request caused it; the key itself stays in the daemon.
+    pub(super) fn record_minted(&self, session: &Session, identity: IdentityUuid) {
+        self.try_record(&Event::of(Verb::KeyMinted, &session.actor).identity(identity));
     }
 
     pub(super) fn record_expired(&self, lease: &Lease) {

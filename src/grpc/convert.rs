@@ -7,7 +7,7 @@ use crate::broker::{BrokerError, Described, Leased, Result};
 use crate::clock::{BootInstant, Clock};
 use crate::config::Rate;
 use crate::lease::Lease;
-use crate::limit::{Class, Remaining};
+use crate::limit::{Class, Remaining, Share};
 use crate::pb;
 use crate::types::{LeaseId, NameError, PasswordName, Reason, Resource, SecretKey, SessionId};
 
@@ -106,9 +106,11 @@ pub(super) fn session(described: &Described, clock: &dyn Clock) -> pb::Session {
 }
 
 pub(super) fn limit(remaining: &Remaining) -> pb::Limit {
-    let name = match remaining.class {
-        Class::Read => "read",
-        Class::Send => "send",
+    let name = match (remaining.share, remaining.class) {
+        (Share::Role, Class::Read) => "read",
+        (Share::Role, Class::Send) => "send",
+        (Share::Session, Class::Read) => "session_read",
+        (Share::Session, Class::Send) => "session_send",
     };
     pb::Limit {
         name: name.to_owned(),

@@ -74,7 +74,7 @@ async fn every_act_that_is_allowed_leaves_one_record_before_its_answer() {
     leaves!(agent.update_password(update("password/a.example")), "vault.update allowed");
     leaves!(agent.delete_password("password/a.example", ""), "vault.delete allowed");
     leaves!(agent.identity(), "identity.read allowed");
-    leaves!(agent.acquire("sso/token", None, ""), "lease.acquired allowed");
+    leaves!(agent.acquire("sso/token", None, ""), "key.minted allowed", "lease.acquired allowed");
     leaves!(agent.close_session(), "session.closed allowed", "lease.revoked allowed session_ended");
     let (lease, _) = stack.agent("notes").await.acquire(KEY, None, "").await.unwrap();
     leaves!(
