@@ -68,15 +68,10 @@ fn embed(_: &Args) -> Result<Option<Embedded>, String> {
     Ok(None)
 }
 
-/// The error says what happened in its first line and what to do in the others.
+/// The error says what happened, and in its last line what to do.
 fn fail(error: &str) -> ExitCode {
-    let mut lines = error.lines();
-    let what = lines.next().unwrap_or_default();
-    let mut stderr = std::io::stderr().lock();
+    let (what, hint) = error.rsplit_once('\n').unwrap_or((error, "look at the log, and start it again"));
     // A closed standard error is no reason to panic.
-    let _ = writeln!(stderr, "error: {what}");
-    for line in lines {
-        let _ = writeln!(stderr, "hint: {line}");
-    }
+    let _ = writeln!(std::io::stderr(), "error: {what}\nhint: {hint}");
     ExitCode::FAILURE
 }

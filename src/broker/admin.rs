@@ -173,6 +173,11 @@ impl Broker {
         Ok(self.end_all(&gone, End::RoleChanged).sessions)
     }
 
+    /// Records that a new configuration was refused. Nothing changes.
+    pub fn reload_refused(&self) {
+        self.record_reload_refused();
+    }
+
     /// The last records of the audit trail, and those that follow.
     pub fn follow_audit(&self, lines: usize) -> Follow {
         self.audit.follow(lines)

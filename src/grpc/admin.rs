@@ -6,6 +6,7 @@ use std::pin::Pin;
 use std::sync::Arc;
 
 use futures_util::stream::{self, Stream, StreamExt};
+use jiff::Timestamp;
 use tokio::sync::{broadcast, mpsc};
 use tokio_stream::wrappers::ReceiverStream;
 use tonic::{Request, Response, Status};
@@ -13,7 +14,7 @@ use tonic::{Request, Response, Status};
 use super::{Answer, MAX_MESSAGE_BYTES, convert};
 use crate::audit::Follow;
 use crate::broker::{Broker, BrokerError, LoginDone, LoginEvent, Revocation, SessionView};
-use crate::clock::{BootInstant, Clock};
+use crate::clock::Clock;
 use crate::lease::Lease;
 use crate::pb;
 use crate::pb::admin_service_server::{AdminService, AdminServiceServer};
@@ -40,8 +41,8 @@ pub trait Process: Send + Sync + 'static {
     /// The configuration file.
     fn config_path(&self) -> PathBuf;
 
-    /// When it started.
-    fn started_at(&self) -> BootInstant;
+    /// When it started, by the wall clock of that moment.
+    fn started_at(&self) -> Timestamp;
 }
 
 /// A reload that succeeded.
@@ -113,12 +114,10 @@ impl AdminService for Admin {
             tier: protection.tier.to_owned(),
             full: protection.full,
         });
-        let age = self.clock.now().since(self.process.started_at());
-        let started_at = self.clock.wall().checked_sub(age).unwrap_or(jiff::Timestamp::MIN);
         Ok(Response::new(pb::GetStatusResponse {
             version: env!("CARGO_PKG_VERSION").to_owned(),
             pid: std::process::id(),
-            started_at: convert::timestamp(started_at),
+            started_at: convert::timestamp(self.process.started_at()),
             locked: now.locked,
             upstream_url: now.upstream,
             management_key_held: now.management_key_held,
