@@ -3,6 +3,8 @@
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
 
+use tokio_util::sync::CancellationToken;
+
 use super::Broker;
 use super::error::{BrokerError, Result};
 use crate::audit::{Cause, Follow, Head, Verb};
@@ -187,6 +189,11 @@ impl Broker {
     pub fn drain(&self) {
         self.gate.drain();
         self.stopping.cancel();
+    }
+
+    /// Cancelled by [`Broker::drain`]: streams end.
+    pub fn stopping(&self) -> CancellationToken {
+        self.stopping.clone()
     }
 
     /// The end: sessions, leases, values and keys are gone when this returns.

@@ -217,10 +217,7 @@ impl StatusView<'_> {
                 let branch = if at + 1 == session.leases.len() { "└─" } else { "├─" };
                 let ends = span(lease.expires_in);
                 let uses = count(lease.uses, "use");
-                page.line(format!(
-                    "{branch} {}  {}  ends in {ends}, {uses}",
-                    lease.lease_id, lease.resource
-                ));
+                page.line(format!("{branch} {}  {}  ends in {ends}, {uses}", lease.lease_id, lease.resource));
             }
         }
     }

@@ -5,6 +5,7 @@ use std::time::Duration;
 use tokio_util::sync::CancellationToken;
 use tonic::transport::Server;
 use tonic::transport::server::Router;
+use tonic_health::ServingStatus;
 use tonic_health::server::HealthReporter;
 
 use super::listen::Incoming;
@@ -23,25 +24,31 @@ const PING_EVERY: Duration = Duration::from_secs(30);
 const PING_WAIT: Duration = Duration::from_secs(20);
 /// Longest time until a call begins to answer; upstream's own deadline is 30 s.
 const CALL_DEADLINE: Duration = Duration::from_secs(60);
+/// What health checks call the server as a whole.
+const WHOLE_SERVER: &str = "";
 
 /// Serves the agent socket until `stop`, then lets the calls under way finish.
 pub(super) async fn agents(agent: Agent, incoming: Incoming, stop: CancellationToken) {
     let (health, health_service) = tonic_health::server::health_reporter();
-    announce(&health, &agent).await;
+    let names =
+        [name(&agent.sessions()), name(&agent.leases()), name(&agent.vault()), name(&agent.identities())];
+    announce(&health, &names).await;
     let router = bounded()
         .add_service(health_service)
         .add_service(agent.sessions())
         .add_service(agent.leases())
         .add_service(agent.vault())
         .add_service(agent.identities());
-    run(router, incoming, stop, "agent").await;
+    tokio::join!(run(router, incoming, stop.clone(), "agent"), take_leave(health, &names, &stop));
 }
 
 /// Serves the admin socket until `stop`, then lets the calls under way finish.
 pub(super) async fn operator(admin: Admin, incoming: Incoming, stop: CancellationToken) {
-    let (_, health_service) = tonic_health::server::health_reporter();
+    let (health, health_service) = tonic_health::server::health_reporter();
+    let names = [name(&admin.service())];
+    announce(&health, &names).await;
     let router = bounded().add_service(health_service).add_service(admin.service());
-    run(router, incoming, stop, "admin").await;
+    tokio::join!(run(router, incoming, stop.clone(), "admin"), take_leave(health, &names, &stop));
 }
 
 fn bounded() -> Server {
@@ -64,17 +71,21 @@ async fn run(router: Router, incoming: Incoming, stop: CancellationToken, socket
     }
 }
 
-async fn announce(health: &HealthReporter, agent: &Agent) {
-    fn serving<S: tonic::server::NamedService>(_: &S) -> &'static str {
-        S::NAME
-    }
-    let names = [
-        serving(&agent.sessions()),
-        serving(&agent.leases()),
-        serving(&agent.vault()),
-        serving(&agent.identities()),
-    ];
+fn name<S: tonic::server::NamedService>(_: &S) -> &'static str {
+    S::NAME
+}
+
+async fn announce(health: &HealthReporter, names: &[&'static str]) {
     for name in names {
-        health.set_service_status(name, tonic_health::ServingStatus::Serving).await;
+        health.set_service_status(name, ServingStatus::Serving).await;
+    }
+}
+
+/// Tells those who watch that it is over, and ends their streams: the drain would wait for them.
+async fn take_leave(mut health: HealthReporter, names: &[&'static str], stop: &CancellationToken) {
+    stop.cancelled().await;
+    for name in names.iter().chain([&WHOLE_SERVER]) {
+        health.set_service_status(name, ServingStatus::NotServing).await;
+        health.clear_service_status(name).await;
     }
 }

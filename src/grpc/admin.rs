@@ -9,6 +9,7 @@ use futures_util::stream::{self, Stream, StreamExt};
 use jiff::Timestamp;
 use tokio::sync::{broadcast, mpsc};
 use tokio_stream::wrappers::ReceiverStream;
+use tokio_util::sync::CancellationToken;
 use tonic::{Request, Response, Status};
 
 use super::{Answer, MAX_MESSAGE_BYTES, convert};
@@ -225,19 +226,29 @@ impl AdminService for Admin {
         let Follow { last, next } = self.broker.follow_audit(lines);
         let last = stream::iter(last).map(|record| Ok(wire_record(&record)));
         if message.follow {
-            return Ok(Response::new(Box::pin(last.chain(stream::unfold(Some(next), next_record)))));
+            let tail = Tail { next, stopping: self.broker.stopping() };
+            return Ok(Response::new(Box::pin(last.chain(stream::unfold(Some(tail), next_record)))));
         }
         Ok(Response::new(Box::pin(last)))
     }
 }
 
+/// The records that follow, until the daemon is told to stop.
+struct Tail {
+    next: broadcast::Receiver<Arc<str>>,
+    stopping: CancellationToken,
+}
+
 /// Ends with an error when the reader was too slow to see every record: a gap must not pass for none.
-async fn next_record(
-    next: Option<broadcast::Receiver<Arc<str>>>,
-) -> Option<(Result<pb::TailAuditResponse, Status>, Option<broadcast::Receiver<Arc<str>>>)> {
-    let mut next = next?;
-    match next.recv().await {
-        Ok(record) => Some((Ok(wire_record(&record)), Some(next))),
+async fn next_record(tail: Option<Tail>) -> Option<(Result<pb::TailAuditResponse, Status>, Option<Tail>)> {
+    let mut tail = tail?;
+    let next = tokio::select! {
+        biased;
+        next = tail.next.recv() => next,
+        () = tail.stopping.cancelled() => return Some((Err(BrokerError::Draining.into()), None)),
+    };
+    match next {
+        Ok(record) => Some((Ok(wire_record(&record)), Some(tail))),
         Err(broadcast::error::RecvError::Lagged(_)) => {
             let behind = BrokerError::Capacity("records that a slow reader may be behind");
             Some((Err(behind.into()), None))
