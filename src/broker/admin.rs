@@ -3,7 +3,7 @@
 use std::sync::atomic::Ordering;
 use std::sync::{Arc, PoisonError};
 
-use tokio_util::sync::WaitForCancellationFutureOwned;
+use tokio_util::sync::CancellationToken;
 
 use super::Broker;
 use super::error::{BrokerError, Result};
@@ -203,6 +203,11 @@ impl Broker {
         Ok(self.end_all(&gone, End::RoleChanged).sessions)
     }
 
+    /// Records that a new configuration was refused. Nothing changes.
+    pub fn reload_refused(&self) {
+        self.record_reload_refused();
+    }
+
     /// The last records of the audit trail, and those that follow.
     pub fn follow_audit(&self, lines: usize) -> Follow {
         self.audit.follow(lines)
@@ -226,9 +231,9 @@ impl Broker {
         self.stopping.cancel();
     }
 
-    /// Done when the daemon was told to stop: streams end with it.
-    pub fn stopped(&self) -> WaitForCancellationFutureOwned {
-        self.stopping.clone().cancelled_owned()
+    /// Cancelled by [`Broker::drain`]: streams end.
+    pub fn stopping(&self) -> CancellationToken {
+        self.stopping.clone()
     }
 
     /// The end: sessions, leases, values and keys are gone when this returns.

@@ -55,6 +55,13 @@ impl Broker {
     pub async fn login(self: Arc<Self>, progress: LoginProgress) -> Result<()> {
         let _alone = self.login.try_lock().map_err(|_| BrokerError::Capacity("logins at once"))?;
         self.gate.check()?;
+        tokio::select! {
+            outcome = self.sign_in(&progress) => outcome,
+            () = self.stopping.cancelled() => Err(BrokerError::Draining),
+        }
+    }
+
+    async fn sign_in(&self, progress: &LoginProgress) -> Result<()> {
         let login = self.upstream.start_device_login().await?;
         let prompt = LoginEvent::Prompt {
             verification_url: login.verification_url.clone(),

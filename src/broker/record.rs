@@ -169,6 +169,11 @@ impl Broker {
         self.must_record(&Event::of(verb, &nobody).reason(reason))
     }
 
+    pub(super) fn record_reload_refused(&self) {
+        let nobody = Actor::default();
+        self.try_record(&Event::of(Verb::AdminReload, &nobody).failed(Cause::ConfigurationInvalid));
+    }
+
     /// Writes the start or the end of the daemon.
     pub fn record_daemon(&self, verb: Verb) -> Result<()> {
         self.must_record(&Event::daemon(verb))

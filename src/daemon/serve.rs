@@ -26,6 +26,8 @@ const PING_EVERY: Duration = Duration::from_secs(30);
 const PING_WAIT: Duration = Duration::from_secs(20);
 /// Longest time until a call begins to answer; upstream's own deadline is 30 s.
 const CALL_DEADLINE: Duration = Duration::from_secs(60);
+/// What health checks call the server as a whole.
+const WHOLE_SERVER: &str = "";
 
 /// Serves the agent socket until `stop`, then lets the calls under way finish.
 pub(super) async fn agents(
@@ -37,25 +39,27 @@ pub(super) async fn agents(
     let (health, health_service) = tonic_health::server::health_reporter();
     let names =
         [name(&agent.sessions()), name(&agent.leases()), name(&agent.vault()), name(&agent.identities())];
-    let announcing = tokio::spawn(announce(health, names, serving));
+    let announcing = announce(health, names, serving, stop.clone());
     let router = bounded()
         .add_service(health_service.max_decoding_message_size(MAX_MESSAGE_BYTES))
         .add_service(agent.sessions())
         .add_service(agent.leases())
         .add_service(agent.vault())
         .add_service(agent.identities());
-    run(router, incoming, stop, "agent").await;
-    announcing.abort();
+    tokio::join!(run(router, incoming, stop, "agent"), announcing);
 }
 
 /// Serves the admin socket until `stop`, then lets the calls under way finish.
 pub(super) async fn operator(admin: Admin, incoming: Incoming, stop: CancellationToken) {
     let (health, health_service) = tonic_health::server::health_reporter();
-    health.set_service_status(name(&admin.service()), ServingStatus::Serving).await;
+    let names = [name(&admin.service())];
+    // The operator is served even while agents are not.
+    let always = watch::Sender::new(true);
+    let announcing = announce(health, names, always.subscribe(), stop.clone());
     let router = bounded()
         .add_service(health_service.max_decoding_message_size(MAX_MESSAGE_BYTES))
         .add_service(admin.service());
-    run(router, incoming, stop, "admin").await;
+    tokio::join!(run(router, incoming, stop, "admin"), announcing);
 }
 
 /// What a server wraps its services in.
@@ -87,16 +91,27 @@ fn name<S: tonic::server::NamedService>(_: &S) -> &'static str {
 }
 
 /// Keeps the health service true: a broker that is locked, or cannot write its audit trail, serves
-/// nobody. The empty name is the server as a whole.
-async fn announce(health: HealthReporter, names: [&'static str; 4], mut serving: watch::Receiver<bool>) {
+/// nobody. At the end it tells those who watch, and ends their streams: the drain would wait for them.
+async fn announce<const N: usize>(
+    mut health: HealthReporter,
+    names: [&'static str; N],
+    mut serving: watch::Receiver<bool>,
+    stop: CancellationToken,
+) {
+    let all = || names.into_iter().chain([WHOLE_SERVER]);
     loop {
-        let serves = *serving.borrow_and_update();
+        let serves = *serving.borrow_and_update() && !stop.is_cancelled();
         let status = if serves { ServingStatus::Serving } else { ServingStatus::NotServing };
-        for name in names.into_iter().chain([""]) {
+        for name in all() {
             health.set_service_status(name, status).await;
         }
-        if serving.changed().await.is_err() {
-            return;
+        tokio::select! {
+            () = stop.cancelled() => break,
+            Ok(()) = serving.changed() => {}
         }
+    }
+    for name in all() {
+        health.set_service_status(name, ServingStatus::NotServing).await;
+        health.clear_service_status(name).await;
     }
 }

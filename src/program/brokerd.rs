@@ -56,8 +56,8 @@ fn connected(args: Args, environment: Environment) -> Result<(Settings, Option<S
     Ok((args.settings(environment), None))
 }
 
-/// The daemon's errors say what happened in their first line and what to do in the others.
+/// The daemon's errors say what happened, and in their last line what to do.
 fn refuse(error: &str) -> ExitCode {
-    let (what, advice) = error.split_once('\n').unwrap_or((error, ""));
+    let (what, advice) = error.rsplit_once('\n').unwrap_or((error, "look at the log, and start it again"));
     fail(what, advice)
 }

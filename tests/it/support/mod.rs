@@ -81,12 +81,30 @@ impl Stack {
 
     /// The same, changed before it starts.
     pub(crate) async fn with(change: impl FnOnce(&mut Setup)) -> Self {
+        let (setup, sandbox) = Self::prepared(change).await;
+        let daemon = Daemon::start(&setup).await;
+        Self { daemon, setup, sandbox: Some(sandbox) }
+    }
+
+    /// All but the daemon, for a test that starts it in a way of its own.
+    pub(crate) async fn prepared(change: impl FnOnce(&mut Setup)) -> (Setup, Sandbox) {
         let sandbox = Sandbox::start(SandboxConfig::default()).await.expect("the sandbox starts");
         let mut setup = Setup::new(&sandbox);
         change(&mut setup);
         setup.write(&sandbox);
-        let daemon = Daemon::start(&setup).await;
+        (setup, sandbox)
+    }
+
+    /// A daemon that was started for a prepared setup.
+    pub(crate) fn of(daemon: Daemon, setup: Setup, sandbox: Sandbox) -> Self {
         Self { daemon, setup, sandbox: Some(sandbox) }
+    }
+
+    /// Tells the daemon to stop, waits for its end, and starts it again.
+    pub(crate) async fn restart(&mut self) {
+        self.daemon.signal(nix::sys::signal::Signal::SIGTERM);
+        assert!(self.daemon.ended().await.success(), "{}", self.daemon.log());
+        self.daemon = Daemon::start(&self.setup).await;
     }
 
     /// The hand on the other side: faults, deliveries, counts.
