@@ -49,6 +49,8 @@ pub(crate) enum CliError {
     Operator {
         /// The daemon's reason.
         reason: ErrorReason,
+        /// How the program ends.
+        exit: Exit,
         /// What happened.
         message: String,
         /// What to do.
@@ -112,7 +114,7 @@ impl CliError {
             Self::Client(error) => of_client(error),
             Self::SessionFile(error) => of_session_file(error),
             Self::Usage(..) => own("USAGE", Exit::Usage, self),
-            Self::Operator { reason, .. } => own(reason.as_str(), Exit::Other, self),
+            Self::Operator { reason, exit, .. } => own(reason.as_str(), *exit, self),
             Self::NoSession => own("SESSION_REQUIRED", Exit::Denied, self),
             Self::Terminal => own("TERMINAL_REFUSED", Exit::Usage, self),
             Self::NoUsername => own("FIELD_ABSENT", Exit::Other, self),

@@ -5,6 +5,7 @@ use serde::Serialize;
 use super::args::{Purpose, Revoke, RevokeTarget};
 use super::context::{Context, text};
 use super::error::CliError;
+use super::exit::Exit;
 use super::output::Document;
 use super::page::{Cell, Page, Tone};
 use crate::client::{self, ClientError, ErrorReason};
@@ -19,8 +20,9 @@ pub(super) async fn revoke(context: &mut Context, args: &Revoke) -> Result<(), C
 
 /// What an agent is told of a session or lease that it may not know is no help here.
 fn for_operator(error: ClientError) -> CliError {
-    let hint = "`ravi-broker status` shows the live sessions and their leases";
-    let unknown = |reason, what| CliError::Operator { reason, message: format!("no {what} is live"), hint };
+    let (exit, hint) = (Exit::Other, "`ravi-broker status` shows the live sessions and their leases");
+    let unknown =
+        |reason, what| CliError::Operator { reason, exit, message: format!("no {what} is live"), hint };
     match error.reason() {
         Some(reason @ ErrorReason::SessionInvalid) => unknown(reason, "session of that id"),
         Some(reason @ ErrorReason::LeaseNotAvailable) => unknown(reason, "lease of that id"),

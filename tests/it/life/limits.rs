@@ -1,5 +1,6 @@
 //! A daemon that runs out of descriptors survives, and serves again once it has some.
 
+use ravi_broker::client::OpenSession;
 use tokio::io::AsyncReadExt;
 use tokio::net::UnixStream;
 
@@ -30,7 +31,16 @@ async fn two_hundred_clients_at_64_descriptors_do_not_end_it() {
     })
     .await;
     drop(clients);
-    let agent = bounded(stack.agent("notes")).await;
+    // A client that is accepted before the others have been closed cannot be attested, and is refused.
+    let agent = bounded(async {
+        loop {
+            let client = stack.stranger().await;
+            if let Ok((_, token)) = client.open_session(OpenSession::role("notes")).await {
+                break client.with_token(token);
+            }
+        }
+    })
+    .await;
     bounded(agent.acquire("secret/OPENAI_API_KEY", None, "")).await.unwrap();
     assert_eq!(bounded(stack.admin()).await.status().await.unwrap().leases, 1);
 }

@@ -253,12 +253,11 @@ async fn a_configuration_that_its_group_can_write_is_refused() {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn a_key_file_that_others_can_read_is_refused() {
-    let (setup, _sandbox) = Stack::prepared(|_| {}).await;
-    let text = fs::read_to_string(&setup.config_file).unwrap();
-    let key = setup.directory().join("stored-key");
+    let (setup, _sandbox) =
+        Stack::prepared(|setup| setup.key_file = Some(setup.directory().join("stored-key"))).await;
+    let key = setup.key_file.clone().unwrap();
     fs::rename(setup.credentials().join("management-key"), &key).unwrap();
     fs::set_permissions(&key, fs::Permissions::from_mode(0o644)).unwrap();
-    write_config(&setup, &text.replace("[upstream]", &format!("[upstream]\nmanagement_key_file = {key:?}")));
     let said = refused(&setup).await;
     assert_two_lines(&said);
     assert!(said.contains("mode 0600"), "{said}");
