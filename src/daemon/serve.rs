@@ -46,7 +46,7 @@ pub(super) async fn agents(
         .add_service(agent.leases())
         .add_service(agent.vault())
         .add_service(agent.identities());
-    tokio::join!(run(router, incoming, stop, "agent"), announcing);
+    tokio::join!(announcing, run(router, incoming, stop, "agent"));
 }
 
 /// Serves the admin socket until `stop`, then lets the calls under way finish.
@@ -59,7 +59,7 @@ pub(super) async fn operator(admin: Admin, incoming: Incoming, stop: Cancellatio
     let router = bounded()
         .add_service(health_service.max_decoding_message_size(MAX_MESSAGE_BYTES))
         .add_service(admin.service());
-    tokio::join!(run(router, incoming, stop, "admin"), announcing);
+    tokio::join!(announcing, run(router, incoming, stop, "admin"));
 }
 
 /// What a server wraps its services in.
@@ -99,19 +99,25 @@ async fn announce<const N: usize>(
     stop: CancellationToken,
 ) {
     let all = || names.into_iter().chain([WHOLE_SERVER]);
+    let mut told = None;
     loop {
-        let serves = *serving.borrow_and_update() && !stop.is_cancelled();
+        let stopping = stop.is_cancelled();
+        let serves = *serving.borrow_and_update() && !stopping;
         let status = if serves { ServingStatus::Serving } else { ServingStatus::NotServing };
-        for name in all() {
-            health.set_service_status(name, status).await;
+        if told.replace(serves) != Some(serves) {
+            for name in all() {
+                health.set_service_status(name, status).await;
+            }
+        }
+        if stopping {
+            break;
         }
         tokio::select! {
-            () = stop.cancelled() => break,
+            () = stop.cancelled() => {}
             Ok(()) = serving.changed() => {}
         }
     }
     for name in all() {
-        health.set_service_status(name, ServingStatus::NotServing).await;
         health.clear_service_status(name).await;
     }
 }
