@@ -8,12 +8,14 @@
 use std::fmt;
 use std::io;
 use std::os::fd::{AsFd, OwnedFd};
+use std::os::unix::net::UnixStream;
 use std::sync::{Arc, LazyLock};
 use std::time::Duration;
 
 use tokio::io::Interest;
 
 use crate::sys;
+use crate::sys::Protection;
 pub use crate::sys::peer::{Credentials, Executable};
 
 /// Longest chain of parents that is followed.
@@ -76,6 +78,14 @@ impl Peer {
         }
     }
 
+    /// The same peer without an executable that it no longer runs: a socket stays open over an exec, and
+    /// what was true at accept would speak for another program.
+    pub fn as_of_now(&self) -> Self {
+        let now = self.process.and_then(ProcessId::executable);
+        let executable = self.executable.clone().filter(|attested| now.as_ref() == Some(attested));
+        Self { executable, ..self.clone() }
+    }
+
     /// True if the process is known and has not ended.
     pub fn is_alive(&self) -> bool {
         self.pidfd.as_ref().is_some_and(Pidfd::is_alive)
@@ -104,10 +114,15 @@ impl Peer {
         }
     }
 
-    /// A peer without a process, for tests of what is decided about peers.
+    /// A peer that no process need stand behind, for tests of what is decided about peers.
     #[cfg(test)]
-    pub(crate) fn imagined(uid: u32, gid: u32, executable: Option<Executable>) -> Self {
-        Self { uid, gid, foreign: false, process: None, executable, tier: PeerTier::None, pidfd: None }
+    pub(crate) fn imagined(
+        uid: u32,
+        gid: u32,
+        process: Option<ProcessId>,
+        executable: Option<Executable>,
+    ) -> Self {
+        Self { uid, gid, foreign: false, process, executable, tier: PeerTier::None, pidfd: None }
     }
 }
 
@@ -128,13 +143,34 @@ pub enum PeerTier {
     PidfdAtConnect,
 }
 
-impl fmt::Display for PeerTier {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str(match self {
+impl PeerTier {
+    /// The best that this host offers, tried on a pair of sockets of our own.
+    pub fn of_host() -> Self {
+        let tried = UnixStream::pair().and_then(|(own, _peer)| sys::peer::pidfd_at_connect(&own));
+        match tried {
+            Ok(Some(_)) => Self::PidfdAtConnect,
+            Ok(None) => Self::PidAndStartTime,
+            Err(_) => Self::None,
+        }
+    }
+
+    /// For `status`.
+    pub fn protection(self) -> Protection {
+        Protection { name: "callers identified by", tier: self.words(), full: self == Self::PidfdAtConnect }
+    }
+
+    fn words(self) -> &'static str {
+        match self {
             Self::None => "process unknown",
             Self::PidAndStartTime => "pid and start time, read at accept",
             Self::PidfdAtConnect => "pidfd, taken by the kernel at connect",
-        })
+        }
+    }
+}
+
+impl fmt::Display for PeerTier {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(self.words())
     }
 }
 
@@ -270,6 +306,7 @@ impl Pidfd {
 
 #[cfg(test)]
 mod tests {
+    use std::io::{Read, Write};
     use std::process::{Child, Command, Stdio};
 
     use super::*;
@@ -293,6 +330,22 @@ mod tests {
         child.wait().unwrap();
         let gone = examine(child.id());
         assert_eq!((gone.process, gone.tier), (None, PeerTier::None));
+    }
+
+    #[test]
+    fn an_executable_does_not_speak_for_the_program_after_an_exec() {
+        let mut shell = Command::new("sh");
+        shell.args(["-c", "read line; exec cat"]).stdin(Stdio::piped()).stdout(Stdio::piped());
+        let mut child = shell.spawn().unwrap();
+        let (mut input, mut output) = (child.stdin.take().unwrap(), child.stdout.take().unwrap());
+        let peer = examine(child.id());
+        assert!(peer.as_of_now().executable.is_some());
+        input.write_all(b"go on\necho\n").unwrap();
+        output.read_exact(&mut [0; 5]).unwrap();
+        assert!(peer.executable.is_some() && peer.as_of_now().executable.is_none());
+        drop(input);
+        child.wait().unwrap();
+        assert!(peer.as_of_now().executable.is_none());
     }
 
     #[test]

@@ -45,7 +45,7 @@ const UNITS: &[Unit] = &[
     unit("secret", 0, Only(&[])),
     unit("types", 0, Only(&[])),
     unit("clock", 0, Only(&["sys"])),
-    unit("sys", 0, Only(&["clock"])),
+    unit("sys", 0, Only(&[])),
     unit("config", 0, Only(&["types", "sys"])),
     unit("telemetry", 0, Only(&["types"])),
     unit("pb", 0, Only(&[])),
@@ -75,10 +75,11 @@ const UNITS: &[Unit] = &[
     unit("sandbox", 4, Only(&["secret", "clock"])),
     //
     unit("demo", 5, Below(&[])),
-    unit("bin/ravi-broker", 5, Only(&["cli", "demo", "config", "sys", "telemetry"])),
-    unit("bin/ravi-brokerd", 5, Only(&["daemon", "sandbox", "secret", "config", "sys", "telemetry"])),
+    unit("program", 5, Below(&["demo"])),
+    unit("bin/ravi-broker", 5, Only(&["program"])),
+    unit("bin/ravi-brokerd", 5, Only(&["program"])),
     unit("bin/ravi-broker-mcp", 5, Only(&["mcp", "client", "config", "sys", "telemetry"])),
-    unit("bin/ravi-sandbox", 5, Only(&["sandbox", "clock", "sys", "telemetry"])),
+    unit("bin/ravi-sandbox", 5, Only(&["program"])),
 ];
 
 /// Never reached through "every lower layer".

@@ -53,6 +53,9 @@ pub enum Verb {
     /// A request about a lease was refused.
     #[serde(rename = "lease.denied")]
     LeaseDenied,
+    /// A request of a session was refused before it was known, or asked, what it is about.
+    #[serde(rename = "request.denied")]
+    RequestDenied,
     /// Names were listed.
     #[serde(rename = "vault.list")]
     VaultList,
@@ -71,6 +74,9 @@ pub enum Verb {
     /// An agent read about its own identity.
     #[serde(rename = "identity.read")]
     IdentityRead,
+    /// An identity key was minted with the management key; Ravi documents no way to take it back.
+    #[serde(rename = "key.minted")]
+    KeyMinted,
     /// The operator pulled the kill switch.
     #[serde(rename = "admin.lock")]
     AdminLock,
@@ -235,6 +241,7 @@ pub struct Event<'a> {
     reason: Option<&'a Reason>,
     version: Option<&'static str>,
     cut_bytes: Option<u64>,
+    unrecorded: Option<u64>,
     previous: Option<&'a str>,
 }
 
@@ -257,6 +264,7 @@ impl<'a> Event<'a> {
             reason: None,
             version: None,
             cut_bytes: None,
+            unrecorded: None,
             previous: None,
         }
     }
@@ -322,6 +330,11 @@ impl<'a> Event<'a> {
         Self { ended_sessions: Some(sessions), ended_leases: Some(leases), ..self }
     }
 
+    /// How many refusals before this one were counted and not written, because there were too many.
+    pub const fn unrecorded(self, refusals: u64) -> Self {
+        Self { unrecorded: if refusals > 0 { Some(refusals) } else { None }, ..self }
+    }
+
     /// `audit.recovered`: so many bytes of an unfinished record were cut off.
     pub(super) const fn recovered(cut_bytes: u64) -> Event<'static> {
         Event { cut_bytes: Some(cut_bytes), ..Event::of(Verb::AuditRecovered, &NOBODY) }
@@ -370,6 +383,7 @@ impl Serialize for Stamped<'_> {
         fields.put("ended_leases", self.event.ended_leases)?;
         fields.put("version", self.event.version)?;
         fields.put("cut_bytes", self.event.cut_bytes)?;
+        fields.put("unrecorded", self.event.unrecorded)?;
         fields.put("previous", self.event.previous)?;
         fields.put("reason", self.event.reason.map(Text))?;
         fields.0.end()

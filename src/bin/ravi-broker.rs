@@ -3,5 +3,5 @@
 use std::process::ExitCode;
 
 fn main() -> ExitCode {
-    ravi_broker::cli::main(None)
+    ravi_broker::program::broker()
 }

@@ -1,7 +1,7 @@
 //! What the operator can do: look, revoke, lock, unlock, reload.
 
-use std::sync::Arc;
 use std::sync::atomic::Ordering;
+use std::sync::{Arc, PoisonError};
 
 use tokio_util::sync::CancellationToken;
 
@@ -9,7 +9,7 @@ use super::Broker;
 use super::error::{BrokerError, Result};
 use crate::audit::{Cause, Follow, Head, Verb};
 use crate::lease::Lease;
-use crate::policy::Policy;
+use crate::policy::{Policy, Role};
 use crate::session::{End, Session};
 use crate::types::{LeaseId, Reason, Resource, RoleName, SessionId};
 use crate::upstream::KeyId;
@@ -73,7 +73,8 @@ pub struct Revoked {
     pub sessions: usize,
     /// How many leases.
     pub leases: usize,
-    /// Static values that the ended leases had shown: what was shown stays known until it is rotated.
+    /// Static values that the ended leases and sessions were given, also under leases that were given back
+    /// or ran out: what was shown stays known until it is rotated.
     pub exposed: Vec<Resource>,
 }
 
@@ -127,7 +128,7 @@ impl Broker {
             Revocation::Lease(id) => {
                 let lease = self.leases.revoke(*id).ok_or(BrokerError::LeaseNotAvailable)?;
                 self.record_lease_revoked(&lease, Cause::Operator);
-                return Ok(Revoked::of(0, vec![lease]));
+                return Ok(Revoked::of(lease));
             }
             Revocation::Session(id) => vec![*id],
             Revocation::Role(role) => self.sessions_where(|session| session.role == *role),
@@ -140,38 +141,65 @@ impl Broker {
         }
     }
 
-    /// Kill switch. The mark comes first, so that nothing that is under way passes the last check; then
-    /// sessions, leases, values and keys go, whether or not the record can be written.
+    /// Kill switch, which outlives a restart of the daemon. The gate comes first, so that nothing that is under way passes the last check; then
+    /// values, keys, sessions and leases go, whether or not the record can be written.
     pub fn lock(&self, reason: Option<&Reason>) -> Result<Revoked> {
         self.gate.lock();
-        let revoked = self.end_all(&self.sessions_where(|_| true), End::Locked);
+        let _switch = self.switch.lock().unwrap_or_else(PoisonError::into_inner);
+        // Once more: an unlock that was under way has opened it.
+        self.gate.lock();
         let wiped = self.vault.wipe();
+        let revoked = self.end_all(&self.sessions_where(|_| true), End::Locked);
+        self.tell_health();
+        let marked = self.mark.make();
         self.record_admin(Verb::AdminLock, reason)?;
+        marked.map_err(|_| BrokerError::Argument {
+            field: "lock",
+            problem: "locked until the daemon ends, but not beyond: its state directory cannot be written",
+        })?;
         wiped.map_err(|_| BrokerError::Internal)?;
         Ok(revoked)
     }
 
-    /// Serves again. Keys that came from files are read again. Returns whether a management key is held.
+    /// Serves again, once the keys that come from files are read again; if one is bad, nothing opens.
+    /// Returns whether a management key is held.
     pub fn unlock(&self) -> Result<bool> {
+        let _switch = self.switch.lock().unwrap_or_else(PoisonError::into_inner);
         if self.gate.is_locked() {
             self.record_admin(Verb::AdminUnlock, None)?;
             self.vault.reopen();
+            let loaded = self.keys.load(self.vault.keyring()).map_err(|error| {
+                tracing::error!(%error, "the broker stays locked");
+                BrokerError::Argument {
+                    field: "keys",
+                    problem: "a key file is bad, the broker stays locked: see the daemon's log",
+                }
+            });
+            let unmarked = loaded.and_then(|()| self.mark.remove().map_err(|_| cannot_unmark()));
+            if let Err(error) = unmarked {
+                let _ = self.vault.wipe();
+                return Err(error);
+            }
             self.gate.unlock();
-            self.keys.load(self.vault.keyring()).map_err(|_| BrokerError::LoginRequired)?;
+            self.tell_health();
         }
         Ok(self.vault.keyring().holds(KeyId::Management))
     }
 
-    /// Takes a new policy over, all of it at once. Sessions whose role is gone or no longer matches end.
+    /// Takes a new policy over, all of it at once. Sessions whose role is gone, is another identity or no longer
+    /// matches end.
     /// Returns how many.
     pub fn reload(&self, policy: Policy) -> Result<usize> {
         self.record_admin(Verb::AdminReload, None)?;
         let policy = Arc::new(policy);
-        self.policy.store(policy.clone());
+        let before = self.policy.swap(policy.clone());
         self.limits.retain_roles(|role| policy.role(role).is_some());
-        let gone = self.sessions_where(|session| {
-            policy.role(&session.role).is_none_or(|role| !role.matches(&session.opener))
-        });
+        let stays = |session: &Session, role: &Role| {
+            let same = before.role(&session.role).is_some_and(|old| old.identity() == role.identity());
+            same && role.matches(&session.opener)
+        };
+        let gone = self
+            .sessions_where(|session| policy.role(&session.role).is_none_or(|role| !stays(session, role)));
         Ok(self.end_all(&gone, End::RoleChanged).sessions)
     }
 
@@ -185,9 +213,21 @@ impl Broker {
         self.audit.follow(lines)
     }
 
+    /// A lock of a former run still holds. Called before anything is served.
+    pub fn resume_lock(&self) -> bool {
+        let locked = self.mark.is_there();
+        if locked {
+            self.gate.lock();
+            let _ = self.vault.wipe();
+            self.tell_health();
+        }
+        locked
+    }
+
     /// No new work, and streams end; calls under way may finish. Called when the daemon is told to stop.
     pub fn drain(&self) {
         self.gate.drain();
+        self.tell_health();
         self.stopping.cancel();
     }
 
@@ -209,21 +249,24 @@ impl Broker {
 
     fn end_all(&self, sessions: &[SessionId], end: End) -> Revoked {
         let mut all = Revoked::default();
-        for (_, leases) in sessions.iter().filter_map(|id| self.end_session(*id, end)) {
-            all.add(Revoked::of(1, leases));
+        for ended in sessions.iter().filter_map(|id| self.end_session(*id, end)) {
+            all.add(ended);
         }
         all
     }
 }
 
+fn cannot_unmark() -> BrokerError {
+    BrokerError::Argument {
+        field: "unlock",
+        problem: "the broker stays locked: its state directory cannot be written",
+    }
+}
+
 impl Revoked {
-    fn of(sessions: usize, leases: Vec<Lease>) -> Self {
-        let count = leases.len();
-        let shown = leases.into_iter().filter(|lease| !lease.revocable).map(|lease| lease.resource);
-        let mut revoked = Self { sessions, leases: count, exposed: shown.collect() };
-        revoked.exposed.sort();
-        revoked.exposed.dedup();
-        revoked
+    fn of(lease: Lease) -> Self {
+        let exposed = if lease.revocable { Vec::new() } else { vec![lease.resource] };
+        Self { sessions: 0, leases: 1, exposed }
     }
 
     fn add(&mut self, other: Self) {

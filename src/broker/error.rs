@@ -54,8 +54,13 @@ pub enum BrokerError {
         problem: &'static str,
     },
     /// A name is not in canonical form.
-    #[error("resource: {0}")]
-    Name(NameError),
+    #[error("{field}: {error}")]
+    Name {
+        /// Name of the field.
+        field: &'static str,
+        /// What would be right.
+        error: NameError,
+    },
     /// Too many requests.
     #[error("too many requests; come back later")]
     RateLimited {
@@ -145,6 +150,8 @@ impl From<TokenError> for BrokerError {
     fn from(error: TokenError) -> Self {
         match error {
             TokenError::Unknown | TokenError::Foreign => Self::SessionInvalid,
+            // While it is locked the gate says so. Afterwards the session is over like any other.
+            TokenError::Ended(End::Locked) => Self::SessionRevoked,
             TokenError::Ended(end) => end.into(),
         }
     }

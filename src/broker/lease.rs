@@ -8,7 +8,7 @@ use tokio_util::sync::CancellationToken;
 
 use super::error::{BrokerError, Result};
 use super::{Admitted, Broker};
-use crate::lease::{Event, Found, Lease};
+use crate::lease::{Event, Found, Lease, LeaseError};
 use crate::policy::{Action, Grant};
 use crate::session::Session;
 use crate::types::{LeaseId, Reason, Resource};
@@ -50,13 +50,14 @@ impl Broker {
     ) -> Result<Leased> {
         let session = &admitted.session;
         let grant = self.authorize(admitted, Action::Acquire(resource.clone()))?;
-        let (credential, found) = self
-            .look_up(&grant, &resource)
-            .await
-            .inspect_err(|error| self.record_failed(session, grant.action(), error))?;
-        let lease = self.leases.grant(session, &grant, found, ttl)?;
+        let failed = |error: &BrokerError| self.record_failed(session, grant.action(), error);
+        let room = self.leases.check_room(session.id, grant.bounds().lease_max_live);
+        room.map_err(BrokerError::from).inspect_err(failed)?;
+        let (credential, found) = self.look_up(session, &grant, &resource).await.inspect_err(failed)?;
+        let lease = self.leases.grant(session, &grant, found, ttl);
+        let lease = lease.map_err(BrokerError::from).inspect_err(failed)?;
         let recorded = self.record_acquired(session, &lease, reason.as_ref());
-        recorded.and_then(|()| self.still_open(session)).inspect_err(|_| {
+        recorded.and_then(|()| self.still_leased(session, lease.id)).inspect_err(|_| {
             let _ = self.leases.release(session.id, lease.id);
         })?;
         Ok(Leased { lease, credential })
@@ -65,32 +66,39 @@ impl Broker {
     /// The value again, under a live lease and today's policy.
     pub async fn read_lease(&self, admitted: &Admitted, id: LeaseId) -> Result<Leased> {
         let session = &admitted.session;
-        let resource = self.leases.find(session.id, id)?.resource;
+        let Lease { resource, identity, .. } = self.own_lease(session, id)?;
         let grant = self.authorize(admitted, Action::Acquire(resource.clone()))?;
-        let (credential, _) = self
-            .look_up(&grant, &resource)
-            .await
-            .inspect_err(|error| self.record_failed(session, grant.action(), error))?;
+        let failed = |error: &BrokerError| self.record_failed(session, grant.action(), error);
+        let (credential, found) = self.look_up(session, &grant, &resource).await.inspect_err(failed)?;
+        // The lease is for the identity that the role had when it was granted.
+        if found.identity != identity {
+            return Err(BrokerError::LeaseRevoked).inspect_err(failed);
+        }
         let lease = self.leases.count_use(session.id, id)?;
-        self.record_lease(session, &lease, LeaseStep::Read)?;
-        self.still_open(session)?;
+        self.record_read(session, &lease)?;
+        self.still_leased(session, id)?;
         Ok(Leased { lease, credential })
     }
 
     /// Moves the end of a live lease, as far as the role lets it.
     pub fn renew(&self, admitted: &Admitted, id: LeaseId, ttl: Option<Duration>) -> Result<Lease> {
         let session = &admitted.session;
-        let resource = self.leases.find(session.id, id)?.resource;
+        let resource = self.own_lease(session, id)?.resource;
         let grant = self.authorize(admitted, Action::Acquire(resource))?;
-        let lease = self.leases.renew(session.id, id, ttl.unwrap_or(grant.bounds().lease_default_ttl))?;
-        self.record_lease(session, &lease, LeaseStep::Renewed)?;
+        let bounds = grant.bounds();
+        let ttl = ttl.unwrap_or(bounds.lease_default_ttl);
+        let lease = self.leases.renew(session.id, id, ttl, bounds.lease_max_ttl)?;
+        self.record_renewed(session, &lease)?;
         Ok(lease)
     }
 
     /// Gives a lease back.
     pub fn release(&self, admitted: &Admitted, id: LeaseId) -> Result<()> {
-        let lease = self.leases.release(admitted.session.id, id)?;
-        self.record_lease(&admitted.session, &lease, LeaseStep::Released)
+        let session = &admitted.session;
+        let released = self.leases.release(session.id, id);
+        let lease = released.inspect_err(|error| self.record_lease_refused(session, *error))?;
+        self.record_released(session, &lease);
+        Ok(())
     }
 
     /// The live leases of the session.
@@ -104,20 +112,40 @@ impl Broker {
         Ok(Watch { events, session: admitted.session.clone(), stopping: self.stopping.clone() })
     }
 
-    async fn look_up(&self, grant: &Grant, resource: &Resource) -> Result<(Credential, Found)> {
-        let identity = self.vault.resolve(grant.role().identity()).await?;
-        let credential = self.vault.credential(identity, resource).await?;
-        let found = Found { identity, resource: credential.resource.clone(), ends_at: credential.expires_at };
-        Ok((credential, found))
+    fn own_lease(&self, session: &Session, id: LeaseId) -> Result<Lease> {
+        let found = self.leases.find(session.id, id);
+        Ok(found.inspect_err(|error| self.record_lease_refused(session, *error))?)
     }
-}
 
-/// What is recorded of a lease after it was acquired.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(super) enum LeaseStep {
-    Read,
-    Renewed,
-    Released,
+    /// The last check before a leased value leaves: neither the lease nor its session has ended.
+    fn still_leased(&self, session: &Session, id: LeaseId) -> Result<()> {
+        match self.leases.find(session.id, id) {
+            // The session knows best why it ended.
+            Ok(_) | Err(LeaseError::SessionEnded) => self.still_open(session),
+            Err(error) => Err(error.into()),
+        }
+    }
+
+    /// A session that ended meanwhile explains best why there is no value.
+    async fn look_up(
+        &self,
+        session: &Session,
+        grant: &Grant,
+        resource: &Resource,
+    ) -> Result<(Credential, Found)> {
+        let fetched = async {
+            let identity = self.vault.resolve(grant.role().identity()).await?;
+            let credential = self.vault.credential(identity, resource).await?;
+            let found =
+                Found { identity, resource: credential.resource.clone(), ends_at: credential.expires_at };
+            Ok((credential, found))
+        };
+        let fetched = fetched.await;
+        for identity in self.vault.take_minted() {
+            self.record_minted(session, identity);
+        }
+        fetched.map_err(|error| session.end().map_or(error, BrokerError::from))
+    }
 }
 
 impl Watch {

@@ -17,6 +17,8 @@ use crate::vault::keyfile;
 
 /// A login is given up after this, whatever the server says.
 const LONGEST: Duration = Duration::from_secs(30 * 60);
+/// The interval lies between two polls; before the first there is none to keep.
+const FIRST_POLL: Duration = Duration::from_secs(1);
 /// RFC 8628 §3.5: what `slow_down` adds to the interval.
 const SLOWER: Duration = Duration::from_secs(5);
 
@@ -75,17 +77,20 @@ impl Broker {
                 self.take_management_key(&key, &identities)?
             }
             () = progress.closed() => return Ok(()),
+            () = self.stopping.cancelled() => return Err(BrokerError::Draining),
         };
         let _ = progress.send(LoginEvent::Done(done)).await;
         Ok(())
     }
 
-    /// Takes over keys that the operator holds. The management key is tried before it is kept.
+    /// Takes over keys that the operator holds. The management key is tried before it is kept. Not while a
+    /// login or another import is under way: of two keys on trial, one would be put back over the other.
     pub async fn import_keys(
         &self,
         management: Option<Secret>,
         identity: Option<(IdentityUuid, Secret)>,
     ) -> Result<LoginDone> {
+        let _alone = self.login.try_lock().map_err(|_| BrokerError::Capacity("logins at once"))?;
         self.gate.check()?;
         let wrong = |field, problem| BrokerError::Argument { field, problem };
         if management.as_ref().is_some_and(|key| !keyfile::is_management_key(key)) {
@@ -98,16 +103,23 @@ impl Broker {
             return Err(wrong("management_key", "no key was given"));
         }
         self.record_admin(Verb::AdminImport, None)?;
-        if let Some((uuid, key)) = identity {
-            self.vault.keyring().insert(KeyId::Identity(uuid), &key);
-        }
-        let Some(key) = management else {
-            return Ok(LoginDone { identities: Vec::new(), persisted: false });
+        let done = match management {
+            Some(key) => self.try_management_key(&key).await?,
+            None => LoginDone { identities: Vec::new(), persisted: false },
         };
+        match identity {
+            Some((uuid, key)) if !self.vault.keyring().insert(KeyId::Identity(uuid), &key) => {
+                Err(BrokerError::Locked)
+            }
+            _ => Ok(done),
+        }
+    }
+
+    async fn try_management_key(&self, key: &Secret) -> Result<LoginDone> {
         let keyring = self.vault.keyring();
-        let before = keyring.replace(KeyId::Management, &key).ok_or(BrokerError::Locked)?;
+        let before = keyring.replace(KeyId::Management, key).ok_or(BrokerError::Locked)?;
         match self.upstream.list_identities().await {
-            Ok(identities) => self.take_management_key(&key, &identities),
+            Ok(identities) => self.take_management_key(key, &identities),
             Err(error) => {
                 keyring.restore(KeyId::Management, before);
                 Err(error.into())
@@ -118,8 +130,8 @@ impl Broker {
     async fn await_approval(&self, login: &DeviceLogin) -> Result<(Secret, Vec<Identity>)> {
         let deadline = self.clock.now() + login.expires_in.min(LONGEST);
         let mut interval = login.interval;
+        self.pause(interval.min(FIRST_POLL), deadline).await?;
         loop {
-            self.pause(interval, deadline).await?;
             match self.upstream.poll_device_login(&login.device_code).await {
                 Ok(DevicePoll::Approved { management_key, identities }) => {
                     return Ok((management_key, identities));
@@ -132,6 +144,7 @@ impl Broker {
                 Ok(DevicePoll::Expired) => return Err(expired()),
                 Err(error) => return Err(error.into()),
             }
+            self.pause(interval, deadline).await?;
         }
     }
 
@@ -150,7 +163,8 @@ impl Broker {
         if !self.vault.keyring().insert(KeyId::Management, key) {
             return Err(BrokerError::Locked);
         }
-        // Answers of another account must not outlive it.
+        // Answers and keys of another account must not outlive it.
+        self.vault.keyring().retain_identities(|held| identities.iter().any(|own| own.uuid == held));
         self.vault.forget();
         let persisted = self.keys.store(key).map_err(|_| BrokerError::Argument {
             field: "upstream.management_key_file",

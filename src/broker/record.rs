@@ -1,16 +1,15 @@
 //! What the verbs write into the audit trail. An allowed act whose record cannot be written does not
-//! happen (I9); a refusal stands whether or not it could be recorded.
+//! happen (I9); a refusal stands whether or not it could be recorded. Refusals that no other limit bounds
+//! are recorded at a bounded rate for each user, and the others counted in the next record.
 
 use super::error::{BrokerError, Result};
-use super::lease::LeaseStep;
 use super::{Broker, Revocation};
-use crate::audit::{Actor, AuditError, Cause, Event, Target, Verb};
-use crate::lease::Lease;
-use crate::limit::Class;
+use crate::audit::{Actor, Cause, Event, Target, Verb};
+use crate::lease::{Lease, LeaseError};
 use crate::peer::Peer;
 use crate::policy::{Action, Denied};
 use crate::session::{End, OpenError, Session, TokenError};
-use crate::types::{Reason, Resource, RoleName};
+use crate::types::{IdentityUuid, Reason, Resource, RoleName};
 use crate::upstream::UpstreamError;
 
 impl Broker {
@@ -42,8 +41,9 @@ impl Broker {
             TokenError::Foreign => Cause::TokenForeign,
             TokenError::Ended(_) => Cause::SessionOver,
         };
+        let Some(unrecorded) = self.limits.take_refusal(peer.uid) else { return };
         let actor = crate::session::actor_of(peer, None);
-        self.try_record(&Event::of(Verb::SessionDenied, &actor).denied(cause));
+        self.try_record(&Event::of(Verb::SessionDenied, &actor).denied(cause).unrecorded(unrecorded));
     }
 
     pub(super) fn record_ended(&self, session: &Session, end: End, leases: usize) {
@@ -60,12 +60,30 @@ impl Broker {
         });
     }
 
-    pub(super) fn record_limited(&self, session: &Session, class: Class) {
-        let verb = match class {
-            Class::Read => Verb::LeaseDenied,
-            Class::Send => Verb::VaultSet,
+    pub(super) fn record_no_token(&self, peer: &Peer) {
+        let Some(unrecorded) = self.limits.take_refusal(peer.uid) else { return };
+        let actor = crate::session::actor_of(peer, None);
+        let event = Event::of(Verb::SessionDenied, &actor).denied(Cause::TokenMissing);
+        self.try_record(&event.unrecorded(unrecorded));
+    }
+
+    /// A request that was refused before it was known, or asked, what it is about.
+    pub(super) fn record_unasked(&self, session: &Session, cause: Cause) {
+        let Some(unrecorded) = self.limits.take_refusal(session.opener.uid) else { return };
+        let event = Event::of(Verb::RequestDenied, &session.actor).denied(cause);
+        self.try_record(&event.unrecorded(unrecorded));
+    }
+
+    /// A lease that the session does not have, or no longer.
+    pub(super) fn record_lease_refused(&self, session: &Session, error: LeaseError) {
+        let cause = match error {
+            LeaseError::NotAvailable => Cause::LeaseUnknown,
+            LeaseError::Expired | LeaseError::Revoked => Cause::LeaseOver,
+            LeaseError::Capacity(_) => Cause::CapacityReached,
+            LeaseError::SessionEnded => Cause::SessionOver,
+            LeaseError::NoRandom => Cause::Internal,
         };
-        self.try_record(&Event::of(verb, &session.actor).denied(Cause::RateLimited));
+        self.record_unasked(session, cause);
     }
 
     pub(super) fn record_denied(&self, session: &Session, action: &Action, denied: Denied) {
@@ -102,14 +120,22 @@ impl Broker {
         self.must_record(&event.identity(lease.identity).ttl(ttl).reason(reason))
     }
 
-    pub(super) fn record_lease(&self, session: &Session, lease: &Lease, step: LeaseStep) -> Result<()> {
-        let verb = match step {
-            LeaseStep::Read => Verb::LeaseRead,
-            LeaseStep::Renewed => Verb::LeaseRenewed,
-            LeaseStep::Released => Verb::LeaseReleased,
-        };
-        let event = Event::lease(verb, &session.actor, lease.id, &lease.resource);
-        self.must_record(&event.identity(lease.identity))
+    pub(super) fn record_read(&self, session: &Session, lease: &Lease) -> Result<()> {
+        self.must_record(&about_lease(Verb::LeaseRead, session, lease))
+    }
+
+    pub(super) fn record_renewed(&self, session: &Session, lease: &Lease) -> Result<()> {
+        let ttl = lease.terms.expires_at.since(self.clock.now());
+        self.must_record(&about_lease(Verb::LeaseRenewed, session, lease).ttl(ttl))
+    }
+
+    pub(super) fn record_released(&self, session: &Session, lease: &Lease) {
+        self.try_record(&about_lease(Verb::LeaseReleased, session, lease).exposed(!lease.revocable));
+    }
+
+    /// Whoever's request caused it; the key itself stays in the daemon.
+    pub(super) fn record_minted(&self, session: &Session, identity: IdentityUuid) {
+        self.try_record(&Event::of(Verb::KeyMinted, &session.actor).identity(identity));
     }
 
     pub(super) fn record_expired(&self, lease: &Lease) {
@@ -154,21 +180,25 @@ impl Broker {
     }
 
     fn must_record(&self, event: &Event<'_>) -> Result<()> {
-        self.audit.record(event).map_err(|error| {
-            complain(&error);
-            BrokerError::AuditUnavailable
-        })
+        let written = self.audit.record(event);
+        if let Err(error) = &written {
+            tracing::error!(%error, "the audit record was not written; nothing is released until one is");
+        }
+        // Only a change of the trail's health is worth telling.
+        if written.is_ok() != *self.serving.borrow() {
+            self.tell_health();
+        }
+        written.map_err(|_| BrokerError::AuditUnavailable)
     }
 
+    /// For what has happened already, or was refused anyway.
     fn try_record(&self, event: &Event<'_>) {
-        if let Err(error) = self.audit.record(event) {
-            complain(&error);
-        }
+        let _ = self.must_record(event);
     }
 }
 
-fn complain(error: &AuditError) {
-    tracing::error!(%error, "the audit record was not written; nothing is released until one is");
+fn about_lease<'a>(verb: Verb, session: &'a Session, lease: &'a Lease) -> Event<'a> {
+    Event::lease(verb, &session.actor, lease.id, &lease.resource).identity(lease.identity)
 }
 
 fn about<'a>(event: Event<'a>, resource: Option<&'a Resource>) -> Event<'a> {

@@ -3,9 +3,8 @@
 use std::sync::Arc;
 
 use super::error::{BrokerError, Result};
-use super::{Admitted, Broker};
+use super::{Admitted, Broker, Revoked};
 use crate::audit::Cause;
-use crate::lease::Lease;
 use crate::limit::Remaining;
 use crate::peer::{Peer, Pidfd};
 use crate::policy::Denied;
@@ -34,8 +33,8 @@ pub struct Described {
     pub scopes: Vec<String>,
     /// When it ends.
     pub expires_at: crate::clock::BootInstant,
-    /// What is left of the role's limits.
-    pub limits: [Remaining; 2],
+    /// What is left of the limits of its role, and of its own.
+    pub limits: Vec<Remaining>,
     /// Live leases.
     pub leases: usize,
     /// How many there may be.
@@ -53,19 +52,32 @@ impl Broker {
         self.gate.check()?;
         self.limits.take_open(peer.uid).map_err(|limited| BrokerError::limited("limits.open", limited))?;
         let policy = self.policy.load();
-        let role = policy.assume(role, peer).map_err(|denied| self.role_denied(peer, role, denied))?;
+        let role =
+            policy.assume(role, &peer.as_of_now()).map_err(|denied| self.role_denied(peer, role, denied))?;
         let (session, token) = self.sessions.open(&role, peer, opening).inspect_err(|error| {
             self.count_denied();
             self.record_open_refused(peer, role.name(), *error);
         })?;
-        self.leases.enroll(session.id);
-        let recorded = self.record_opened(&session).and_then(|()| self.end_with_process(&session));
-        // A lock between the first check and here has not seen this session.
-        if let Err(error) = recorded.and_then(|()| self.gate.check()) {
-            self.end_session(session.id, End::Revoked);
-            return Err(error);
-        }
+        self.establish(&session)?;
         Ok(Opened { described: self.describe(&session)?, token })
+    }
+
+    /// Completes a session that was just added. A lock, a reload or a revocation since the first checks
+    /// may not have seen it, or may have ended it before it had a book: so all is asked once more.
+    pub(super) fn establish(self: &Arc<Self>, session: &Arc<Session>) -> Result<()> {
+        self.leases.enroll(session.id);
+        let recorded = self.record_opened(session).and_then(|()| self.end_with_process(session));
+        recorded.and_then(|()| self.still_admitted(session)).inspect_err(|_| {
+            self.end_session(session.id, End::Revoked);
+            self.leases.dismiss(session.id);
+        })
+    }
+
+    fn still_admitted(&self, session: &Session) -> Result<()> {
+        self.gate.check()?;
+        let assumed = self.policy.load().assume(&session.role, &session.opener);
+        assumed.map_err(|denied| self.role_denied(&session.opener, &session.role, denied))?;
+        session.end().map_or(Ok(()), |end| Err(end.into()))
     }
 
     /// Who am I, what may I, what is left of each limit.
@@ -75,29 +87,31 @@ impl Broker {
 
     /// Ends the caller's session. Returns how many leases ended with it.
     pub fn close_session(&self, admitted: &Admitted) -> Result<usize> {
-        Ok(self.end_session(admitted.session.id, End::Closed).map_or(0, |(_, leases)| leases.len()))
+        Ok(self.end_session(admitted.session.id, End::Closed).map_or(0, |ended| ended.leases))
     }
 
     /// Ends a session and its leases, whatever the reason. `None`: it was over already.
-    pub(super) fn end_session(&self, id: SessionId, end: End) -> Option<(Arc<Session>, Vec<Lease>)> {
+    pub(super) fn end_session(&self, id: SessionId, end: End) -> Option<Revoked> {
         let session = self.sessions.end(id, end)?;
+        let exposed = self.leases.seen(id);
         let leases = self.leases.dismiss(id);
+        self.limits.forget(id);
         self.record_ended(&session, end, leases.len());
         leases.iter().for_each(|lease| self.record_lease_revoked(lease, Cause::SessionEnded));
-        Some((session, leases))
+        Some(Revoked { sessions: 1, leases: leases.len(), exposed })
     }
 
     fn describe(&self, session: &Session) -> Result<Described> {
         let policy = self.policy.load();
         let role = policy.role(&session.role).ok_or(BrokerError::SessionRevoked)?;
-        let scopes = session.narrowed.as_deref().unwrap_or(role.scopes());
+        let scopes = role.scopes_within(session.narrowed.as_deref());
         Ok(Described {
             id: session.id,
             role: session.role.clone(),
             identity: role.identity().to_string(),
             scopes: scopes.iter().map(ToString::to_string).collect(),
             expires_at: session.expires_at,
-            limits: self.limits.remaining(role),
+            limits: self.limits.remaining(role, session.id),
             leases: self.leases.count(session.id),
             max_leases: role.bounds.lease_max_live,
         })

@@ -1,6 +1,6 @@
 //! Typed client of the daemon's sockets; the only way that `cli` and `mcp` reach it.
 //!
-//! What goes in and comes out are the plain types of [`model`]; the wire types stay in here. A secret
+//! What goes in and comes out are the plain types of `model`; the wire types stay in here. A secret
 //! is moved, not copied, from the decoded answer into a [`Secret`](crate::secret::Secret). Every call
 //! has a deadline, no call is repeated by itself, and an answer is bounded in size. Errors are the
 //! closed enum [`ClientError`], told apart by the broker's reason code and never by text.

@@ -71,7 +71,7 @@ pub struct SystemClock;
 
 impl Clock for SystemClock {
     fn now(&self) -> BootInstant {
-        crate::sys::time::boot_now()
+        BootInstant(crate::sys::time::boot_nanos())
     }
 
     #[expect(clippy::disallowed_methods, reason = "the one place that reads the clocks")]
@@ -80,7 +80,7 @@ impl Clock for SystemClock {
     }
 
     fn sleep_until(&self, deadline: BootInstant) -> Sleep {
-        Box::pin(crate::sys::time::sleep_until(deadline))
+        Box::pin(crate::sys::time::sleep_until(deadline.0))
     }
 }
 

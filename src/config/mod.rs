@@ -182,7 +182,8 @@ pub struct VaultConfig {
 pub struct AuditConfig {
     /// `file`. Default `<state directory>/audit.jsonl`.
     pub file: PathBuf,
-    /// `max_bytes`: size at which the file is set aside and a new one continues the chain. Default 64 MiB.
+    /// `max_bytes`: size at which the file is set aside and a new one continues the chain. Default 8 MiB: the
+    /// current file is checked whole at every start.
     pub max_bytes: u64,
 }
 
@@ -228,6 +229,10 @@ pub struct RoleConfig {
     pub read_rate: Rate,
     /// `rate.send`: writes and sends of the role. Default `10/h`.
     pub send_rate: Rate,
+    /// `rate.session_read`: the same of one session. Default: the role's.
+    pub session_read_rate: Rate,
+    /// `rate.session_send`: the same of one session. Default: the role's.
+    pub session_send_rate: Rate,
 }
 
 /// A Ravi identity as the configuration names it.

@@ -20,6 +20,7 @@ use crate::clock::Clock;
 use crate::config::{Config, ConfigError, Environment, Variable};
 use crate::grpc::{Process, Reloaded};
 use crate::limit::UpstreamBudget;
+use crate::peer::PeerTier;
 use crate::secret::Secret;
 use crate::sys::Protection;
 use crate::upstream::{self, HttpUpstream, KeyId};
@@ -67,6 +68,7 @@ impl App {
         let audit = AuditFile::open(&config.audit.file, config.audit.max_bytes, clock.clone())?;
         let arena = Arc::new(Arena::new().map_err(|_| StartError::NoRandom)?);
         protections.extend(arena.protections());
+        protections.push(PeerTier::of_host().protection());
         let keyring = Arc::new(Keyring::new(arena.clone()));
         let keys = key_source(&config, &settings.environment);
         keys.load(&keyring)?;

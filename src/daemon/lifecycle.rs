@@ -34,8 +34,16 @@ pub(super) async fn run(app: App) -> Result<(), StartError> {
     host.count(agents.connections());
 
     broker.record_daemon(Verb::DaemonStarted).map_err(|_| audit_unavailable())?;
+    if broker.resume_lock() {
+        tracing::warn!("the broker was locked before it ended and still is; `ravi-broker unlock` ends that");
+    }
     let servers = TaskTracker::new();
-    servers.spawn(serve::agents(Agent::new(broker.clone(), clock.clone()), agents, stop.clone()));
+    servers.spawn(serve::agents(
+        Agent::new(broker.clone(), clock.clone()),
+        agents,
+        broker.serving(),
+        stop.clone(),
+    ));
     let admin = Admin::new(broker.clone(), host.clone(), clock.clone());
     servers.spawn(serve::operator(admin, operators, stop.clone()));
     servers.close();

@@ -210,7 +210,7 @@ impl AdminService for Admin {
         let message = request.into_inner();
         let given = |text: String| (!text.is_empty()).then(|| Secret::new(text));
         let identity = match given(message.identity_key) {
-            Some(key) => Some((convert::name(&message.identity_uuid)?, key)),
+            Some(key) => Some((convert::name("identity_uuid", &message.identity_uuid)?, key)),
             None => None,
         };
         let done = self.broker.import_keys(given(message.management_key), identity).await?;
@@ -266,7 +266,7 @@ fn target(target: Option<pb::revoke_request::Target>) -> Result<Revocation, Brok
     match target {
         Some(Target::LeaseId(id)) => convert::lease_id(&id).map(Revocation::Lease),
         Some(Target::SessionId(id)) => convert::session_id(&id).map(Revocation::Session),
-        Some(Target::Role(role)) => convert::name(&role).map(Revocation::Role),
+        Some(Target::Role(role)) => convert::name("role", &role).map(Revocation::Role),
         Some(Target::All(true)) => Ok(Revocation::All),
         Some(Target::All(false)) | None => {
             Err(BrokerError::Argument { field: "target", problem: "name a lease, a session, a role, or all" })

@@ -4,9 +4,9 @@
 //! ends by the deadline task, and a read checks the deadline as well. Only a [`Grant`], which only
 //! policy makes, gets a lease. May import layers 0 and 1, `policy` and `session`.
 
+mod book;
 mod state;
 
-use std::collections::{HashMap, VecDeque};
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -14,18 +14,15 @@ use aws_lc_rs::rand;
 use dashmap::DashMap;
 use tokio::sync::broadcast;
 
+use self::book::{Book, Kept};
 pub use self::state::Terms;
 use crate::clock::{BootInstant, Clock, Deadlines};
 use crate::policy::Grant;
 use crate::session::Session;
 use crate::types::{IdentityUuid, LeaseId, Resource, RoleName, SessionId};
 
-/// Events that a slow watcher may be behind before it is told that it missed some.
-const EVENTS_KEPT: usize = 64;
 /// Watchers of one session.
 const MAX_WATCHERS: usize = 8;
-/// Ended leases of a session that are still told why.
-const REMEMBERED: usize = 64;
 
 /// One lease, as it stands.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -111,17 +108,6 @@ pub struct Leases {
     clock: Arc<dyn Clock>,
 }
 
-struct Book {
-    live: HashMap<LeaseId, Kept>,
-    ended: VecDeque<(LeaseId, LeaseError)>,
-    events: broadcast::Sender<Event>,
-}
-
-struct Kept {
-    lease: Lease,
-    warn_at: Option<BootInstant>,
-}
-
 impl Leases {
     /// None yet.
     pub fn new(clock: Arc<dyn Clock>) -> Self {
@@ -130,12 +116,12 @@ impl Leases {
 
     /// Opens the book of a new session.
     pub fn enroll(&self, session: SessionId) {
-        let book = Book {
-            live: HashMap::new(),
-            ended: VecDeque::new(),
-            events: broadcast::Sender::new(EVENTS_KEPT),
-        };
-        self.books.insert(session, book);
+        self.books.insert(session, Book::new());
+    }
+
+    /// Whether one more lease fits: asked before anything is fetched for it.
+    pub fn check_room(&self, session: SessionId, max_live: usize) -> Result<(), LeaseError> {
+        self.books.get(&session).ok_or(LeaseError::SessionEnded)?.check_room(max_live)
     }
 
     /// Grants a lease on what the vault found: `resource` is its canonical name, `ends_at` the value's
@@ -163,11 +149,9 @@ impl Leases {
             uses: 1,
         };
         let mut book = self.books.get_mut(&session.id).ok_or(LeaseError::SessionEnded)?;
-        if book.live.len() >= bounds.lease_max_live {
-            return Err(LeaseError::Capacity("lease.max_live"));
-        }
+        book.check_room(bounds.lease_max_live)?;
         let kept = Kept { warn_at: self.schedule(&lease, now), lease: lease.clone() };
-        book.live.insert(lease.id, kept);
+        book.open(kept);
         Ok(lease)
     }
 
@@ -185,13 +169,19 @@ impl Leases {
         Ok(kept.lease.clone())
     }
 
-    /// Moves the end of a live lease.
-    pub fn renew(&self, session: SessionId, id: LeaseId, ttl: Duration) -> Result<Lease, LeaseError> {
+    /// Moves the end of a live lease; `longest` is the role's maximum of today.
+    pub fn renew(
+        &self,
+        session: SessionId,
+        id: LeaseId,
+        ttl: Duration,
+        longest: Duration,
+    ) -> Result<Lease, LeaseError> {
         let now = self.clock.now();
         let mut book = self.books.get_mut(&session).ok_or(LeaseError::SessionEnded)?;
         let kept = book.find_mut(id, now)?;
         self.unschedule(kept);
-        kept.lease.terms = kept.lease.terms.renewed(now, ttl);
+        kept.lease.terms = kept.lease.terms.renewed(now, ttl, longest);
         kept.warn_at = self.schedule(&kept.lease, now);
         Ok(kept.lease.clone())
     }
@@ -210,6 +200,11 @@ impl Leases {
             book.tell(&lease, EventKind::Revoked);
             Some(lease)
         })
+    }
+
+    /// The static values that a session was given, in order: its end does not take them back.
+    pub fn seen(&self, session: SessionId) -> Vec<Resource> {
+        self.books.get(&session).map_or_else(Vec::new, |book| book.seen())
     }
 
     /// Closes the book of a session that ended. Its watchers see every lease revoked, then the end.
@@ -309,12 +304,8 @@ impl Leases {
     }
 
     fn end(&self, book: &mut Book, id: LeaseId, why: LeaseError) -> Option<Lease> {
-        let kept = book.live.remove(&id)?;
+        let kept = book.close(id, why)?;
         self.unschedule(&kept);
-        if book.ended.len() == REMEMBERED {
-            book.ended.pop_front();
-        }
-        book.ended.push_back((id, why));
         Some(kept.lease)
     }
 
@@ -348,33 +339,229 @@ pub struct Found {
     pub ends_at: Option<BootInstant>,
 }
 
-impl Book {
-    fn find(&self, id: LeaseId, now: BootInstant) -> Result<&Kept, LeaseError> {
-        match self.live.get(&id) {
-            Some(kept) if kept.lease.terms.hold(now) => Ok(kept),
-            Some(_) => Err(LeaseError::Expired),
-            None => Err(self.why_ended(id)),
-        }
-    }
-
-    fn find_mut(&mut self, id: LeaseId, now: BootInstant) -> Result<&mut Kept, LeaseError> {
-        self.find(id, now)?;
-        self.live.get_mut(&id).ok_or(LeaseError::NotAvailable)
-    }
-
-    fn why_ended(&self, id: LeaseId) -> LeaseError {
-        let ended = self.ended.iter().find(|(ended, _)| *ended == id);
-        ended.map_or(LeaseError::NotAvailable, |(_, why)| *why)
-    }
-
-    fn tell(&self, lease: &Lease, kind: EventKind) {
-        // Nobody watching is fine.
-        let _ = self.events.send(Event { lease: lease.id, resource: lease.resource.clone(), kind });
-    }
-}
-
 fn new_id() -> Result<LeaseId, LeaseError> {
     let mut bytes = [0; 16];
     rand::fill(&mut bytes).map_err(|_| LeaseError::NoRandom)?;
     Ok(LeaseId(bytes))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::clock::manual::ManualClock;
+    use crate::config::{self, Environment, Overrides, Source};
+    use crate::peer::{Peer, ProcessId};
+    use crate::policy::{Action, Policy};
+    use crate::session::{Anchor, Opening, Sessions};
+
+    const HOUR: Duration = Duration::from_secs(3_600);
+    const ROLE: &str = r#"
+version = 1
+[role.notes]
+identity = "assistant-notes-agent"
+match = { uid = 1000 }
+scopes = ["secret:read", "sso:mint"]
+session = { ttl = "2h" }
+lease = { default_ttl = "5m", max_ttl = "1h", max_live = 3 }
+"#;
+
+    /// A session of one role, its policy, and the leases, on a clock that the test moves.
+    struct World {
+        clock: ManualClock,
+        leases: Leases,
+        policy: Policy,
+        session: Arc<Session>,
+    }
+
+    impl World {
+        fn new() -> Self {
+            let clock = ManualClock::new();
+            let source = Source::of("test", ROLE);
+            let environment = Environment::of(
+                1000,
+                [(config::Variable::XdgRuntimeDir, "/run/user/1000"), (config::Variable::Home, "/home/user")],
+            );
+            let draft = config::read(&source, &environment, &Overrides::default()).unwrap();
+            let policy = Policy::compile(&draft.config).unwrap();
+            draft.finish(Vec::new()).unwrap();
+            let shared: Arc<dyn Clock> = Arc::new(clock.clone());
+            let sessions = Sessions::new(8, shared.clone());
+            let opener = Arc::new(Peer::imagined(1000, 1000, Some(ProcessId::imagined(4242, 1)), None));
+            let role = policy.assume(&"notes".parse().unwrap(), &opener).unwrap();
+            let opening = Opening { scopes: Vec::new(), ttl: None, reason: None, anchor: Anchor::Caller };
+            let (session, _) =
+                sessions.open(&role, &opener, opening).unwrap_or_else(|error| panic!("{error:?}"));
+            let leases = Leases::new(shared);
+            leases.enroll(session.id);
+            Self { clock, leases, policy, session }
+        }
+
+        fn acquire_for(
+            &self,
+            name: &str,
+            ends_in: Option<u64>,
+            ttl: Option<u64>,
+        ) -> Result<Lease, LeaseError> {
+            let resource: Resource = name.parse().unwrap();
+            let action = Action::Acquire(resource.clone());
+            let grant = self.policy.authorize(&self.session.role, None, action).unwrap();
+            let ends_at = ends_in.map(|seconds| self.clock.now() + Duration::from_secs(seconds));
+            let found = Found { identity: IdentityUuid(uuid::Uuid::nil()), resource, ends_at };
+            self.leases.grant(&self.session, &grant, found, ttl.map(Duration::from_secs))
+        }
+
+        fn acquire(&self) -> Lease {
+            self.acquire_for("secret/KEY", None, None).unwrap()
+        }
+
+        fn left(&self, lease: &Lease) -> u64 {
+            lease.terms.expires_at.since(self.clock.now()).as_secs()
+        }
+
+        fn pass(&self, seconds: u64) {
+            self.clock.advance(Duration::from_secs(seconds));
+        }
+
+        async fn act_on_what_is_due(&self) -> Vec<LeaseId> {
+            let due = self.leases.due().await;
+            due.into_iter().filter_map(|due| self.leases.act(due)).map(|lease| lease.id).collect()
+        }
+    }
+
+    #[test]
+    fn a_lease_lasts_as_the_role_says_and_no_longer_than_its_maximum() {
+        let world = World::new();
+        assert_eq!(world.left(&world.acquire()), 300);
+        assert_eq!(world.left(&world.acquire_for("secret/KEY", None, Some(9_000)).unwrap()), 3600);
+    }
+
+    #[test]
+    fn a_lease_never_outlives_its_session() {
+        let world = World::new();
+        world.pass(7_000);
+        let lease = world.acquire();
+        assert_eq!(world.left(&lease), 200);
+        let renewed =
+            world.leases.renew(world.session.id, lease.id, Duration::from_secs(3_600), HOUR).unwrap();
+        assert_eq!(world.left(&renewed), 200);
+    }
+
+    #[test]
+    fn a_lease_never_outlives_the_value_it_is_for() {
+        let world = World::new();
+        let lease = world.acquire_for("sso/token", Some(240), None).unwrap();
+        assert_eq!(world.left(&lease), 240);
+        assert!(lease.revocable);
+        let renewed = world.leases.renew(world.session.id, lease.id, Duration::from_secs(300), HOUR).unwrap();
+        assert_eq!(world.left(&renewed), 240);
+    }
+
+    #[test]
+    fn renewals_together_stay_within_the_maximum_of_the_role() {
+        let world = World::new();
+        let lease = world.acquire();
+        for _ in 0..20 {
+            world.pass(170);
+            let renewed =
+                world.leases.renew(world.session.id, lease.id, Duration::from_secs(300), HOUR).unwrap();
+            assert!(renewed.terms.expires_at <= lease.terms.limit_at);
+        }
+        world.pass(3_600 - 20 * 170);
+        let late = world.leases.renew(world.session.id, lease.id, Duration::from_secs(300), HOUR);
+        assert_eq!(late, Err(LeaseError::Expired));
+    }
+
+    #[test]
+    fn a_read_checks_the_deadline_itself() {
+        let world = World::new();
+        let lease = world.acquire();
+        world.pass(300);
+        assert_eq!(world.leases.find(world.session.id, lease.id), Err(LeaseError::Expired));
+        assert_eq!(world.leases.count_use(world.session.id, lease.id), Err(LeaseError::Expired));
+        assert!(world.leases.list(world.session.id).is_empty());
+    }
+
+    #[tokio::test]
+    async fn the_holder_is_warned_and_then_told() {
+        let world = World::new();
+        let mut events = world.leases.watch(world.session.id).unwrap();
+        let lease = world.acquire();
+        world.pass(270);
+        assert!(world.act_on_what_is_due().await.is_empty());
+        assert_eq!(events.try_recv().unwrap().kind, EventKind::Expiring);
+        world.pass(30);
+        assert_eq!(world.act_on_what_is_due().await, [lease.id]);
+        assert_eq!(events.try_recv().unwrap().kind, EventKind::Expired);
+        assert_eq!(world.leases.find(world.session.id, lease.id), Err(LeaseError::Expired));
+    }
+
+    #[tokio::test]
+    async fn a_deadline_that_was_taken_out_before_a_renewal_does_not_end_the_lease() {
+        let world = World::new();
+        let lease = world.acquire();
+        world.pass(299);
+        let _warning = world.leases.due().await;
+        world.leases.renew(world.session.id, lease.id, Duration::from_secs(600), HOUR).unwrap();
+        let stale = Due { kind: DueKind::Expire, session: world.session.id, lease: lease.id };
+        world.pass(1);
+        assert!(world.leases.act(stale).is_none());
+        assert!(world.leases.find(world.session.id, lease.id).is_ok());
+    }
+
+    #[test]
+    fn a_session_has_no_more_leases_than_the_role_lets_it() {
+        let world = World::new();
+        let first = world.acquire();
+        world.acquire();
+        world.acquire();
+        assert_eq!(world.acquire_for("secret/KEY", None, None), Err(LeaseError::Capacity("lease.max_live")));
+        world.leases.release(world.session.id, first.id).unwrap();
+        world.acquire();
+    }
+
+    #[test]
+    fn a_lease_of_another_session_is_not_there() {
+        let world = World::new();
+        let lease = world.acquire();
+        let other = SessionId([9; 16]);
+        world.leases.enroll(other);
+        assert_eq!(world.leases.find(other, lease.id), Err(LeaseError::NotAvailable));
+        assert_eq!(world.leases.release(other, lease.id), Err(LeaseError::NotAvailable));
+    }
+
+    #[test]
+    fn a_revoked_lease_stays_revoked() {
+        let world = World::new();
+        let lease = world.acquire();
+        world.leases.revoke(lease.id).unwrap();
+        let renewed = world.leases.renew(world.session.id, lease.id, Duration::from_secs(60), HOUR);
+        assert_eq!(renewed, Err(LeaseError::Revoked));
+        assert!(world.leases.revoke(lease.id).is_none());
+    }
+
+    #[test]
+    fn with_its_session_every_lease_ends_and_nothing_is_left() {
+        let world = World::new();
+        let mut events = world.leases.watch(world.session.id).unwrap();
+        world.acquire();
+        world.acquire();
+        assert_eq!(world.leases.dismiss(world.session.id).len(), 2);
+        assert_eq!(events.try_recv().unwrap().kind, EventKind::Revoked);
+        assert_eq!(events.try_recv().unwrap().kind, EventKind::Revoked);
+        assert_eq!(events.try_recv(), Err(broadcast::error::TryRecvError::Closed));
+        assert!(world.leases.is_empty());
+        assert_eq!(world.acquire_for("secret/KEY", None, None), Err(LeaseError::SessionEnded));
+    }
+
+    #[test]
+    fn only_the_holders_of_a_changed_value_are_told() {
+        let world = World::new();
+        world.acquire_for("secret/KEY", None, None).unwrap();
+        world.acquire_for("secret/OTHER", None, None).unwrap();
+        let mut events = world.leases.watch(world.session.id).unwrap();
+        world.leases.rotated(IdentityUuid(uuid::Uuid::nil()), &"secret/KEY".parse().unwrap());
+        let event = events.try_recv().unwrap();
+        assert_eq!((event.kind, event.resource), (EventKind::Rotated, "secret/KEY".parse().unwrap()));
+        assert!(events.try_recv().is_err());
+    }
 }

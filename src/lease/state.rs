@@ -30,9 +30,11 @@ impl Terms {
         now < self.expires_at
     }
 
-    /// Counts `ttl` from now. The caller has checked that the lease holds.
-    pub fn renewed(&self, now: BootInstant, ttl: Duration) -> Self {
-        Self { expires_at: (now + ttl).min(self.limit_at), ..*self }
+    /// Counts `ttl` from now; `longest` is the role's maximum of today. The caller has checked that the
+    /// lease holds.
+    pub fn renewed(&self, now: BootInstant, ttl: Duration, longest: Duration) -> Self {
+        let limit_at = self.limit_at.min(self.granted_at + longest);
+        Self { expires_at: (now + ttl).min(limit_at), limit_at, ..*self }
     }
 
     /// When its holder is warned, as seen at `now`; `None` if the life left is too short to warn.
@@ -57,7 +59,7 @@ mod tests {
             let mut terms = Terms::new(now, Duration::from_secs(300), limit_at);
             for (wait, ttl) in ttls {
                 now = now + Duration::from_secs(wait);
-                terms = terms.renewed(now, Duration::from_secs(ttl));
+                terms = terms.renewed(now, Duration::from_secs(ttl), Duration::from_secs(7200));
                 prop_assert!(terms.expires_at <= limit_at);
                 prop_assert!(terms.warn_at(now).is_none_or(|at| at < terms.expires_at && at >= now));
             }

@@ -46,6 +46,20 @@ pub enum Action {
     ReadIdentity,
 }
 
+impl Action {
+    /// Whether it changes something upstream.
+    pub fn is_change(&self) -> bool {
+        match self {
+            Self::Acquire(_) | Self::ListSecrets | Self::ListPasswords | Self::ReadIdentity => false,
+            Self::SetSecret(_)
+            | Self::DeleteSecret(_)
+            | Self::CreatePassword(_)
+            | Self::UpdatePassword(_)
+            | Self::DeletePassword(_) => true,
+        }
+    }
+}
+
 /// Proof that policy allowed an action. Only [`Policy::authorize`] makes one.
 #[derive(Debug)]
 pub struct Grant {
@@ -168,5 +182,77 @@ fn permits(scopes: &[Scope], action: &Action) -> bool {
         Action::UpdatePassword(name) | Action::DeletePassword(name) => {
             any(Kind::Password, Verb::Write, Name::Password(name))
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::config::{self, Environment, Overrides, Source, Variable};
+
+    const ROLE: &str = r#"
+version = 1
+[role.notes]
+identity = "assistant-notes-agent"
+match = { uid = 1000 }
+scopes = ["secret:read:OPENAI_*", "secret:list:OPENAI_*", "password:write:github.com", "password:use:gitlab.com"]
+"#;
+
+    fn policy() -> Policy {
+        let environment = Environment::of(
+            1000,
+            [(Variable::XdgRuntimeDir, "/run/user/1000"), (Variable::Home, "/home/user")],
+        );
+        let draft = config::read(&Source::of("test", ROLE), &environment, &Overrides::default()).unwrap();
+        Policy::compile(&draft.config).unwrap()
+    }
+
+    fn acquire(resource: &str) -> Action {
+        Action::Acquire(resource.parse().unwrap())
+    }
+
+    fn decide(action: Action, narrowed: Option<&str>) -> Option<Denied> {
+        let narrowed: Option<Arc<[Scope]>> = narrowed.map(|scope| vec![scope.parse().unwrap()].into());
+        policy().authorize(&"notes".parse().unwrap(), narrowed.as_ref(), action).err()
+    }
+
+    #[test]
+    fn what_no_scope_allows_is_denied() {
+        assert_eq!(decide(acquire("secret/OPENAI_API_KEY"), None), None);
+        assert_eq!(decide(acquire("secret/STRIPE_API_KEY"), None), Some(Denied::NoScope));
+        assert_eq!(decide(acquire("password/github.com"), None), Some(Denied::NoScope));
+        assert_eq!(decide(acquire("sso/token"), None), Some(Denied::NoScope));
+        assert_eq!(decide(Action::ListPasswords, None), Some(Denied::NoScope));
+        assert_eq!(decide(Action::ReadIdentity, None), Some(Denied::NoScope));
+    }
+
+    #[test]
+    fn the_right_to_use_a_value_is_not_the_right_to_see_it() {
+        assert_eq!(decide(acquire("password/gitlab.com"), None), Some(Denied::NoScope));
+    }
+
+    #[test]
+    fn a_session_cannot_do_what_it_gave_up() {
+        let narrowed = Some("secret:read:OPENAI_ORG_*");
+        assert_eq!(decide(acquire("secret/OPENAI_API_KEY"), narrowed), Some(Denied::Narrowed));
+        assert_eq!(decide(acquire("secret/OPENAI_ORG_ID"), narrowed), None);
+        assert_eq!(decide(Action::ListSecrets, narrowed), Some(Denied::Narrowed));
+    }
+
+    #[test]
+    fn a_list_shows_the_names_that_both_the_role_and_the_session_cover() {
+        let narrowed: Arc<[Scope]> = vec!["secret:list:*_KEY".parse().unwrap()].into();
+        let grant = policy().authorize(&"notes".parse().unwrap(), Some(&narrowed), Action::ListSecrets);
+        let grant = grant.unwrap_or_else(|denied| panic!("{denied:?}"));
+        assert!(grant.lists_secret(&"OPENAI_API_KEY".parse().unwrap()));
+        assert!(!grant.lists_secret(&"OPENAI_ORG_ID".parse().unwrap()));
+        assert!(!grant.lists_secret(&"STRIPE_API_KEY".parse().unwrap()));
+    }
+
+    #[test]
+    fn a_role_that_is_gone_denies() {
+        let denied =
+            Policy::default().authorize(&"notes".parse().unwrap(), None, acquire("secret/OPENAI_API_KEY"));
+        assert_eq!(denied.err(), Some(Denied::NoRole));
     }
 }

@@ -36,6 +36,10 @@ pub struct Bounds {
     pub read_rate: Rate,
     /// Writes and sends of the role.
     pub send_rate: Rate,
+    /// Reads and leases of one session.
+    pub session_read_rate: Rate,
+    /// Writes and sends of one session.
+    pub session_send_rate: Rate,
 }
 
 impl Role {
@@ -68,6 +72,8 @@ impl Role {
                 lease_max_live: config.lease_max_live,
                 read_rate: config.read_rate,
                 send_rate: config.send_rate,
+                session_read_rate: config.session_read_rate,
+                session_send_rate: config.session_send_rate,
             },
         })
     }
@@ -85,6 +91,16 @@ impl Role {
     /// What the role grants.
     pub fn scopes(&self) -> &[Scope] {
         &self.scopes
+    }
+
+    /// What is left of the role for a session that was opened with fewer scopes: of each pair, the
+    /// narrower one.
+    pub fn scopes_within<'a>(&'a self, narrowed: Option<&'a [Scope]>) -> Vec<&'a Scope> {
+        let Some(narrowed) = narrowed else { return self.scopes.iter().collect() };
+        let left = |wanted: &&Scope| self.scopes.iter().any(|granted| granted.covers(wanted));
+        let narrower =
+            |granted: &&Scope| narrowed.iter().any(|wanted| wanted.covers(granted) && wanted != *granted);
+        narrowed.iter().filter(left).chain(self.scopes.iter().filter(narrower)).collect()
     }
 
     /// Whether the process may assume the role: all facts of one `match` entry hold. A fact that could
@@ -112,4 +128,43 @@ fn entry_matches(entry: &MatchConfig, peer: &Peer) -> bool {
 /// The kernel names an executable by its path without symbolic links; the operator may write one.
 fn same(configured: &Path, actual: &Path) -> bool {
     configured == actual || std::fs::canonicalize(configured).is_ok_and(|real| real == actual)
+}
+
+#[cfg(test)]
+mod tests {
+    use std::path::PathBuf;
+
+    use super::*;
+    use crate::peer::Executable;
+
+    fn peer(uid: u32, gid: u32, exe: Option<&str>) -> Peer {
+        let executable = exe.map(|path| Executable { path: PathBuf::from(path), device: 1, inode: 2 });
+        Peer::imagined(uid, gid, None, executable)
+    }
+
+    fn matches(entry: MatchConfig, peer: &Peer) -> bool {
+        entry_matches(&entry, peer)
+    }
+
+    #[test]
+    fn all_facts_of_an_entry_must_hold() {
+        let entry = || MatchConfig { uid: Some(1), gid: Some(2), exe: Some("/usr/bin/agent".into()) };
+        assert!(matches(entry(), &peer(1, 2, Some("/usr/bin/agent"))));
+        assert!(!matches(entry(), &peer(9, 2, Some("/usr/bin/agent"))));
+        assert!(!matches(entry(), &peer(1, 9, Some("/usr/bin/agent"))));
+        assert!(!matches(entry(), &peer(1, 2, Some("/usr/bin/other"))));
+    }
+
+    #[test]
+    fn a_fact_that_is_not_known_holds_for_no_entry_that_asks_for_it() {
+        let exe = MatchConfig { exe: Some("/usr/bin/agent".into()), ..MatchConfig::default() };
+        assert!(!matches(exe, &peer(1, 2, None)));
+        let uid = MatchConfig { uid: Some(1), ..MatchConfig::default() };
+        assert!(matches(uid, &peer(1, 2, None)));
+    }
+
+    #[test]
+    fn an_entry_that_asks_for_nothing_matches_nobody() {
+        assert!(!matches(MatchConfig::default(), &peer(1, 2, Some("/usr/bin/agent"))));
+    }
 }

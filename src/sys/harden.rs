@@ -6,20 +6,30 @@ use std::os::fd::IntoRawFd;
 
 use nix::sys::prctl;
 use nix::sys::resource::{Resource, getrlimit, setrlimit};
+use nix::sys::signal::{SigHandler, Signal, signal};
 use nix::sys::stat::{Mode, umask};
 
 use super::Protection;
 
 /// Hardens the process. To be called first in `main`, before a thread is started: the umask belongs to
-/// all threads, and only those started later inherit "no new privileges". What could not be done is in the report, not hidden; nothing is fatal here.
+/// all threads, and only those started later inherit "no new privileges". What could not be done is in
+/// the report, not hidden; nothing is fatal here.
 pub fn harden() -> Vec<Protection> {
     umask(Mode::S_IRWXG | Mode::S_IRWXO);
+    survive_file_size_limit();
     vec![
         Protection::of("standard descriptors open", stdio_is_open()),
         Protection::of("not dumpable, not traceable by the same user", not_dumpable()),
         Protection::of("no core dump", no_core()),
         Protection::of("no new privileges", no_new_privileges()),
     ]
+}
+
+/// A write beyond `RLIMIT_FSIZE` must fail like one to a full disk, not kill the daemon: the audit trail
+/// then refuses, and every request with it.
+fn survive_file_size_limit() {
+    // SAFETY: ignoring a signal installs no handler, so nothing can run in its context.
+    let _ = unsafe { signal(Signal::SIGXFSZ, SigHandler::SigIgn) };
 }
 
 /// Raises the soft limit of open descriptors to `wanted`, or as far as the hard limit allows. Returns

@@ -1,5 +1,5 @@
 //! What the kernel offers and `std` does not. One of the two places where `unsafe` may stand.
-//! Imports nothing of this crate but `clock`'s plain types.
+//! Imports nothing of this crate.
 
 #![allow(unsafe_code)]
 

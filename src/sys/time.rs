@@ -8,28 +8,30 @@ use nix::time::ClockId as Clock;
 use tokio::io::Interest;
 use tokio::io::unix::AsyncFd;
 
-use crate::clock::BootInstant;
-
 const NANOS_PER_SECOND: u64 = 1_000_000_000;
 /// Where no timer can be had (descriptor limit), the wait becomes a poll of the clock.
 const FALLBACK_POLL: std::time::Duration = std::time::Duration::from_millis(100);
 
-/// Time since boot, suspend included (`clock_gettime(CLOCK_BOOTTIME)`, Linux 2.6.39).
+/// Nanoseconds since boot, suspend included (`clock_gettime(CLOCK_BOOTTIME)`, Linux 2.6.39).
 ///
 /// The call cannot fail for this clock on a kernel that the crate supports; if it does, time reads
 /// as the end of time, so that every lease counts as expired.
-pub fn boot_now() -> BootInstant {
+pub fn boot_nanos() -> u64 {
     let nanos = Clock::CLOCK_BOOTTIME.now().ok().and_then(|now| {
         let seconds = u64::try_from(now.tv_sec()).ok()?;
         let nanos = u64::try_from(now.tv_nsec()).ok()?;
         seconds.checked_mul(NANOS_PER_SECOND)?.checked_add(nanos)
     });
-    BootInstant::from_nanos(nanos.unwrap_or(u64::MAX))
+    nanos.unwrap_or(u64::MAX)
 }
 
-/// Waits for a point on the boot-time clock.
-pub async fn sleep_until(deadline: BootInstant) {
-    while boot_now() < deadline {
+/// Waits until so many nanoseconds after boot.
+pub async fn sleep_until(deadline: u64) {
+    // A clock that fails reads as the end of time: then no wait may return at once, again and again.
+    if boot_nanos() == u64::MAX {
+        tokio::time::sleep(FALLBACK_POLL).await;
+    }
+    while boot_nanos() < deadline {
         match arm(deadline) {
             Ok(timer) => {
                 let _ = timer.readable().await;
@@ -39,10 +41,10 @@ pub async fn sleep_until(deadline: BootInstant) {
     }
 }
 
-fn arm(deadline: BootInstant) -> std::io::Result<AsyncFd<OwnedFd>> {
+fn arm(deadline: u64) -> std::io::Result<AsyncFd<OwnedFd>> {
     let timer = TimerFd::new(ClockId::CLOCK_BOOTTIME, TimerFlags::TFD_NONBLOCK | TimerFlags::TFD_CLOEXEC)?;
-    let seconds = i64::try_from(deadline.as_nanos() / NANOS_PER_SECOND).unwrap_or(i64::MAX);
-    let nanos = i64::try_from(deadline.as_nanos() % NANOS_PER_SECOND).unwrap_or(0);
+    let seconds = i64::try_from(deadline / NANOS_PER_SECOND).unwrap_or(i64::MAX);
+    let nanos = i64::try_from(deadline % NANOS_PER_SECOND).unwrap_or(0);
     timer.set(Expiration::OneShot(TimeSpec::new(seconds, nanos)), TimerSetTimeFlags::TFD_TIMER_ABSTIME)?;
     register(OwnedFd::from(timer), Interest::READABLE)
 }

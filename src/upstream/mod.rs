@@ -17,6 +17,8 @@ mod paths;
 mod pins;
 mod resolve;
 mod retry;
+#[cfg(test)]
+pub(crate) mod stub;
 mod tls;
 mod wire;
 

@@ -1,7 +1,7 @@
 //! The one fetch of a key: ask upstream, seal, store, announce a change. Runs in a task of its own.
 
-use std::sync::Arc;
 use std::sync::atomic::Ordering;
+use std::sync::{Arc, PoisonError};
 use std::time::Duration;
 
 use super::{
@@ -17,6 +17,9 @@ pub(super) const SSO_MARGIN: Duration = Duration::from_secs(60);
 const SSO_LIFETIME: Duration = Duration::from_secs(300);
 /// Under this label minted identity keys can be found in Ravi's dashboard.
 const KEY_LABEL: &str = "ravi-broker";
+/// Keys minted for one identity without one of them having worked: the first, and one more. Ravi
+/// documents no way to take a minted key back, so an agent must not have them made without end.
+const MAX_MINTS: u32 = 2;
 
 impl Vault {
     /// Looks at the cache once more first: this flight may have started just after the last one landed.
@@ -28,8 +31,14 @@ impl Vault {
         if let Some((entry, Freshness::Fresh)) = self.cached(&key) {
             return Ok(entry);
         }
+        let writes = self.writes.load(Ordering::SeqCst);
         let content = self.ask(&key).await?;
-        self.store(key, content, epoch)
+        let entry = self.store(key.clone(), content, epoch)?;
+        if self.writes.load(Ordering::SeqCst) != writes {
+            // It may show what was there before the change.
+            self.cache.remove(&key);
+        }
+        Ok(entry)
     }
 
     async fn ask(&self, key: &Key) -> Result<Content> {
@@ -55,7 +64,7 @@ impl Vault {
         })
     }
 
-    /// Keeps the answer unless the vault was locked meanwhile, and announces values that changed.
+    /// Keeps the answer unless the vault was locked or the account changed meanwhile, and announces values that changed.
     pub(super) fn store(&self, key: Key, content: Content, epoch: u64) -> Fetched {
         let now = self.clock.now();
         let lifetime = self.lifetime(&content, now);
@@ -66,7 +75,7 @@ impl Vault {
         let before = self.cache.insert(key.clone(), entry.clone());
         if self.epoch.load(Ordering::SeqCst) != epoch {
             self.cache.remove(&key);
-            return Err(VaultError::Locked);
+            return Err(self.discarded());
         }
         if let Some(before) = before {
             self.announce(&key, &before.content, &entry.content);
@@ -136,13 +145,15 @@ impl Vault {
     /// Ravi has withdrawn the one that is; a 401 is a clear refusal, so nothing is minted twice unknown.
     async fn mint_sso(&self, identity: IdentityUuid) -> Result<SsoToken> {
         let had_key = self.ensure_identity_key(identity).await?;
-        match self.upstream.mint_sso_token(identity).await {
+        let minted = match self.upstream.mint_sso_token(identity).await {
             Err(UpstreamError::KeyRejected) if had_key && self.keyring.holds(KeyId::Management) => {
                 self.ensure_identity_key(identity).await?;
-                Ok(self.upstream.mint_sso_token(identity).await?)
+                self.upstream.mint_sso_token(identity).await?
             }
-            answer => Ok(answer?),
-        }
+            answer => answer?,
+        };
+        self.minted.remove(&identity);
+        Ok(minted)
     }
 
     /// True if a key was held already.
@@ -150,7 +161,15 @@ impl Vault {
         if self.keyring.holds(KeyId::Identity(identity)) {
             return Ok(true);
         }
-        let key = self.upstream.mint_identity_key(identity, KEY_LABEL).await?;
+        if self.minted.get(&identity).is_some_and(|minted| *minted >= MAX_MINTS) {
+            return Err(UpstreamError::KeyRejected.into());
+        }
+        let minted = self.upstream.mint_identity_key(identity, KEY_LABEL).await;
+        if may_have_minted(&minted) {
+            *self.minted.entry(identity).or_default() += 1;
+            self.unrecorded.lock().unwrap_or_else(PoisonError::into_inner).push(identity);
+        }
+        let key = minted?;
         self.keyring.insert(KeyId::Identity(identity), &key);
         Ok(false)
     }
@@ -160,6 +179,11 @@ impl Vault {
         let left = Duration::try_from(left).unwrap_or(Duration::ZERO);
         self.clock.now() + left.min(SSO_LIFETIME)
     }
+}
+
+/// An answer that was lost or discarded may stand for a key that exists all the same.
+fn may_have_minted<T>(answer: &crate::upstream::Result<T>) -> bool {
+    matches!(answer, Ok(_) | Err(UpstreamError::OutcomeUnknown | UpstreamError::Answer(_)))
 }
 
 /// Ravi lists values with the names; they are wiped here, unread.

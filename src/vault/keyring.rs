@@ -5,6 +5,7 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use super::arena::{Arena, Slot};
 use crate::secret::Secret;
+use crate::types::IdentityUuid;
 use crate::upstream::{KeyId, Keys, OpenKey};
 
 /// Bound on identity keys; one identity has one.
@@ -31,7 +32,11 @@ struct Key {
 }
 
 /// The key that another one took the place of, still sealed.
-pub struct Replaced(Option<Key>);
+pub struct Replaced {
+    before: Option<Key>,
+    /// Of the key that took its place.
+    generation: u64,
+}
 
 impl Keyring {
     /// Holds nothing yet.
@@ -53,15 +58,20 @@ impl Keyring {
         }
         held.generation += 1;
         let generation = held.generation;
-        Some(Replaced(held.keys.insert(id, Key { slot, generation, rejected: false })))
+        let before = held.keys.insert(id, Key { slot, generation, rejected: false });
+        Some(Replaced { before, generation })
     }
 
-    /// Puts back what was there before a key that proved to be no good.
-    pub fn restore(&self, id: KeyId, before: Replaced) {
+    /// Puts back what was there before a key that proved to be no good, unless that one is gone already:
+    /// replaced by another, or dropped by a lock.
+    pub fn restore(&self, id: KeyId, replaced: Replaced) {
         let mut held = self.lock();
-        match before.0 {
-            Some(key) if !held.closed => drop(held.keys.insert(id, key)),
-            _ => drop(held.keys.remove(&id)),
+        if held.keys.get(&id).is_none_or(|key| key.generation != replaced.generation) {
+            return;
+        }
+        match replaced.before {
+            Some(key) => drop(held.keys.insert(id, key)),
+            None => drop(held.keys.remove(&id)),
         }
     }
 
@@ -74,6 +84,15 @@ impl Keyring {
     pub fn identity_keys(&self) -> usize {
         let usable = |(id, key): (&KeyId, &Key)| matches!(id, KeyId::Identity(_)) && !key.rejected;
         self.lock().keys.iter().filter(|entry| usable(*entry)).count()
+    }
+
+    /// Drops the keys of identities that `keep` does not know.
+    pub fn retain_identities(&self, keep: impl Fn(IdentityUuid) -> bool) {
+        let mut held = self.lock();
+        held.keys.retain(|id, _| match id {
+            KeyId::Management => true,
+            KeyId::Identity(identity) => keep(*identity),
+        });
     }
 
     /// Drops every key and takes none in until [`Keyring::reopen`].
@@ -144,6 +163,18 @@ mod tests {
         let before = keyring.replace(KeyId::Management, &Secret::copy_of("no good")).unwrap();
         keyring.restore(KeyId::Management, before);
         assert_eq!(keyring.open(KeyId::Management).unwrap().value.expose(), "good");
+    }
+
+    #[test]
+    fn a_key_that_came_meanwhile_is_not_replaced_by_the_one_before() {
+        let keyring = keyring();
+        keyring.insert(KeyId::Management, &Secret::copy_of("first"));
+        let before = keyring.replace(KeyId::Management, &Secret::copy_of("no good")).unwrap();
+        keyring.close();
+        keyring.reopen();
+        keyring.insert(KeyId::Management, &Secret::copy_of("newest"));
+        keyring.restore(KeyId::Management, before);
+        assert_eq!(keyring.open(KeyId::Management).unwrap().value.expose(), "newest");
     }
 
     #[test]

@@ -12,8 +12,8 @@ pub mod keyfile;
 pub mod keyring;
 mod write;
 
-use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
 use dashmap::DashMap;
@@ -133,8 +133,15 @@ pub struct Vault {
     cache: DashMap<Key, Arc<Entry>>,
     flights: Flights<Key, Fetched>,
     resolved: DashMap<IdentityName, IdentityUuid>,
-    /// Odd while locked; a fetch that began under another number is thrown away.
+    /// Identity keys minted since one last worked. Bounded by the identities that roles name.
+    minted: DashMap<IdentityUuid, u32>,
+    /// Mints that are not in the audit trail yet. Bounded by them.
+    unrecorded: Mutex<Vec<IdentityUuid>>,
+    /// Odd while locked, and another number after each login; a fetch that began under another number is
+    /// thrown away.
     epoch: AtomicU64,
+    /// Counts changes sent: an answer from before one is not kept.
+    writes: AtomicU64,
     changes: broadcast::Sender<Changed>,
 }
 
@@ -156,7 +163,10 @@ impl Vault {
             cache: DashMap::new(),
             flights: Flights::new(),
             resolved: DashMap::new(),
+            minted: DashMap::new(),
+            unrecorded: Mutex::new(Vec::new()),
             epoch: AtomicU64::new(0),
+            writes: AtomicU64::new(0),
             changes: broadcast::Sender::new(CHANGES_KEPT),
         })
     }
@@ -176,6 +186,7 @@ impl Vault {
         if let Some(uuid) = self.resolved.get(name) {
             return Ok(*uuid);
         }
+        let epoch = self.epoch.load(Ordering::SeqCst);
         let directory = self.entry(Key::Directory).await?;
         let Content::Directory(identities) = &directory.content else { return Err(VaultError::Absent) };
         let mut named = identities.iter().filter(|identity| identity.name == name.as_str());
@@ -183,6 +194,10 @@ impl Vault {
             (Some(found), None) => {
                 if self.resolved.len() < MAX_RESOLVED {
                     self.resolved.insert(name.clone(), found.uuid);
+                }
+                if self.epoch.load(Ordering::SeqCst) != epoch {
+                    self.resolved.remove(name);
+                    return Err(self.discarded());
                 }
                 Ok(found.uuid)
             }
@@ -261,6 +276,11 @@ impl Vault {
         }
     }
 
+    /// The identities for which keys were minted since the last call, for the audit trail.
+    pub fn take_minted(&self) -> Vec<IdentityUuid> {
+        std::mem::take(&mut *self.unrecorded.lock().unwrap_or_else(PoisonError::into_inner))
+    }
+
     /// Changes of values, as they are noticed.
     pub fn changes(&self) -> broadcast::Receiver<Changed> {
         self.changes.subscribe()
@@ -283,17 +303,19 @@ impl Vault {
 
     /// Serves again after [`Vault::wipe`].
     pub fn reopen(&self) {
-        let locked = self.epoch.load(Ordering::SeqCst);
-        if locked & 1 == 1 {
-            self.epoch.store(locked + 1, Ordering::SeqCst);
+        if self.epoch.load(Ordering::SeqCst) & 1 == 1 {
+            self.epoch.fetch_add(1, Ordering::SeqCst);
             self.keyring.reopen();
         }
     }
 
-    /// Drops every cached answer; the keys stay. After a login, answers of the old account must go.
+    /// Drops every cached answer; the keys stay. After a login, answers of the old account must go, and
+    /// those that are still under way with them.
     pub fn forget(&self) {
+        self.epoch.fetch_add(2, Ordering::SeqCst);
         self.cache.clear();
         self.resolved.clear();
+        self.minted.clear();
     }
 
     /// A fresh answer from the cache, or the one fetch of its key.
@@ -310,6 +332,14 @@ impl Vault {
         }
         let flight = self.flights.join(key.clone(), || self.clone().fetch(key));
         flight.await.unwrap_or(Err(VaultError::Upstream(UpstreamError::Unavailable)))
+    }
+
+    /// What a caller is told whose answer came too late.
+    fn discarded(&self) -> VaultError {
+        match self.epoch.load(Ordering::SeqCst) & 1 {
+            1 => VaultError::Locked,
+            _ => VaultError::Upstream(UpstreamError::Unavailable),
+        }
     }
 
     fn cached(&self, key: &Key) -> Option<(Arc<Entry>, Freshness)> {

@@ -40,9 +40,13 @@ impl Vault {
                 created => (created, true),
             },
         };
-        self.cache.remove(&Key::SecretNames(identity));
-        let lost = |_: &UpstreamError| drop(self.cache.remove(&Key::Secret(identity, key.clone())));
+        self.drop_stale(&Key::SecretNames(identity));
+        let lost = |_: &UpstreamError| self.drop_stale(&Key::Secret(identity, key.clone()));
         let entry = sent(entry.inspect_err(lost))?;
+        if entry.key != *key {
+            self.drop_stale(&Key::Secret(identity, key.clone()));
+            return Err(VaultError::Upstream(UpstreamError::OutcomeUnknown));
+        }
         self.keep_secret(identity, entry, epoch)?;
         Ok(created)
     }
@@ -52,8 +56,8 @@ impl Vault {
         self.open_epoch()?;
         let found = self.upstream.find_secret(identity, key).await?.ok_or(VaultError::Absent)?;
         let outcome = self.upstream.delete_secret(identity, found.uuid).await;
-        self.cache.remove(&Key::SecretNames(identity));
-        self.cache.remove(&Key::Secret(identity, key.clone()));
+        self.drop_stale(&Key::SecretNames(identity));
+        self.drop_stale(&Key::Secret(identity, key.clone()));
         self.say(identity, Resource::Secret(key.clone()));
         sent(outcome)
     }
@@ -70,7 +74,7 @@ impl Vault {
         let username = name.username.as_ref().map_or("", |username| username.as_str()).to_owned();
         let new = NewPassword { domain: name.domain.as_str().to_owned(), username, password };
         let outcome = self.upstream.create_password(identity, new).await;
-        self.cache.remove(&Key::Passwords(identity));
+        self.drop_stale(&Key::Passwords(identity));
         stored_name(&sent(outcome)?)
     }
 
@@ -88,7 +92,7 @@ impl Vault {
             Change::Generated(length) => self.upstream.generate_password(identity, length).await?,
         };
         let outcome = self.upstream.update_password(identity, entry, &password).await;
-        self.cache.remove(&Key::Passwords(identity));
+        self.drop_stale(&Key::Passwords(identity));
         self.say(identity, Resource::Password(stored));
         stored_name(&sent(outcome)?)
     }
@@ -102,7 +106,7 @@ impl Vault {
         self.open_epoch()?;
         let (entry, stored) = self.find_password(identity, name).await?;
         let outcome = self.upstream.delete_password(identity, entry).await;
-        self.cache.remove(&Key::Passwords(identity));
+        self.drop_stale(&Key::Passwords(identity));
         self.say(identity, Resource::Password(stored));
         sent(outcome)
     }
@@ -121,6 +125,12 @@ impl Vault {
     fn keep_secret(&self, identity: IdentityUuid, entry: SecretEntry, epoch: u64) -> Result<()> {
         let content = Content::Secret(Some(self.arena.seal(&entry.value)));
         self.store(Key::Secret(identity, entry.key), content, epoch).map(drop)
+    }
+
+    /// Also keeps out answers that are under way: they may be from before the change.
+    fn drop_stale(&self, key: &Key) {
+        self.writes.fetch_add(1, Ordering::SeqCst);
+        self.cache.remove(key);
     }
 
     fn say(&self, identity: IdentityUuid, resource: Resource) {

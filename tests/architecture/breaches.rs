@@ -102,7 +102,7 @@ fn the_sandbox_stands_alone() {
 fn a_program_imports_its_edge_alone() {
     assert_caught("layer", "src/bin/ravi-broker-mcp.rs", "use ravi_broker::vault::Vault;");
     assert_caught("layer", "src/bin/ravi-broker.rs", "fn main() { ravi_broker::daemon::run(); }");
-    assert_clean("src/bin/ravi-broker.rs", "use ravi_broker::cli; fn main() -> X { crate::inner() }");
+    assert_clean("src/bin/ravi-broker.rs", "use ravi_broker::program; fn main() -> X { crate::inner() }");
 }
 
 #[test]

@@ -13,3 +13,4 @@ mod sandbox;
 mod socket;
 mod support;
 mod upstream;
+mod wire;

@@ -105,6 +105,19 @@ impl Daemon {
         bounded(self.child.wait()).await.expect("it can be waited for")
     }
 
+    /// Lifts its soft limit on the size of files, as if somebody had made room on the disk.
+    #[expect(unsafe_code, reason = "no crate at hand wraps prlimit")]
+    pub(crate) fn make_room(&self) {
+        let mut limit = libc::rlimit { rlim_cur: 0, rlim_max: 0 };
+        // SAFETY: the kernel writes one `rlimit` to a place that is one, and reads nothing.
+        let read = unsafe { libc::prlimit(self.pid(), libc::RLIMIT_FSIZE, std::ptr::null(), &raw mut limit) };
+        limit.rlim_cur = limit.rlim_max;
+        // SAFETY: the kernel reads one `rlimit` that outlives the call, and writes nothing.
+        let written =
+            unsafe { libc::prlimit(self.pid(), libc::RLIMIT_FSIZE, &raw const limit, std::ptr::null_mut()) };
+        assert_eq!((read, written), (0, 0), "the limit is ours to lift");
+    }
+
     /// What it has logged so far.
     pub(crate) fn log(&self) -> String {
         fs::read_to_string(&self.log).expect("the log is there")

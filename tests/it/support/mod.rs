@@ -7,6 +7,7 @@
 #![allow(dead_code, reason = "each test uses a part")]
 
 mod daemon;
+mod shell;
 
 use std::fs;
 use std::os::unix::fs::PermissionsExt;
@@ -14,11 +15,13 @@ use std::path::{Path, PathBuf};
 use std::process::Command;
 use std::time::Duration;
 
-use ravi_broker::client::{AdminClient, AgentClient, OpenSession};
+use ravi_broker::client::{AdminClient, AgentClient, OpenSession, Session};
 use ravi_broker::sandbox::{Control, Sandbox, SandboxConfig};
+use ravi_broker::secret::Secret;
 use tempfile::TempDir;
 
 pub(crate) use daemon::{Daemon, bounded};
+pub(crate) use shell::Shell;
 
 /// The identities that the sandbox is seeded with.
 pub(crate) const NOTES: &str = "assistant-notes-agent";
@@ -60,6 +63,9 @@ pub(crate) struct Setup {
     /// Lines for `[upstream]`, `[vault]`, `[limits]` and `[audit]` sections.
     pub(crate) sections: String,
     pub(crate) roles: String,
+    /// Calls to Ravi in all, and for one identity.
+    pub(crate) budget: &'static str,
+    pub(crate) identity_budget: &'static str,
     /// More arguments for the daemon.
     pub(crate) arguments: Vec<String>,
     /// Where the daemon keeps a management key that it was given.
@@ -122,10 +128,19 @@ impl Stack {
 
     /// The same with a life of its own.
     pub(crate) async fn agent_for(&self, role: &str, ttl: Option<Duration>) -> AgentClient {
+        self.opened(OpenSession { ttl, ..OpenSession::role(role) }).await.1
+    }
+
+    /// A session of this process, and a client that uses it.
+    pub(crate) async fn opened(&self, open: OpenSession) -> (Session, AgentClient) {
         let client = self.stranger().await;
-        let opened = client.open_session(OpenSession { ttl, ..OpenSession::role(role) }).await;
-        let (_, token) = opened.expect("the role matches");
-        client.with_token(token)
+        let (session, token) = client.open_session(open).await.expect("the role matches");
+        (session, client.with_token(token))
+    }
+
+    /// A client with a connection of its own that sends this token.
+    pub(crate) async fn holder(&self, token: &Secret) -> AgentClient {
+        self.stranger().await.with_token(Secret::copy_of(token.expose()))
     }
 
     /// The operator.
@@ -172,6 +187,11 @@ impl Stack {
     }
 }
 
+/// Asks again until it is so: for what the daemon does by itself and tells nobody.
+pub(crate) async fn until(mut is_so: impl AsyncFnMut() -> bool) {
+    bounded(async { while !is_so().await {} }).await;
+}
+
 impl Setup {
     fn new(sandbox: &Sandbox) -> Self {
         let memory = Path::new("/dev/shm");
@@ -188,6 +208,8 @@ impl Setup {
             logged_in: true,
             sections: String::new(),
             roles: ROLES.to_owned(),
+            budget: "60000/min",
+            identity_budget: "60000/min",
             arguments: Vec::new(),
             key_file: None,
             wrapper: None,
@@ -209,7 +231,7 @@ impl Setup {
         let ca_file = self.directory.path().join("ca.pem");
         fs::write(&ca_file, sandbox.ca_pem().expect("the sandbox speaks TLS"))
             .expect("the CA can be written");
-        fs::create_dir(self.credentials()).expect("a credentials directory");
+        fs::create_dir_all(self.credentials()).expect("a credentials directory");
         if self.logged_in {
             let key = sandbox.control().management_key().expect("the sandbox has an account");
             let path = self.credentials().join("management-key");
@@ -218,10 +240,12 @@ impl Setup {
         }
         let uid = nix::unistd::geteuid().to_string();
         let text = format!(
-            "version = 1\n[upstream]\nbase_url = {:?}\nca_file = {:?}\nbudget = \"60000/min\"\nidentity_budget = \"60000/min\"\n\
+            "version = 1\n[upstream]\nbase_url = {:?}\nca_file = {:?}\nbudget = {:?}\nidentity_budget = {:?}\n\
              [listen]\nagent_socket = {:?}\nadmin_socket = {:?}\n{}\n{}",
             self.base_url,
             ca_file,
+            self.budget,
+            self.identity_budget,
             self.agent_socket,
             self.admin_socket,
             self.sections,

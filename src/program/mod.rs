@@ -1,0 +1,35 @@
+//! What the mains do: parse, build, run, exit code. `src/bin/` calls these, and `ravi-broker` plays the
+//! other parts itself when the demo starts it under their names. Layer 5: wiring only.
+
+mod brokerd;
+#[cfg(feature = "sandbox")]
+mod sandbox;
+
+use std::io::Write;
+use std::process::ExitCode;
+
+pub use brokerd::brokerd;
+#[cfg(feature = "sandbox")]
+pub use sandbox::sandbox;
+
+/// `ravi-broker`. `cargo run` builds this program alone, and the demo needs a daemon and a sandbox as
+/// processes of their own: it starts this very file under their names.
+pub fn broker() -> ExitCode {
+    #[cfg(feature = "sandbox")]
+    {
+        let name = std::env::args_os().next().map(std::path::PathBuf::from);
+        match name.as_deref().and_then(|name| name.file_name()).and_then(|name| name.to_str()) {
+            Some(crate::demo::DAEMON) => brokerd(),
+            Some(crate::demo::SANDBOX) => sandbox(),
+            _ => crate::cli::main(Some(crate::demo::run)),
+        }
+    }
+    #[cfg(not(feature = "sandbox"))]
+    crate::cli::main(None)
+}
+
+/// Says what happened and what to do. A closed standard error is no reason to panic.
+fn fail(what: &str, advice: &str) -> ExitCode {
+    let _ = writeln!(std::io::stderr(), "error: {what}\nhint: {advice}");
+    ExitCode::FAILURE
+}

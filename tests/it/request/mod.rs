@@ -1,0 +1,33 @@
+//! The request path of the shipped daemon: a real process in front of a real sandbox over TLS, called
+//! through real sockets. One file per subject.
+//!
+//! A test that shows one of the invariants I1 to I10 names it. Two are shown elsewhere as well: I6 (what a
+//! type that holds a secret may derive) by `tests/architecture.rs`, I1 (where a secret may lie in memory)
+//! by the tests of `vault::arena`.
+
+use ravi_broker::client::{BrokerError, ClientError, ErrorReason};
+
+mod cache;
+mod fault;
+mod lease;
+mod limit;
+mod name;
+mod process;
+mod revoke;
+mod session;
+mod trail;
+mod watch;
+mod write;
+
+/// What the broker said no with.
+fn refusal<T>(outcome: Result<T, ClientError>) -> BrokerError {
+    match outcome {
+        Err(ClientError::Broker(error)) => error,
+        Err(error) => panic!("not an error of the broker: {error}"),
+        Ok(_) => panic!("it was allowed"),
+    }
+}
+
+fn reason<T>(outcome: Result<T, ClientError>) -> ErrorReason {
+    refusal(outcome).reason
+}

@@ -1,0 +1,193 @@
+//! The audit trail of the request path: one record for each decision, there before the value is; and no
+//! value without it.
+
+use std::fs::OpenOptions;
+use std::future::Future;
+use std::io::Write;
+use std::time::Duration;
+
+use futures_util::future;
+use ravi_broker::audit::verify_path;
+use ravi_broker::client::{
+    AgentClient, ClientError, CreatePassword, ErrorReason, OpenSession, RevokeTarget, UpdatePassword,
+};
+
+use ravi_broker::secret::Secret;
+use ravi_broker::types::LeaseId;
+
+use super::{reason, refusal};
+use crate::support::{Stack, bounded};
+
+const KEY: &str = "secret/OPENAI_API_KEY";
+
+/// Makes a call and returns what it left in the trail by the time of its answer: event, outcome, cause.
+async fn left<T>(
+    stack: &Stack,
+    call: impl Future<Output = Result<T, ClientError>>,
+) -> (Result<T, ClientError>, Vec<String>) {
+    let before = stack.audit().len();
+    let outcome = call.await;
+    let word =
+        |record: &serde_json::Value, field: &str| record[field].as_str().unwrap_or_default().to_owned();
+    let line = |record: &serde_json::Value| {
+        let words = ["event", "outcome", "cause"].map(|field| word(record, field));
+        words.join(" ").trim_end().to_owned()
+    };
+    (outcome, stack.audit()[before..].iter().map(line).collect())
+}
+
+fn update(resource: &str) -> UpdatePassword {
+    let resource = resource.to_owned();
+    UpdatePassword { resource, password: None, length: None, reason: String::new() }
+}
+
+fn create(domain: &str) -> CreatePassword {
+    CreatePassword { domain: domain.into(), username: "x".into(), length: None, reason: String::new() }
+}
+
+/// I9.
+#[tokio::test(flavor = "multi_thread")]
+async fn every_act_that_is_allowed_leaves_one_record_before_its_answer() {
+    let stack = Stack::start().await;
+    let admin = stack.admin().await;
+    let stranger = stack.stranger().await;
+    let value = Secret::copy_of("value");
+    macro_rules! leaves {
+        ($call:expr, $($record:literal),*) => {{
+            let (outcome, records) = left(&stack, $call).await;
+            assert_eq!(records, [$($record),*]);
+            outcome.unwrap()
+        }};
+    }
+    let (session, token) =
+        leaves!(stranger.open_session(OpenSession::role("deploy")), "session.opened allowed");
+    let agent = stack.holder(&token).await;
+    let (lease, _) = leaves!(agent.acquire(KEY, None, ""), "lease.acquired allowed");
+    leaves!(agent.read(lease.lease_id), "lease.read allowed");
+    leaves!(agent.renew(lease.lease_id, None), "lease.renewed allowed");
+    leaves!(agent.release(lease.lease_id), "lease.released allowed");
+    leaves!(agent.list_secrets(), "vault.list allowed");
+    leaves!(agent.list_passwords(), "vault.list allowed");
+    leaves!(agent.set_secret("FRESH", &value, ""), "vault.set allowed");
+    leaves!(agent.delete_secret("FRESH", ""), "vault.delete allowed");
+    leaves!(agent.create_password(create("a.example")), "vault.create allowed");
+    leaves!(agent.update_password(update("password/a.example")), "vault.update allowed");
+    leaves!(agent.delete_password("password/a.example", ""), "vault.delete allowed");
+    leaves!(agent.identity(), "identity.read allowed");
+    leaves!(agent.acquire("sso/token", None, ""), "key.minted allowed", "lease.acquired allowed");
+    leaves!(agent.close_session(), "session.closed allowed", "lease.revoked allowed session_ended");
+    let (lease, _) = stack.agent("notes").await.acquire(KEY, None, "").await.unwrap();
+    leaves!(
+        admin.revoke(RevokeTarget::Lease(lease.lease_id), ""),
+        "admin.revoke allowed",
+        "lease.revoked allowed operator"
+    );
+    leaves!(admin.reload(), "admin.reload allowed");
+    let locked = leaves!(admin.lock(""), "session.revoked allowed locked", "admin.lock allowed");
+    assert_eq!(locked.sessions, 1);
+    leaves!(admin.unlock(), "admin.unlock allowed");
+    // Who: the kernel's word, and the session it has led to.
+    let opened = &stack.audited("session.opened")[0];
+    assert_eq!(opened["session"], session.session_id.to_string());
+    assert_eq!(opened["pid"], std::process::id());
+    assert_eq!(opened["exe"], std::env::current_exe().unwrap().to_str().unwrap());
+    assert!(verify_path(&stack.setup.audit_file).unwrap().is_whole());
+}
+
+/// A script that lets no file grow beyond so many KiB, which POSIX counts in blocks of 512 bytes. A write
+/// that passes it then fails with `EFBIG` instead of ending the process.
+fn little_room(kib: u32) -> Option<String> {
+    Some(format!("trap '' XFSZ; ulimit -S -f {}; exec \"$0\" \"$@\"", kib * 2))
+}
+
+/// Fills what is left of the room with the shortest record there is.
+async fn fill(stack: &Stack) {
+    let admin = stack.admin().await;
+    let full = bounded(async {
+        loop {
+            if let Err(error) = admin.reload().await {
+                return refusal::<()>(Err(error));
+            }
+        }
+    });
+    assert_eq!(full.await.reason, ErrorReason::AuditUnavailable);
+}
+
+/// I9: the kill switch works on a full disk, and the door stays shut until its opening can be recorded.
+#[tokio::test(flavor = "multi_thread")]
+async fn the_kill_switch_does_not_need_the_disk_and_its_undoing_does() {
+    let stack = Stack::with(|setup| setup.wrapper = little_room(4)).await;
+    let (agent, admin) = (stack.agent("notes").await, stack.admin().await);
+    agent.acquire(KEY, None, "").await.unwrap();
+    fill(&stack).await;
+    assert_eq!(reason(admin.lock("leak").await), ErrorReason::AuditUnavailable);
+    let status = admin.status().await.unwrap();
+    assert!(status.locked && !status.management_key_held && status.sessions == 0);
+    assert_eq!(reason(admin.unlock().await), ErrorReason::AuditUnavailable);
+    assert_eq!(reason(agent.acquire(KEY, None, "").await), ErrorReason::BrokerLocked);
+    stack.daemon.make_room();
+    admin.unlock().await.unwrap();
+    stack.agent("notes").await.acquire(KEY, None, "").await.unwrap();
+}
+
+/// I9: a trail that somebody else writes to is not added to.
+#[tokio::test(flavor = "multi_thread")]
+async fn while_the_trail_is_disturbed_no_value_leaves() {
+    let stack = Stack::start().await;
+    let agent = stack.agent("notes").await;
+    agent.acquire(KEY, None, "").await.unwrap();
+    let mut trail = OpenOptions::new().append(true).open(&stack.setup.audit_file).unwrap();
+    let whole = trail.metadata().unwrap().len();
+    trail.write_all(b"{}\n").unwrap();
+    assert_eq!(reason(agent.acquire(KEY, None, "").await), ErrorReason::AuditUnavailable);
+    assert!(!stack.admin().await.status().await.unwrap().audit_head.healthy);
+    trail.set_len(whole).unwrap();
+    agent.acquire(KEY, None, "").await.unwrap();
+    assert!(verify_path(&stack.setup.audit_file).unwrap().is_whole());
+}
+
+/// Some of everything: allowed, denied, failed, absent.
+async fn busy(agent: &AgentClient, rounds: usize) {
+    for round in 0..rounds {
+        if let Ok((lease, _)) = agent.acquire(KEY, None, "busy").await {
+            let _ = agent.read(lease.lease_id).await;
+            let _ = agent.renew(lease.lease_id, None).await;
+            let _ = agent.release(lease.lease_id).await;
+        }
+        let _ = agent.acquire("secret/STRIPE_API_KEY", Some(Duration::from_millis(1)), "").await;
+        let _ = agent.acquire("secret/ABSENT", None, "").await;
+        let _ = agent.read(LeaseId([round as u8; 16])).await;
+        let _ = agent.list_secrets().await;
+        let _ = agent.set_secret(&format!("KEY_{}", round % 3), &Secret::copy_of("value"), "").await;
+    }
+    let _ = agent.close_session().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn the_trail_of_a_busy_daemon_is_whole() {
+    let stack = Stack::with(|setup| {
+        setup.sections = format!("[audit]\nfile = {:?}\nmax_bytes = 65536\n", setup.audit_file);
+    })
+    .await;
+    let admin = stack.admin().await;
+    let mut agents = Vec::new();
+    for role in ["notes", "deploy", "deploy", "deploy", "notes", "deploy"] {
+        agents.push(stack.agent(role).await);
+    }
+    let operator = async {
+        for _ in 0..10 {
+            for lease in admin.leases(None).await.unwrap().iter().take(1) {
+                let _ = admin.revoke(RevokeTarget::Lease(lease.lease_id), "busy").await;
+            }
+            admin.reload().await.unwrap();
+            assert!(verify_path(&stack.setup.audit_file).unwrap().is_whole(), "while it is written");
+        }
+        admin.revoke(RevokeTarget::Role("notes".into()), "").await.unwrap();
+    };
+    future::join(future::join_all(agents.iter().map(|agent| busy(agent, 12))), operator).await;
+    let report = verify_path(&stack.setup.audit_file).unwrap();
+    assert!(report.is_whole() && report.first() == 1 && report.files.len() > 1, "{report}");
+    let head = admin.status().await.unwrap().audit_head;
+    assert_eq!((head.sequence, head.hash), (report.head.sequence, report.head.hash.to_string()));
+    assert!(report.head.sequence > 400);
+}
