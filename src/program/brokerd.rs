@@ -5,7 +5,7 @@ use std::process::ExitCode;
 use clap::Parser;
 
 use super::fail;
-use crate::config::{Environment, Variable, paths};
+use crate::config::{Environment, Variable};
 use crate::daemon::{self, Args, Settings};
 use crate::secret::Secret;
 use crate::sys::harden::harden;
@@ -43,7 +43,7 @@ fn connected(args: Args, environment: Environment) -> Result<(Settings, Option<S
     }
     // A try must not write into the trail of the real thing.
     if settings.overrides.audit_file.is_none() {
-        let state = paths::state_directory(&settings.environment).map_err(|error| error.to_string())?;
+        let state = crate::config::paths::state_directory(&settings.environment).map_err(|error| error.to_string())?;
         settings.overrides.audit_file = Some(state.join("sandbox").join("audit.jsonl"));
     }
     settings.overrides.base_url = Some(sandbox.base_url);
