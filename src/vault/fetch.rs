@@ -85,7 +85,7 @@ impl Vault {
 
     /// Drops what is expired, or else any one entry: it can be fetched again.
     fn make_room(&self) {
-        self.prune();
+        self.prune(&[]);
         if self.cache.len() >= self.settings.max_entries {
             let victim = self.cache.iter().next().map(|entry| entry.key().clone());
             victim.map(|key| self.cache.remove(&key));

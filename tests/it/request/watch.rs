@@ -168,3 +168,14 @@ async fn a_watcher_that_does_not_read_misses_events_and_holds_nobody_up() {
     }
     assert!(missed);
 }
+
+/// Nobody reads it, and the answer is fresh for less than a round of housekeeping.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_watched_value_that_was_replaced_behind_the_brokers_back_is_announced_by_itself() {
+    let stack = Stack::with(|setup| setup.sections.push_str("[vault]\nfresh_for = \"2s\"\n")).await;
+    let agent = stack.agent("notes").await;
+    let (lease, _) = agent.acquire("secret/OPENAI_API_KEY", None, "").await.unwrap();
+    let mut events = agent.watch_leases().await.unwrap();
+    stack.control().set_secret(NOTES, "OPENAI_API_KEY", Secret::copy_of("second value")).unwrap();
+    assert_eq!(next(&mut events).await.unwrap(), LeaseEvent::Rotated(of(&lease)));
+}
