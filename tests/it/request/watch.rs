@@ -179,3 +179,30 @@ async fn a_watched_value_that_was_replaced_behind_the_brokers_back_is_announced_
     stack.control().set_secret(NOTES, "OPENAI_API_KEY", Secret::copy_of("second value")).unwrap();
     assert_eq!(next(&mut events).await.unwrap(), LeaseEvent::Rotated(of(&lease)));
 }
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_change_that_ravi_refused_is_not_announced() {
+    use ravi_broker::sandbox::{Answer, Fault};
+    let stack = Stack::start().await;
+    let agent = stack.agent("deploy").await;
+    agent.acquire("password/grafana.net", None, "").await.unwrap();
+    agent.acquire("secret/OPENAI_API_KEY", None, "").await.unwrap();
+    let mut events = agent.watch_leases().await.unwrap();
+    stack.control().add_fault(Fault::new("/api/", Answer::Status(403)).on("PATCH")).unwrap();
+    stack.control().add_fault(Fault::new("/api/", Answer::Status(403)).on("DELETE")).unwrap();
+    let update = ravi_broker::client::UpdatePassword {
+        resource: "password/grafana.net".into(),
+        password: Some(Secret::copy_of("second value")),
+        length: None,
+        reason: String::new(),
+    };
+    let refused = ErrorReason::UpstreamRefused;
+    assert_eq!(reason(agent.update_password(update).await), refused);
+    assert_eq!(reason(agent.delete_password("password/grafana.net", "").await), refused);
+    let value = Secret::copy_of("second value");
+    assert_eq!(reason(agent.set_secret("OPENAI_API_KEY", &value, "").await), refused);
+    assert_eq!(reason(agent.delete_secret("OPENAI_API_KEY", "").await), refused);
+    agent.close_session().await.unwrap();
+    let first = next(&mut events).await.unwrap();
+    assert!(matches!(first, LeaseEvent::Revoked(_)), "{first:?}");
+}
