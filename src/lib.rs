@@ -10,6 +10,43 @@
 //! 1  vault -> upstream   peer                      secrets at rest; the only outbound network; who calls
 //! 0  secret  clock  types  config  sys  telemetry  pb
 //! ```
+//!
+//! `sandbox`, the stand-in for Ravi, stands beside the layers.
+//!
+//! # Invariants
+//!
+//! Each with the tests that check it: unit tests by their module, integration tests by their path under
+//! `tests/it/`.
+//!
+//! - **I1** A secret is in a sealed slot, in a [`secret::Secret`], or in a buffer that the allocator wipes.
+//!   `life::custody::no_key_and_no_value_is_left_outside_the_memory_of_the_daemon`,
+//!   `vault::arena::tests::a_slot_opens_to_what_was_sealed_and_holds_no_plaintext`.
+//! - **I2** No lock or map guard is held over `.await`. The lints `await_holding_lock` and
+//!   `await_holding_invalid_type`, which are denied.
+//! - **I3** A lease never outlives its session, its role's maximum, or the upstream value.
+//!   `lease::state::tests::no_sequence_of_renewals_passes_the_limit`,
+//!   `request::lease::no_lease_outlives_its_session`,
+//!   `request::lease::a_renewal_never_passes_the_maximum_of_the_role`,
+//!   `request::lease::the_lease_of_a_sign_in_token_never_outlives_the_token`.
+//! - **I4** At most one upstream call for a key at a time, and a caller that goes away does not cancel it
+//!   for the others. `request::cache::a_thousand_callers_of_one_cold_value_cost_one_call`,
+//!   `request::cache::a_caller_that_goes_away_takes_the_value_from_nobody`.
+//! - **I5** Every map, queue and buffer has a bound, and an owner that prunes it.
+//!   `request::session::there_are_only_so_many_sessions_in_all_and_of_one_role`,
+//!   `request::lease::a_session_has_only_so_many_leases_at_once`,
+//!   `request::cache::the_cache_keeps_only_so_many_answers`,
+//!   `request::watch::a_watcher_that_does_not_read_misses_events_and_holds_nobody_up`, `wire::floods`.
+//! - **I6** A type that can hold a secret has no `Debug`, `Display`, `Serialize` or `Clone`.
+//!   `tests/architecture.rs::the_source_keeps_the_rules`.
+//! - **I7** A denied request costs no upstream call. `request::cache::a_denied_request_costs_no_call`.
+//! - **I8** The management key is used by no call that an agent can steer outside its own identity.
+//!   `request::cache::an_agent_never_sees_or_touches_what_belongs_to_another_identity`,
+//!   `upstream::every_endpoint_gets_its_kind_of_key_and_names_its_identity`.
+//! - **I9** No value leaves unless its audit record is written.
+//!   `request::trail::every_act_that_is_allowed_leaves_one_record_before_its_answer`,
+//!   `request::trail::while_the_trail_is_disturbed_no_value_leaves`.
+//! - **I10** What the daemon cannot do safely it refuses, and says which rule refused. `life::start`,
+//!   `audit::a_denied_request_is_a_record_with_its_rule`.
 
 use zeroizing_alloc::ZeroAlloc;
 

@@ -140,7 +140,7 @@ impl From<TokenError> for BrokerError {
     fn from(error: TokenError) -> Self {
         match error {
             TokenError::Unknown | TokenError::Foreign => Self::SessionInvalid,
-            // Tokens are looked at by an open broker alone: that lock is over, the session is not back.
+            // While it is locked the gate says so. Afterwards the session is over like any other.
             TokenError::Ended(End::Locked) => Self::SessionRevoked,
             TokenError::Ended(end) => end.into(),
         }

@@ -53,7 +53,7 @@ impl Broker {
         let failed = |error: &BrokerError| self.record_failed(session, grant.action(), error);
         let room = self.leases.check_room(session.id, grant.bounds().lease_max_live);
         room.map_err(BrokerError::from).inspect_err(failed)?;
-        let (credential, found) = self.look_up(&grant, &resource).await.inspect_err(failed)?;
+        let (credential, found) = self.look_up(session, &grant, &resource).await.inspect_err(failed)?;
         let lease = self.leases.grant(session, &grant, found, ttl);
         let lease = lease.map_err(BrokerError::from).inspect_err(failed)?;
         let recorded = self.record_acquired(session, &lease, reason.as_ref());
@@ -69,7 +69,7 @@ impl Broker {
         let resource = self.leases.find(session.id, id)?.resource;
         let grant = self.authorize(admitted, Action::Acquire(resource.clone()))?;
         let (credential, _) = self
-            .look_up(&grant, &resource)
+            .look_up(session, &grant, &resource)
             .await
             .inspect_err(|error| self.record_failed(session, grant.action(), error))?;
         let lease = self.leases.count_use(session.id, id)?;
@@ -116,11 +116,21 @@ impl Broker {
         }
     }
 
-    async fn look_up(&self, grant: &Grant, resource: &Resource) -> Result<(Credential, Found)> {
-        let identity = self.vault.resolve(grant.role().identity()).await?;
-        let credential = self.vault.credential(identity, resource).await?;
-        let found = Found { identity, resource: credential.resource.clone(), ends_at: credential.expires_at };
-        Ok((credential, found))
+    /// A session that ended meanwhile explains best why there is no value.
+    async fn look_up(
+        &self,
+        session: &Session,
+        grant: &Grant,
+        resource: &Resource,
+    ) -> Result<(Credential, Found)> {
+        let fetched = async {
+            let identity = self.vault.resolve(grant.role().identity()).await?;
+            let credential = self.vault.credential(identity, resource).await?;
+            let found =
+                Found { identity, resource: credential.resource.clone(), ends_at: credential.expires_at };
+            Ok((credential, found))
+        };
+        fetched.await.map_err(|error| session.end().map_or(error, BrokerError::from))
     }
 }
 

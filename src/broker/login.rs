@@ -17,6 +17,8 @@ use crate::vault::keyfile;
 
 /// A login is given up after this, whatever the server says.
 const LONGEST: Duration = Duration::from_secs(30 * 60);
+/// The interval lies between two polls; before the first there is none to keep.
+const FIRST_POLL: Duration = Duration::from_secs(1);
 /// RFC 8628 §3.5: what `slow_down` adds to the interval.
 const SLOWER: Duration = Duration::from_secs(5);
 
@@ -114,8 +116,8 @@ impl Broker {
     async fn await_approval(&self, login: &DeviceLogin) -> Result<(Secret, Vec<Identity>)> {
         let deadline = self.clock.now() + login.expires_in.min(LONGEST);
         let mut interval = login.interval;
+        self.pause(interval.min(FIRST_POLL), deadline).await?;
         loop {
-            self.pause(interval, deadline).await?;
             match self.upstream.poll_device_login(&login.device_code).await {
                 Ok(DevicePoll::Approved { management_key, identities }) => {
                     return Ok((management_key, identities));
@@ -128,6 +130,7 @@ impl Broker {
                 Ok(DevicePoll::Expired) => return Err(expired()),
                 Err(error) => return Err(error.into()),
             }
+            self.pause(interval, deadline).await?;
         }
     }
 

@@ -341,3 +341,15 @@ async fn a_value_that_was_given_back_was_seen_all_the_same() {
     let revoked = bench.broker.revoke(&Revocation::Session(opened.described.id), None).unwrap();
     assert_eq!(revoked.exposed, ["secret/KEY".parse().unwrap()]);
 }
+
+#[tokio::test]
+async fn the_answer_of_a_write_counts_only_for_the_key_that_was_written() {
+    let bench = Bench::new();
+    let opened = bench.open();
+    assert_eq!(value(bench.acquire(&opened, "secret/KEY").await), "one");
+    let (other, new) = ("OTHER".parse().unwrap(), Secret::copy_of("two"));
+    // The stand-in answers every change as one of KEY.
+    let set = bench.broker.set_secret(&bench.admit(&opened), other, new, None).await;
+    assert_eq!(set, Err(BrokerError::Upstream(UpstreamError::OutcomeUnknown)));
+    assert_eq!(value(bench.acquire(&opened, "secret/KEY").await), "one");
+}

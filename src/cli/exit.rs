@@ -80,6 +80,10 @@ pub(crate) fn outcome(reason: ErrorReason) -> (Exit, &'static str) {
             (Exit::Other, "`ravi-broker config check` names each mistake with its line")
         }
         R::Internal => (Exit::Other, "this is a defect of the broker; its log has more"),
+        R::MethodUnknown => (
+            Exit::Other,
+            "see that --socket names the right socket, and that both programs are of one version",
+        ),
         R::Unrecognised => (Exit::Other, "the broker is newer than this program: update it"),
     }
 }
@@ -101,6 +105,7 @@ mod tests {
             reasons.len()
         };
         let told = codes(1, &[R::AuditUnavailable, R::ConfigurationInvalid, R::Internal, R::Unrecognised])
+            + codes(1, &[R::MethodUnknown])
             + codes(2, &[R::ArgumentInvalid, R::ResourceNameInvalid])
             + codes(3, &[R::BrokerDraining])
             + codes(4, &[R::SessionRequired, R::SessionInvalid, R::RoleNotAvailable, R::ScopeNotGranted])
@@ -109,6 +114,6 @@ mod tests {
             + codes(6, &[R::SessionExpired, R::SessionRevoked, R::LeaseExpired, R::LeaseRevoked])
             + codes(7, &[R::LoginRequired, R::UpstreamUnavailable, R::UpstreamRefused, R::UpstreamInvalid])
             + codes(7, &[R::UpstreamOutcomeUnknown, R::UpstreamPlanRequired]);
-        assert_eq!(told, 27, "a new reason needs its line here");
+        assert_eq!(told, 28, "a new reason needs its line here");
     }
 }

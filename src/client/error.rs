@@ -158,6 +158,7 @@ reasons! {
     UpstreamPlanRequired = "UPSTREAM_PLAN_REQUIRED",
     ConfigurationInvalid = "CONFIGURATION_INVALID",
     Internal = "INTERNAL",
+    MethodUnknown = "METHOD_UNKNOWN",
 }
 
 impl fmt::Display for ErrorReason {
@@ -261,7 +262,7 @@ mod tests {
             assert_eq!(ErrorReason::of(name).as_str(), name);
             known.insert(ErrorReason::of(name));
         }
-        assert_eq!(known.len(), 26);
+        assert_eq!(known.len(), 27);
         assert_eq!(ErrorReason::of("UNSPECIFIED"), ErrorReason::Unrecognised);
     }
 

@@ -49,6 +49,7 @@ struct State {
     closed: AtomicU32,
     /// Calls that asked for a credential, refused ones included.
     acquired: AtomicU32,
+    released: AtomicU32,
     endless: AtomicBool,
     /// Token of the one session that is alive.
     live: Mutex<Option<String>>,
@@ -125,6 +126,10 @@ impl FakeDaemon {
 
     pub(crate) fn acquired(&self) -> u32 {
         self.state.acquired.load(Ordering::SeqCst)
+    }
+
+    pub(crate) fn released(&self) -> u32 {
+        self.state.released.load(Ordering::SeqCst)
     }
 }
 
@@ -252,8 +257,14 @@ impl LeaseService for Fake {
         unused()
     }
 
-    async fn release_lease(&self, _: Request<pb::ReleaseLeaseRequest>) -> Answer<pb::ReleaseLeaseResponse> {
-        unused()
+    async fn release_lease(
+        &self,
+        request: Request<pb::ReleaseLeaseRequest>,
+    ) -> Answer<pb::ReleaseLeaseResponse> {
+        self.authorize(&request)?;
+        assert_eq!(request.into_inner().lease_id, LEASE.to_string());
+        self.0.released.fetch_add(1, Ordering::SeqCst);
+        Ok(Response::new(pb::ReleaseLeaseResponse {}))
     }
 
     async fn list_leases(&self, _: Request<pb::ListLeasesRequest>) -> Answer<pb::ListLeasesResponse> {

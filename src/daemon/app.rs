@@ -46,6 +46,9 @@ pub(super) struct Host {
     protections: Vec<Protection>,
     started_at: BootInstant,
     connections: std::sync::OnceLock<listen::Connections>,
+    /// Held from the reading of the file until its policy is in force: of two reloads, the one that read
+    /// last wins.
+    reloading: std::sync::Mutex<()>,
 }
 
 impl App {
@@ -85,6 +88,7 @@ impl App {
             protections,
             started_at,
             connections: std::sync::OnceLock::new(),
+            reloading: std::sync::Mutex::new(()),
         });
         Ok(Self { broker, budget, agent, admin, host, config, clock })
     }
@@ -99,6 +103,7 @@ impl Host {
 
 impl Process for Host {
     fn reload(&self) -> Result<Reloaded, BrokerError> {
+        let _alone = self.reloading.lock().unwrap_or_else(std::sync::PoisonError::into_inner);
         let loaded = self.settings.load().map_err(|error| BrokerError::Configuration(error.to_string()))?;
         if loaded.config.needs_restart(&self.in_force) {
             tracing::warn!("only roles were reloaded; the other settings that changed need a restart");

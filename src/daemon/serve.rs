@@ -5,10 +5,12 @@ use std::time::Duration;
 use tokio_util::sync::CancellationToken;
 use tonic::transport::Server;
 use tonic::transport::server::Router;
+use tonic_health::ServingStatus;
 use tonic_health::server::HealthReporter;
+use tower::layer::util::{Identity, Stack};
 
 use super::listen::Incoming;
-use crate::grpc::{Admin, Agent, MAX_HEADER_BYTES};
+use crate::grpc::{Admin, Agent, Edge, MAX_HEADER_BYTES, MAX_MESSAGE_BYTES};
 
 /// Streams of one connection at once. Tonic's own default is none at all.
 const STREAMS: u32 = 128;
@@ -27,9 +29,11 @@ const CALL_DEADLINE: Duration = Duration::from_secs(60);
 /// Serves the agent socket until `stop`, then lets the calls under way finish.
 pub(super) async fn agents(agent: Agent, incoming: Incoming, stop: CancellationToken) {
     let (health, health_service) = tonic_health::server::health_reporter();
-    announce(&health, &agent).await;
+    let names =
+        [name(&agent.sessions()), name(&agent.leases()), name(&agent.vault()), name(&agent.identities())];
+    announce(&health, &names).await;
     let router = bounded()
-        .add_service(health_service)
+        .add_service(health_service.max_decoding_message_size(MAX_MESSAGE_BYTES))
         .add_service(agent.sessions())
         .add_service(agent.leases())
         .add_service(agent.vault())
@@ -39,12 +43,19 @@ pub(super) async fn agents(agent: Agent, incoming: Incoming, stop: CancellationT
 
 /// Serves the admin socket until `stop`, then lets the calls under way finish.
 pub(super) async fn operator(admin: Admin, incoming: Incoming, stop: CancellationToken) {
-    let (_, health_service) = tonic_health::server::health_reporter();
-    let router = bounded().add_service(health_service).add_service(admin.service());
+    let (health, health_service) = tonic_health::server::health_reporter();
+    let names = [name(&admin.service())];
+    announce(&health, &names).await;
+    let router = bounded()
+        .add_service(health_service.max_decoding_message_size(MAX_MESSAGE_BYTES))
+        .add_service(admin.service());
     run(router, incoming, stop, "admin").await;
 }
 
-fn bounded() -> Server {
+/// What a server wraps its services in.
+type Layers = Stack<Edge, Identity>;
+
+fn bounded() -> Server<Layers> {
     Server::builder()
         .max_concurrent_streams(STREAMS)
         .initial_stream_window_size(STREAM_WINDOW)
@@ -55,26 +66,22 @@ fn bounded() -> Server {
         .http2_keepalive_interval(Some(PING_EVERY))
         .http2_keepalive_timeout(Some(PING_WAIT))
         .timeout(CALL_DEADLINE)
+        .layer(Edge)
 }
 
-async fn run(router: Router, incoming: Incoming, stop: CancellationToken, socket: &'static str) {
+async fn run(router: Router<Layers>, incoming: Incoming, stop: CancellationToken, socket: &'static str) {
     let served = router.serve_with_incoming_shutdown(incoming, stop.cancelled_owned()).await;
     if let Err(error) = served {
         tracing::error!(%error, socket, "the server ended with an error");
     }
 }
 
-async fn announce(health: &HealthReporter, agent: &Agent) {
-    fn serving<S: tonic::server::NamedService>(_: &S) -> &'static str {
-        S::NAME
-    }
-    let names = [
-        serving(&agent.sessions()),
-        serving(&agent.leases()),
-        serving(&agent.vault()),
-        serving(&agent.identities()),
-    ];
+fn name<S: tonic::server::NamedService>(_: &S) -> &'static str {
+    S::NAME
+}
+
+async fn announce(health: &HealthReporter, names: &[&'static str]) {
     for name in names {
-        health.set_service_status(name, tonic_health::ServingStatus::Serving).await;
+        health.set_service_status(name, ServingStatus::Serving).await;
     }
 }

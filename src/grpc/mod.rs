@@ -3,6 +3,7 @@
 
 mod admin;
 mod convert;
+mod edge;
 mod identity;
 mod lease;
 mod session;
@@ -15,6 +16,7 @@ use tonic::metadata::MetadataMap;
 use tonic::{Extensions, Request, Response, Status};
 
 pub use self::admin::{Admin, Process, Reloaded};
+pub use self::edge::Edge;
 use crate::broker::{Admitted, Broker, BrokerError, Caller};
 use crate::clock::Clock;
 use crate::limit::Class;
@@ -96,6 +98,9 @@ fn peer(extensions: &Extensions) -> Result<&Arc<Peer>, Status> {
     Ok(&info.0)
 }
 
+/// The token, in the one form that the API has. Two headers are none: which of them counts is not guessed.
 fn token(metadata: &MetadataMap) -> Option<&str> {
-    metadata.get(AUTHORIZATION)?.to_str().ok()?.strip_prefix(SCHEME)
+    let mut headers = metadata.get_all(AUTHORIZATION).iter();
+    let (header, None) = (headers.next()?, headers.next()) else { return None };
+    header.to_str().ok()?.strip_prefix(SCHEME)
 }

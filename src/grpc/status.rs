@@ -16,12 +16,13 @@ use crate::upstream::UpstreamError;
 
 const DOMAIN: &str = "broker.ravi.id";
 const PREFIX: &str = "ERROR_REASON_";
+const STATUS: &str = "grpc-status";
+const DETAILS: &str = "grpc-status-details-bin";
 
 impl From<BrokerError> for Status {
     fn from(error: BrokerError) -> Self {
         let (code, reason) = classify(&error);
-        let name = reason.as_str_name().strip_prefix(PREFIX).unwrap_or_default();
-        let mut details = ErrorDetails::with_error_info(name, DOMAIN, HashMap::new());
+        let mut details = ErrorDetails::with_error_info(name(reason), DOMAIN, HashMap::new());
         if let Some(wait) = retry_after(&error) {
             details.set_retry_info(Some(wait));
         }
@@ -30,6 +31,39 @@ impl From<BrokerError> for Status {
         }
         Self::with_error_details(code, error.to_string(), details)
     }
+}
+
+/// Gives an error that tonic made by itself a reason and a text of ours. Its code, which follows gRPC's
+/// own table, stays.
+pub(super) fn explain<B>(mut response: http::Response<B>) -> http::Response<B> {
+    let headers = response.headers_mut();
+    let Some(code) = headers.get(STATUS).map(|code| Code::from_bytes(code.as_bytes())) else {
+        return response;
+    };
+    if code != Code::Ok && !headers.contains_key(DETAILS) {
+        // Fails on a text that is no header value; ours are.
+        let _ = unread(code).add_header(headers);
+    }
+    response
+}
+
+/// The refusal of a request that did not get as far as the broker.
+pub(super) fn unread(code: Code) -> Status {
+    let (reason, text) = match code {
+        Code::Unimplemented => (ErrorReason::MethodUnknown, "no such method or encoding on this socket"),
+        Code::OutOfRange => (ErrorReason::ArgumentInvalid, "the request is larger than 64 KiB"),
+        Code::NotFound => (ErrorReason::ArgumentInvalid, "no such service on this socket"),
+        _ => (ErrorReason::ArgumentInvalid, "the request cannot be read"),
+    };
+    Status::with_error_details(
+        code,
+        text,
+        ErrorDetails::with_error_info(name(reason), DOMAIN, HashMap::new()),
+    )
+}
+
+fn name(reason: ErrorReason) -> &'static str {
+    reason.as_str_name().strip_prefix(PREFIX).unwrap_or_default()
 }
 
 fn classify(error: &BrokerError) -> (Code, ErrorReason) {
@@ -107,6 +141,26 @@ mod tests {
         assert_eq!(absent.code(), forbidden.code());
         assert_eq!(absent.message(), forbidden.message());
         assert_eq!(absent.details(), forbidden.details());
+    }
+
+    #[test]
+    fn an_error_that_tonic_made_gets_a_reason_and_one_of_ours_is_left_alone() {
+        let explained = |status: Status| {
+            let explained = explain(status.into_http::<()>());
+            Status::from_header_map(explained.headers()).unwrap()
+        };
+        let reason = |status: &Status| status.get_details_error_info().unwrap().reason;
+        let foreign = explained(Status::internal("failed to decode: caller's bytes"));
+        assert_eq!((foreign.code(), reason(&foreign).as_str()), (Code::Internal, "ARGUMENT_INVALID"));
+        assert_eq!(foreign.message(), "the request cannot be read");
+        let ours = explained(BrokerError::Locked.into());
+        assert_eq!((ours.code(), reason(&ours).as_str()), (Code::FailedPrecondition, "BROKER_LOCKED"));
+    }
+
+    #[test]
+    fn what_is_no_error_is_left_alone() {
+        let answer = http::Response::builder().header("content-type", "application/grpc").body(()).unwrap();
+        assert_eq!(explain(answer).headers().len(), 1);
     }
 
     #[test]

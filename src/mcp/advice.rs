@@ -9,6 +9,10 @@ use crate::client::{BrokerError, ClientError, ErrorReason};
 /// Code of errors that no broker gave: the adapter could not ask one.
 const ADAPTER: &str = "ADAPTER_NOT_CONFIGURED";
 
+const OTHER_VERSION: &str = "\
+Tell the person you work for: ravi-brokerd and ravi-broker-mcp have to be of one version, and the socket has \
+to be the daemon's agent socket.";
+
 /// The result of a call that failed.
 pub(super) fn failed(error: &CallError) -> CallToolResult {
     let (code, next) = match error {
@@ -38,12 +42,7 @@ pub(super) fn failed(error: &CallError) -> CallToolResult {
         CallError::Client(ClientError::TimedOut) => {
             ("TIMED_OUT", "Call again once. If it happens again, tell the person you work for.".to_owned())
         }
-        CallError::Client(ClientError::Protocol) => (
-            "PROTOCOL_ERROR",
-            "Tell the person you work for: ravi-brokerd and ravi-broker-mcp have to be of one version, and \
-             the socket has to be the daemon's agent socket."
-                .to_owned(),
-        ),
+        CallError::Client(ClientError::Protocol) => ("PROTOCOL_ERROR", OTHER_VERSION.to_owned()),
     };
     let happened = match error {
         CallError::Client(ClientError::Broker(error)) => error.message.clone(),
@@ -107,6 +106,7 @@ fn next_step(error: &BrokerError) -> String {
             "It may or may not have taken effect. Check before you repeat it, for example with a list."
         }
         Reason::UpstreamPlanRequired => "Tell the person you work for: Ravi asks for a paid plan for this.",
+        Reason::MethodUnknown => OTHER_VERSION,
         Reason::Unrecognised => "Tell the person you work for: the daemon is newer than this MCP server.",
     };
     step.to_owned()

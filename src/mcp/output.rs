@@ -28,33 +28,25 @@ pub(super) struct SecretOutput<'a> {
     pub(super) lease: LeaseOutput,
 }
 
-/// What stands in the operator's records.
+/// What stands in the operator's records; the lease itself is over once the value has been read.
 #[derive(Serialize, JsonSchema)]
 pub(super) struct LeaseOutput {
     /// Handle, for the operator.
     lease_id: String,
-    /// What it is for.
+    /// What it was for.
     resource: String,
-    /// When the lease ends.
-    expires_at: String,
-    /// True if the value stops working then; false if it works until it is changed at its site.
-    revocable: bool,
 }
 
 impl From<Lease> for LeaseOutput {
     fn from(lease: Lease) -> Self {
-        Self {
-            lease_id: lease.lease_id.to_string(),
-            resource: lease.resource,
-            expires_at: lease.expires_at.to_string(),
-            revocable: lease.revocable,
-        }
+        Self { lease_id: lease.lease_id.to_string(), resource: lease.resource }
     }
 }
 
 /// Names of passwords.
 #[derive(Serialize, JsonSchema)]
 pub(super) struct PasswordList {
+    /// One for each entry; a site may have several.
     passwords: Vec<PasswordEntry>,
 }
 
@@ -76,6 +68,7 @@ impl From<Vec<PasswordName>> for PasswordList {
 /// Keys of secrets.
 #[derive(Serialize, JsonSchema)]
 pub(super) struct SecretList {
+    /// One for each secret.
     secrets: Vec<SecretEntry>,
 }
 
@@ -94,7 +87,9 @@ impl From<Vec<SecretName>> for SecretList {
 /// The identity.
 #[derive(Serialize, JsonSchema)]
 pub(super) struct IdentityOutput {
+    /// Ravi's handle of the identity.
     uuid: String,
+    /// Your name as Ravi knows it.
     name: String,
     /// Your mail address, if you have one.
     #[serde(skip_serializing_if = "Option::is_none")]
@@ -104,8 +99,9 @@ pub(super) struct IdentityOutput {
     #[serde(skip_serializing_if = "Option::is_none")]
     #[schemars(with = "String")]
     phone: Option<String>,
-    /// The person who owns the account; not you.
+    /// First name of the person who owns the account; not you.
     owner_first_name: String,
+    /// Last name of the same person.
     owner_last_name: String,
 }
 
@@ -119,14 +115,17 @@ impl From<Identity> for IdentityOutput {
 /// The session and its limits.
 #[derive(Serialize, JsonSchema)]
 pub(super) struct Whoami {
+    /// Your entry in the operator's configuration.
     role: String,
     /// The Ravi identity that you act as.
     identity: String,
     /// What you may do, for example secret:read:OPENAI_*.
     scopes: Vec<String>,
+    /// Handle of this session, for the operator.
     session_id: String,
     /// When this session ends; another is opened by itself.
     expires_at: String,
+    /// How often you may call.
     limits: Vec<LimitOutput>,
     /// Leases alive now.
     #[schemars(schema_with = "count")]

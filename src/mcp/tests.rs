@@ -130,6 +130,7 @@ async fn a_password_comes_with_its_user_name_and_its_lease() {
     assert_eq!(content["lease"]["lease_id"], LEASE.to_string());
     let secret = host.call("secrets_get", json!({ "key": "API_KEY" })).await;
     assert_eq!(secret["structuredContent"]["value"], VALUE);
+    assert_eq!((daemon.acquired(), daemon.released()), (2, 2), "no lease stays behind");
 }
 
 #[tokio::test]

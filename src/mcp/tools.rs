@@ -149,7 +149,7 @@ async fn passwords_get(session: &BrokerSession, arguments: JsonObject) -> Answer
     let domain: Domain = domain.parse()?;
     let username = if username.is_empty() { None } else { Some(username.parse::<Username>()?) };
     let resource = Resource::Password(PasswordName { domain, username });
-    let (lease, credential) = acquire(session, &resource, reason).await?;
+    let (lease, credential) = read_once(session, &resource, reason).await?;
     Ok(structured(&PasswordOutput {
         username: credential.username.as_deref(),
         password: credential.value.expose(),
@@ -160,7 +160,7 @@ async fn passwords_get(session: &BrokerSession, arguments: JsonObject) -> Answer
 async fn secrets_get(session: &BrokerSession, arguments: JsonObject) -> Answer {
     let SecretsGet { key, reason } = parse(arguments, "expected key, and optionally reason, as texts")?;
     let resource = Resource::Secret(key.parse::<SecretKey>()?);
-    let (lease, credential) = acquire(session, &resource, reason).await?;
+    let (lease, credential) = read_once(session, &resource, reason).await?;
     Ok(structured(&SecretOutput { value: credential.value.expose(), lease: lease.into() }))
 }
 
@@ -184,7 +184,9 @@ async fn whoami(session: &BrokerSession) -> Answer {
     Ok(structured(&Whoami::from(description)))
 }
 
-async fn acquire(
+/// One reading: the lease is given back at once, since a model never comes back to one and leases that
+/// pile up would end at the role's `lease.max_live`.
+async fn read_once(
     session: &BrokerSession,
     resource: &Resource,
     reason: String,
@@ -193,7 +195,12 @@ async fn acquire(
     let request: Arc<(String, Reason)> = Arc::new((resource.to_string(), reason));
     let call = |client: Arc<AgentClient>| {
         let request = Arc::clone(&request);
-        async move { client.acquire(&request.0, None, request.1.as_str()).await }
+        async move {
+            let (lease, credential) = client.acquire(&request.0, None, request.1.as_str()).await?;
+            // If giving it back fails, it ends by its time.
+            let _ = client.release(lease.lease_id).await;
+            Ok((lease, credential))
+        }
     };
     Ok(session.read(call).await?)
 }

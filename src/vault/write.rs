@@ -43,6 +43,10 @@ impl Vault {
         self.drop_stale(&Key::SecretNames(identity));
         let lost = |_: &UpstreamError| self.drop_stale(&Key::Secret(identity, key.clone()));
         let entry = sent(entry.inspect_err(lost))?;
+        if entry.key != *key {
+            self.drop_stale(&Key::Secret(identity, key.clone()));
+            return Err(VaultError::Upstream(UpstreamError::OutcomeUnknown));
+        }
         self.keep_secret(identity, entry, epoch)?;
         Ok(created)
     }

@@ -7,6 +7,10 @@ use std::ffi::OsString;
 use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
 
+use ravi_broker::secret::Secret;
+
+use crate::support::{NOTES, Stack};
+
 /// What a client is told on its command line, and what it must never print.
 struct Target {
     agent_socket: PathBuf,
@@ -15,10 +19,17 @@ struct Target {
     value: &'static str,
 }
 
-/// Hands a running broker to `check`. The role has to match by `uid`: the executable is an interpreter.
-fn with_broker(_check: impl FnOnce(&Target)) {
-    // Wiring: `let stack = support::Stack::start(); check(&Target { agent_socket: stack.agent_socket.clone(), … })`.
-    panic!("no daemon is wired to this test yet");
+/// Hands a running broker to `check`. The role matches by uid alone: the executable is an interpreter.
+fn with_broker(check: impl FnOnce(&Target)) {
+    let runtime = tokio::runtime::Runtime::new().expect("a runtime");
+    let stack = runtime.block_on(Stack::start());
+    let value = "value of a known length";
+    stack.control().set_secret(NOTES, "OPENAI_API_KEY", Secret::copy_of(value)).expect("the sandbox has it");
+    let agent_socket = stack.setup.agent_socket.clone();
+    check(&Target { agent_socket, role: "notes", resource: "secret/OPENAI_API_KEY", value });
+    assert_eq!(stack.audited("lease.released").len(), 1, "the client gave its lease back");
+    // The daemon is ended by the runtime that started it.
+    runtime.block_on(async { drop(stack) });
 }
 
 #[test]

@@ -92,7 +92,7 @@ fn a_minimal_file_has_the_documented_defaults() {
     assert_eq!(config.listen.agent_socket, Path::new("/run/user/1000/ravi-broker/broker.sock"));
     assert_eq!(config.listen.admin_socket, Path::new("/run/user/1000/ravi-broker/admin.sock"));
     assert_eq!(config.audit.file, Path::new("/home/u/.local/state/ravi-broker/audit.jsonl"));
-    assert_eq!(config.audit.max_bytes, 64 << 20);
+    assert_eq!(config.audit.max_bytes, 8 << 20);
     assert_eq!(config.vault.fresh_for, Duration::from_secs(300));
     assert!(config.roles.is_empty());
 }

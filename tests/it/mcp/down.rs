@@ -1,96 +1,13 @@
-//! The shipped MCP adapter as a host sees it: a child process on pipes. Here the daemon is down.
-
-#![allow(clippy::unwrap_used)]
+//! What holds without a daemon: the protocol, the ways to end, and what a model is told.
 
 use std::path::Path;
-use std::process::{ExitStatus, Stdio};
-use std::time::Duration;
 
-use nix::sys::signal::{Signal, kill};
-use nix::unistd::Pid;
-use serde_json::{Value, json};
-use tokio::io::{AsyncBufReadExt, AsyncReadExt, AsyncWriteExt, BufReader, Lines};
-use tokio::process::{Child, ChildStderr, ChildStdin, ChildStdout, Command};
+use nix::sys::signal::Signal;
+use serde_json::json;
+use tokio::io::AsyncWriteExt;
 use tokio::time::timeout;
 
-const ADAPTER: &str = env!("CARGO_BIN_EXE_ravi-broker-mcp");
-/// For what takes milliseconds; only a hang takes longer.
-const PATIENCE: Duration = Duration::from_secs(20);
-
-/// An adapter that was started with nothing in its environment.
-struct Adapter {
-    child: Child,
-    input: Option<ChildStdin>,
-    output: Lines<BufReader<ChildStdout>>,
-    errors: ChildStderr,
-}
-
-impl Adapter {
-    fn start(arguments: &[&str]) -> Self {
-        Self::start_with(arguments, &[])
-    }
-
-    fn start_with(arguments: &[&str], environment: &[(&str, &Path)]) -> Self {
-        let mut command = Command::new(ADAPTER);
-        command.args(arguments).env_clear().envs(environment.iter().copied()).kill_on_drop(true);
-        command.stdin(Stdio::piped()).stdout(Stdio::piped()).stderr(Stdio::piped());
-        let mut child = command.spawn().expect("the adapter starts");
-        let input = child.stdin.take();
-        let output = BufReader::new(child.stdout.take().unwrap()).lines();
-        let errors = child.stderr.take().unwrap();
-        Self { child, input, output, errors }
-    }
-
-    async fn send(&mut self, line: &str) {
-        let input = self.input.as_mut().expect("the input is open");
-        input.write_all(format!("{line}\n").as_bytes()).await.unwrap();
-    }
-
-    async fn receive(&mut self) -> Value {
-        let line = timeout(PATIENCE, self.output.next_line()).await.expect("an answer").unwrap();
-        serde_json::from_str(&line.expect("the adapter has not ended")).expect("JSON on standard output")
-    }
-
-    async fn request(&mut self, method: &str, params: Value) -> Value {
-        self.send(&json!({ "jsonrpc": "2.0", "id": method, "method": method, "params": params }).to_string())
-            .await;
-        let answer = self.receive().await;
-        assert_eq!(answer["id"], method);
-        answer
-    }
-
-    async fn open(&mut self) -> Value {
-        let client = json!({ "name": "test", "version": "1" });
-        let params = json!({ "protocolVersion": "2025-06-18", "capabilities": {}, "clientInfo": client });
-        let opened = self.request("initialize", params).await;
-        self.send(r#"{"jsonrpc":"2.0","method":"notifications/initialized"}"#).await;
-        opened
-    }
-
-    async fn call(&mut self, tool: &str, arguments: Value) -> Value {
-        self.request("tools/call", json!({ "name": tool, "arguments": arguments })).await["result"].take()
-    }
-
-    fn signal(&self, signal: Signal) {
-        let id = self.child.id().expect("the adapter runs").cast_signed();
-        kill(Pid::from_raw(id), signal).unwrap();
-    }
-
-    /// How it ended, and what it wrote besides answers: rest of the output, and errors.
-    async fn ended(mut self) -> (ExitStatus, String, String) {
-        let status = timeout(PATIENCE, self.child.wait()).await.expect("the adapter ends").unwrap();
-        let (mut rest, mut errors) = (String::new(), String::new());
-        self.output.into_inner().read_to_string(&mut rest).await.unwrap();
-        self.errors.read_to_string(&mut errors).await.unwrap();
-        (status, rest, errors)
-    }
-
-    async fn ended_quietly(self) {
-        let (status, rest, errors) = self.ended().await;
-        assert!(status.success(), "{status}");
-        assert_eq!((rest.as_str(), errors.as_str()), ("", ""));
-    }
-}
+use super::{Adapter, PATIENCE};
 
 #[tokio::test]
 async fn it_introduces_itself_and_lists_its_tools_while_the_daemon_is_down() {
