@@ -51,11 +51,12 @@ impl Broker {
         let session = &admitted.session;
         let grant = self.authorize(admitted, Action::Acquire(resource.clone()))?;
         let failed = |error: &BrokerError| self.record_failed(session, grant.action(), error);
+        let refused = |error| explained(session, error);
         let room = self.leases.check_room(session.id, grant.bounds().lease_max_live);
-        room.map_err(BrokerError::from).inspect_err(failed)?;
+        room.map_err(refused).inspect_err(failed)?;
         let (credential, found) = self.look_up(session, &grant, &resource).await.inspect_err(failed)?;
         let lease = self.leases.grant(session, &grant, found, ttl);
-        let lease = lease.map_err(BrokerError::from).inspect_err(failed)?;
+        let lease = lease.map_err(refused).inspect_err(failed)?;
         let recorded = self.record_acquired(session, &lease, reason.as_ref());
         recorded.and_then(|()| self.still_leased(session, lease.id)).inspect_err(|_| {
             let _ = self.leases.release(session.id, lease.id);
@@ -66,13 +67,14 @@ impl Broker {
     /// The value again, under a live lease and today's policy.
     pub async fn read_lease(&self, admitted: &Admitted, id: LeaseId) -> Result<Leased> {
         let session = &admitted.session;
-        let resource = self.leases.find(session.id, id)?.resource;
+        let refused = |error| self.refuse_handle(session, id, error);
+        let resource = self.leases.find(session.id, id).map_err(refused)?.resource;
         let grant = self.authorize(admitted, Action::Acquire(resource.clone()))?;
         let (credential, _) = self
             .look_up(session, &grant, &resource)
             .await
             .inspect_err(|error| self.record_failed(session, grant.action(), error))?;
-        let lease = self.leases.count_use(session.id, id)?;
+        let lease = self.leases.count_use(session.id, id).map_err(refused)?;
         self.record_lease(session, &lease, LeaseStep::Read)?;
         self.still_leased(session, id)?;
         Ok(Leased { lease, credential })
@@ -81,19 +83,22 @@ impl Broker {
     /// Moves the end of a live lease, as far as the role lets it.
     pub fn renew(&self, admitted: &Admitted, id: LeaseId, ttl: Option<Duration>) -> Result<Lease> {
         let session = &admitted.session;
-        let resource = self.leases.find(session.id, id)?.resource;
-        let grant = self.authorize(admitted, Action::Acquire(resource))?;
+        let refused = |error| self.refuse_handle(session, id, error);
+        let lease = self.leases.find(session.id, id).map_err(refused)?;
+        let grant = self.authorize(admitted, Action::Acquire(lease.resource.clone()))?;
         let bounds = grant.bounds();
         let ttl = ttl.unwrap_or(bounds.lease_default_ttl);
-        let lease = self.leases.renew(session.id, id, ttl, bounds.lease_max_ttl)?;
+        let lease = self.leases.renew(session.id, id, ttl, bounds.lease_max_ttl).map_err(refused)?;
         self.record_lease(session, &lease, LeaseStep::Renewed)?;
         Ok(lease)
     }
 
     /// Gives a lease back.
     pub fn release(&self, admitted: &Admitted, id: LeaseId) -> Result<()> {
-        let lease = self.leases.release(admitted.session.id, id)?;
-        self.record_lease(&admitted.session, &lease, LeaseStep::Released)
+        let session = &admitted.session;
+        let refused = |error| self.refuse_handle(session, id, error);
+        let lease = self.leases.release(session.id, id).map_err(refused)?;
+        self.record_lease(session, &lease, LeaseStep::Released)
     }
 
     /// The live leases of the session.
@@ -103,14 +108,20 @@ impl Broker {
 
     /// What happens to the session's leases from now on.
     pub fn watch_leases(&self, admitted: &Admitted) -> Result<Watch> {
-        let events = self.leases.watch(admitted.session.id)?;
+        let refused = |error| explained(&admitted.session, error);
+        let events = self.leases.watch(admitted.session.id).map_err(refused)?;
         Ok(Watch { events, session: admitted.session.clone(), stopping: self.stopping.clone() })
+    }
+
+    fn refuse_handle(&self, session: &Session, id: LeaseId, error: LeaseError) -> BrokerError {
+        self.count_denied();
+        self.record_handle_refused(session, id, error);
+        explained(session, error)
     }
 
     /// The last check before a leased value leaves: neither the lease nor its session has ended.
     fn still_leased(&self, session: &Session, id: LeaseId) -> Result<()> {
         match self.leases.find(session.id, id) {
-            // The session knows best why it ended.
             Ok(_) | Err(LeaseError::SessionEnded) => self.still_open(session),
             Err(error) => Err(error.into()),
         }
@@ -131,6 +142,14 @@ impl Broker {
             Ok((credential, found))
         };
         fetched.await.map_err(|error| session.end().map_or(error, BrokerError::from))
+    }
+}
+
+/// The session knows best why it ended.
+fn explained(session: &Session, error: LeaseError) -> BrokerError {
+    match (error, session.end()) {
+        (LeaseError::SessionEnded, Some(end)) => end.into(),
+        (error, _) => error.into(),
     }
 }
 

@@ -137,12 +137,13 @@ impl Broker {
     /// The live session of the caller.
     fn identify(&self, caller: Caller<'_>) -> Result<Arc<Session>> {
         self.gate.check()?;
-        let token = caller.token.ok_or(BrokerError::SessionRequired)?;
-        let session = self.sessions.authenticate(caller.peer, token).inspect_err(|error| {
+        let refused = |error| {
             self.count_denied();
-            self.record_token_refused(caller.peer, *error);
-        })?;
-        Ok(session)
+            self.record_token_refused(caller.peer, error);
+            error.map_or(BrokerError::SessionRequired, BrokerError::from)
+        };
+        let token = caller.token.ok_or_else(|| refused(None))?;
+        self.sessions.authenticate(caller.peer, token).map_err(|error| refused(Some(error)))
     }
 
     /// Policy's answer. A refusal is recorded with its rule; the agent is not told which.

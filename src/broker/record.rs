@@ -6,12 +6,12 @@ use super::error::{BrokerError, Result};
 use super::lease::LeaseStep;
 use super::{Broker, Revocation};
 use crate::audit::{Actor, AuditError, Cause, Event, Target, Verb};
-use crate::lease::Lease;
+use crate::lease::{Lease, LeaseError};
 use crate::limit::Class;
 use crate::peer::Peer;
 use crate::policy::{Action, Denied};
 use crate::session::{End, OpenError, Session, TokenError};
-use crate::types::{Reason, Resource, RoleName};
+use crate::types::{LeaseId, Reason, Resource, RoleName};
 use crate::upstream::UpstreamError;
 
 impl Broker {
@@ -37,15 +37,34 @@ impl Broker {
         self.try_record(&Event::of(Verb::SessionDenied, &actor).denied(cause));
     }
 
-    pub(super) fn record_token_refused(&self, peer: &Peer, error: TokenError) {
+    pub(super) fn record_open_limited(&self, peer: &Peer, role: &RoleName) {
+        let actor = crate::session::actor_of(peer, Some(role));
+        self.record_refusal(peer, Event::of(Verb::SessionDenied, &actor).denied(Cause::RateLimited));
+    }
+
+    /// `None`: there was no token.
+    pub(super) fn record_token_refused(&self, peer: &Peer, error: Option<TokenError>) {
         let cause = match error {
-            TokenError::Unknown => Cause::TokenUnknown,
-            TokenError::Foreign => Cause::TokenForeign,
-            TokenError::Ended(_) => Cause::SessionOver,
+            None => Cause::TokenMissing,
+            Some(TokenError::Unknown) => Cause::TokenUnknown,
+            Some(TokenError::Foreign) => Cause::TokenForeign,
+            Some(TokenError::Ended(_)) => Cause::SessionOver,
         };
-        let Some(unrecorded) = self.limits.take_refusal(peer.uid) else { return };
         let actor = crate::session::actor_of(peer, None);
-        self.try_record(&Event::of(Verb::SessionDenied, &actor).denied(cause).unrecorded(unrecorded));
+        self.record_refusal(peer, Event::of(Verb::SessionDenied, &actor).denied(cause));
+    }
+
+    /// A handle that means no live lease of the session: the operator is told what it does mean.
+    pub(super) fn record_handle_refused(&self, session: &Session, id: LeaseId, error: LeaseError) {
+        let cause = match error {
+            LeaseError::NotAvailable if self.leases.is_live(id) => Cause::LeaseForeign,
+            LeaseError::NotAvailable => Cause::LeaseUnknown,
+            LeaseError::Expired | LeaseError::Revoked => Cause::LeaseOver,
+            LeaseError::SessionEnded => Cause::SessionOver,
+            LeaseError::Capacity(_) | LeaseError::NoRandom => Cause::Internal,
+        };
+        let event = Event::of(Verb::LeaseDenied, &session.actor).target(Target::Lease(id));
+        self.record_refusal(&session.opener, event.denied(cause));
     }
 
     pub(super) fn record_ended(&self, session: &Session, end: End, leases: usize) {
@@ -67,9 +86,7 @@ impl Broker {
             Class::Read => Verb::LeaseDenied,
             Class::Send => Verb::VaultSet,
         };
-        let Some(unrecorded) = self.limits.take_refusal(session.opener.uid) else { return };
-        let event = Event::of(verb, &session.actor).denied(Cause::RateLimited);
-        self.try_record(&event.unrecorded(unrecorded));
+        self.record_refusal(&session.opener, Event::of(verb, &session.actor).denied(Cause::RateLimited));
     }
 
     pub(super) fn record_denied(&self, session: &Session, action: &Action, denied: Denied) {
@@ -81,7 +98,10 @@ impl Broker {
     pub(super) fn record_failed(&self, session: &Session, action: &Action, error: &BrokerError) {
         let resource = resource_of(action);
         let event = about(Event::of(refused(action), &session.actor), resource.as_ref());
-        self.try_record(&event.failed(cause(error)));
+        self.try_record(&match error {
+            BrokerError::Capacity(_) => event.denied(Cause::CapacityReached),
+            error => event.failed(cause(error)),
+        });
     }
 
     pub(super) fn record_performed(
@@ -153,6 +173,12 @@ impl Broker {
     /// Writes the start or the end of the daemon.
     pub fn record_daemon(&self, verb: Verb) -> Result<()> {
         self.must_record(&Event::daemon(verb))
+    }
+
+    fn record_refusal(&self, peer: &Peer, event: Event<'_>) {
+        if let Some(unrecorded) = self.limits.take_refusal(peer.uid) {
+            self.try_record(&event.unrecorded(unrecorded));
+        }
     }
 
     fn must_record(&self, event: &Event<'_>) -> Result<()> {
@@ -227,7 +253,6 @@ fn cause(error: &BrokerError) -> Cause {
         BrokerError::Draining => Cause::Stopping,
         BrokerError::LoginRequired => Cause::LoginRequired,
         BrokerError::RateLimited { .. } => Cause::UpstreamThrottled,
-        BrokerError::Capacity(_) => Cause::CapacityReached,
         BrokerError::SessionExpired | BrokerError::SessionRevoked => Cause::SessionOver,
         BrokerError::Upstream(error) => upstream_cause(error),
         _ => Cause::Internal,

@@ -190,3 +190,22 @@ async fn there_are_only_so_many_sessions_in_all_and_of_one_role() {
     first.close_session().await.unwrap();
     open(&stranger, "deploy").await.unwrap();
 }
+
+/// The time was up while Ravi was still asked: nothing is released (I3).
+#[tokio::test(flavor = "multi_thread")]
+async fn a_value_that_comes_after_the_end_of_the_session_is_not_released() {
+    use ravi_broker::sandbox::{Answer, Fault};
+    let stack = Stack::start().await;
+    let control = stack.control();
+    let agent = stack.agent_for("notes", Some(Duration::from_secs(1))).await;
+    let mut events = agent.watch_leases().await.unwrap();
+    control.add_fault(Fault::new("/api/secrets/", Answer::Held)).unwrap();
+    let ending = async {
+        control.reached("GET", "/api/secrets/", 1).await;
+        let end = bounded(events.next()).await.expect("the end of the stream");
+        assert_eq!(reason(end), ErrorReason::SessionExpired);
+        control.release();
+    };
+    let (acquired, ()) = tokio::join!(agent.acquire("secret/OPENAI_API_KEY", None, ""), ending);
+    assert_eq!(reason(acquired), ErrorReason::SessionExpired);
+}
