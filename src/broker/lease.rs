@@ -88,9 +88,9 @@ impl Broker {
         let grant = self.authorize(admitted, Action::Acquire(lease.resource.clone()))?;
         let bounds = grant.bounds();
         let ttl = ttl.unwrap_or(bounds.lease_default_ttl);
-        let lease = self.leases.renew(session.id, id, ttl, bounds.lease_max_ttl).map_err(refused)?;
+        // Before it is moved: a lease that was is not moved back.
         self.record_lease(session, &lease, LeaseStep::Renewed)?;
-        Ok(lease)
+        self.leases.renew(session.id, id, ttl, bounds.lease_max_ttl).map_err(refused)
     }
 
     /// Gives a lease back.

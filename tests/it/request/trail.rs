@@ -286,3 +286,44 @@ async fn every_refusal_leaves_one_record_with_its_rule() {
     let foreign = trail.iter().find(|record| record["cause"] == "lease_foreign").expect("it is there");
     assert_eq!((&foreign["role"], &foreign["target"]), (&"notes".into(), &lease.lease_id.to_string().into()));
 }
+
+/// I9, on a disk that is full: nothing is released or changed, access can still be ended, and with room
+/// all goes on where it was.
+#[tokio::test(flavor = "multi_thread")]
+async fn without_room_for_a_record_no_value_leaves() {
+    let stack = Stack::with(|setup| setup.wrapper = little_room(8)).await;
+    let (agent, other, admin) =
+        (stack.agent("deploy").await, stack.agent("notes").await, stack.admin().await);
+    let short = Duration::from_secs(60);
+    let (lease, _) = agent.acquire(KEY, Some(short), "").await.unwrap();
+    other.acquire(KEY, None, "").await.unwrap();
+    fill(&stack).await;
+    let writes = stack.control().total_requests();
+    let refused = ErrorReason::AuditUnavailable;
+    assert_eq!(reason(agent.acquire(KEY, None, "").await), refused);
+    assert_eq!(reason(agent.read(lease.lease_id).await), refused);
+    assert_eq!(reason(agent.renew(lease.lease_id, Some(10 * short)).await), refused);
+    assert_eq!(reason(agent.list_secrets().await), refused);
+    assert_eq!(reason(agent.set_secret("FRESH", &Secret::copy_of("value"), "").await), refused);
+    assert_eq!(reason(agent.delete_secret("OPENAI_API_KEY", "").await), refused);
+    assert_eq!(reason(stack.stranger().await.open_session(OpenSession::role("notes")).await), refused);
+    assert_eq!(reason(agent.acquire("secret/ABSENT", None, "").await), ErrorReason::ResourceNotAvailable);
+    let listed = agent.list_leases().await.unwrap();
+    assert_eq!((listed.len(), listed[0].lease_id), (1, lease.lease_id), "a refused value leaves no lease");
+    assert!(listed[0].expires_in <= short, "and a refused renewal moves nothing");
+    let status = admin.status().await.unwrap();
+    assert_eq!((status.sessions, status.audit_head.healthy), (2, false));
+    assert_eq!(stack.control().total_requests(), writes + 1, "the absent secret alone was looked for");
+
+    // What takes access away does not wait for the disk; that it is not recorded is said.
+    assert_eq!(reason(admin.revoke(RevokeTarget::Role("notes".into()), "").await), refused);
+    assert_eq!(reason(other.describe_session().await), ErrorReason::SessionRevoked);
+    assert_eq!(admin.status().await.unwrap().sessions, 1);
+
+    stack.daemon.make_room();
+    let (_, credential) = agent.read(lease.lease_id).await.unwrap();
+    assert_eq!(credential.value.expose(), "sandbox-openai-deploy-e2a6c9");
+    assert!(admin.status().await.unwrap().audit_head.healthy);
+    let report = verify_path(&stack.setup.audit_file).unwrap();
+    assert!(report.is_whole() && report.unfinished == 0, "{report}");
+}
