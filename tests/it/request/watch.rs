@@ -28,7 +28,6 @@ async fn a_lease_warns_before_its_end_and_tells_its_end() {
     let mut others = other.watch_leases().await.unwrap();
     let (lease, _) = agent.acquire("identity/email", Some(SECOND * 6 / 5), "").await.unwrap();
     assert_eq!(next(&mut events).await.unwrap(), LeaseEvent::Expiring(of(&lease)));
-    assert_eq!(agent.list_leases().await.unwrap().len(), 1, "it was a warning");
     assert_eq!(next(&mut events).await.unwrap(), LeaseEvent::Expired(of(&lease)));
     // The other session of the role has seen nothing of it: this is its first event.
     other.close_session().await.unwrap();
@@ -40,9 +39,9 @@ async fn a_renewed_lease_does_not_end_at_its_old_end() {
     let stack = Stack::start().await;
     let agent = stack.agent("notes").await;
     let mut events = agent.watch_leases().await.unwrap();
-    let (renewed, _) = agent.acquire("identity/email", Some(SECOND / 2), "").await.unwrap();
+    let (renewed, _) = agent.acquire("identity/email", Some(SECOND), "").await.unwrap();
     agent.renew(renewed.lease_id, Some(60 * SECOND)).await.unwrap();
-    let (later, _) = agent.acquire("identity/email", Some(SECOND * 3 / 4), "").await.unwrap();
+    let (later, _) = agent.acquire("identity/email", Some(SECOND), "").await.unwrap();
     assert_eq!(next(&mut events).await.unwrap(), LeaseEvent::Expired(of(&later)));
     agent.read(renewed.lease_id).await.unwrap();
 }
