@@ -1,7 +1,7 @@
 //! Rate limits: how often, by governor (GCRA).
 //!
 //! A role's `rate` bounds all of its sessions together, so that a limit cannot be reset by opening
-//! another session. Every authenticated request takes from it before policy is asked, allowed or not:
+//! another session; a session may have a lower one of its own, so that it cannot take it all. Every authenticated request takes from it before policy is asked, allowed or not:
 //! guessing names costs the guesser. A clock that fails reads as the end of time and closes the limit's
 //! sessions, not opens it. May import layers 0 and 1.
 
@@ -22,7 +22,7 @@ use governor::{Quota, RateLimiter};
 use crate::clock::{BootInstant, Clock};
 use crate::config::{Config, Rate};
 use crate::policy::Role;
-use crate::types::{IdentityUuid, RoleName};
+use crate::types::{IdentityUuid, RoleName, SessionId};
 use crate::upstream::Budget;
 
 /// Refused requests of one user that are written into the audit trail one by one. A caller whom nothing
@@ -38,6 +38,8 @@ pub enum Class {
     Send,
 }
 
+const CLASSES: [Class; 2] = [Class::Read, Class::Send];
+
 /// A request came too early.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Limited {
@@ -45,9 +47,20 @@ pub struct Limited {
     pub retry_after: Duration,
 }
 
+/// Whose requests a limit counts.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub enum Share {
+    /// Those of all sessions of a role.
+    Role,
+    /// Those of one session.
+    Session,
+}
+
 /// One limit, for a session that asks what is left.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Remaining {
+    /// Whose requests.
+    pub share: Share,
     /// Which class.
     pub class: Class,
     /// As configured.
@@ -66,6 +79,7 @@ pub struct Remaining {
 pub struct Limits {
     clock: Arc<dyn Clock>,
     roles: DashMap<(RoleName, Class), Arc<Meter>>,
+    sessions: DashMap<(SessionId, Class), Arc<Meter>>,
     open: Keyed<u32>,
     refusals: Keyed<u32>,
     unrecorded: AtomicU64,
@@ -75,12 +89,21 @@ impl Limits {
     /// No role has used anything yet.
     pub fn new(config: &Config, clock: Arc<dyn Clock>) -> Self {
         let (open, refusals) = (Keyed::new(config.limits.open, &clock), Keyed::new(REFUSALS, &clock));
-        Self { clock, roles: DashMap::new(), open, refusals, unrecorded: AtomicU64::new(0) }
+        Self {
+            clock,
+            roles: DashMap::new(),
+            sessions: DashMap::new(),
+            open,
+            refusals,
+            unrecorded: AtomicU64::new(0),
+        }
     }
 
-    /// Takes one request out of the role's limit.
-    pub fn take(&self, role: &Role, class: Class) -> Result<(), Limited> {
-        self.meter(role, class).take()
+    /// Takes one request out of the session's limit, then out of the role's.
+    pub fn take(&self, role: &Role, session: SessionId, class: Class) -> Result<(), (Share, Limited)> {
+        let of_session = self.session_meter(role, session, class);
+        of_session.map_or(Ok(()), |meter| meter.take()).map_err(|limited| (Share::Session, limited))?;
+        self.role_meter(role, class).take().map_err(|limited| (Share::Role, limited))
     }
 
     /// Takes one `OpenSession` out of the user's limit.
@@ -98,9 +121,18 @@ impl Limits {
         None
     }
 
-    /// What is left of the role's limits.
-    pub fn remaining(&self, role: &Role) -> [Remaining; 2] {
-        [Class::Read, Class::Send].map(|class| self.meter(role, class).remaining(class))
+    /// What is left of the role's limits, and of the session's own where it has any.
+    pub fn remaining(&self, role: &Role, session: SessionId) -> Vec<Remaining> {
+        let of_role = CLASSES.map(|class| self.role_meter(role, class).remaining(Share::Role, class));
+        let own = |class| Some(self.session_meter(role, session, class)?.remaining(Share::Session, class));
+        of_role.into_iter().chain(CLASSES.into_iter().filter_map(own)).collect()
+    }
+
+    /// Forgets a session that ended.
+    pub fn forget(&self, session: SessionId) {
+        for class in CLASSES {
+            self.sessions.remove(&(session, class));
+        }
     }
 
     /// Forgets users who are back at a full limit. Called by the housekeeping task.
@@ -114,23 +146,41 @@ impl Limits {
         self.roles.retain(|(role, _), _| keep(role));
     }
 
-    fn meter(&self, role: &Role, class: Class) -> Arc<Meter> {
+    fn role_meter(&self, role: &Role, class: Class) -> Arc<Meter> {
         let rate = match class {
             Class::Read => role.bounds.read_rate,
             Class::Send => role.bounds.send_rate,
         };
-        let key = (role.name().clone(), class);
-        if let Some(meter) = self.roles.get(&key)
-            && meter.rate == rate
-        {
-            return meter.clone();
-        }
-        let mut slot = self.roles.entry(key).or_insert_with(|| Arc::new(Meter::new(rate, &self.clock)));
-        if slot.rate != rate {
-            *slot = Arc::new(Meter::new(rate, &self.clock));
-        }
-        slot.clone()
+        meter(&self.roles, (role.name().clone(), class), rate, &self.clock)
     }
+
+    /// `None`: the session may take all that its role may.
+    fn session_meter(&self, role: &Role, session: SessionId, class: Class) -> Option<Arc<Meter>> {
+        let (own, of_role) = match class {
+            Class::Read => (role.bounds.session_read_rate, role.bounds.read_rate),
+            Class::Send => (role.bounds.session_send_rate, role.bounds.send_rate),
+        };
+        (own != of_role).then(|| meter(&self.sessions, (session, class), own, &self.clock))
+    }
+}
+
+/// The meter of a key, begun afresh if its rate has changed.
+fn meter<K: Hash + Eq>(
+    meters: &DashMap<K, Arc<Meter>>,
+    key: K,
+    rate: Rate,
+    clock: &Arc<dyn Clock>,
+) -> Arc<Meter> {
+    if let Some(meter) = meters.get(&key)
+        && meter.rate == rate
+    {
+        return meter.clone();
+    }
+    let mut slot = meters.entry(key).or_insert_with(|| Arc::new(Meter::new(rate, clock)));
+    if slot.rate != rate {
+        *slot = Arc::new(Meter::new(rate, clock));
+    }
+    slot.clone()
 }
 
 /// The bound on calls to Ravi, in all and for each identity.
@@ -199,12 +249,18 @@ impl Meter {
             .map_err(|until| Limited { retry_after: until.wait_time_from(GovernorClock::now(&self.clock)) })
     }
 
-    fn remaining(&self, class: Class) -> Remaining {
+    fn remaining(&self, share: Share, class: Class) -> Remaining {
         let (left, at) = *self.last.lock().unwrap_or_else(PoisonError::into_inner);
         let interval = self.rate.per / self.rate.count.max(1);
         let refilled = self.clock.0.now().since(at).as_nanos() / interval.as_nanos().max(1);
         let requests = left.saturating_add(u32::try_from(refilled).unwrap_or(u32::MAX)).min(self.rate.count);
-        Remaining { class, rate: self.rate, requests, resets_in: interval * (self.rate.count - requests) }
+        Remaining {
+            share,
+            class,
+            rate: self.rate,
+            requests,
+            resets_in: interval * (self.rate.count - requests),
+        }
     }
 }
 
@@ -265,12 +321,12 @@ mod tests {
     #[test]
     fn what_is_left_is_told_without_taking_any() {
         let (clock, meter) = meter(3, 60);
-        assert_eq!(meter.remaining(Class::Read).requests, 3);
+        assert_eq!(meter.remaining(Share::Role, Class::Read).requests, 3);
         meter.take().unwrap();
-        assert_eq!(meter.remaining(Class::Read).requests, 2);
-        assert_eq!(meter.remaining(Class::Read).resets_in, Duration::from_secs(20));
+        assert_eq!(meter.remaining(Share::Role, Class::Read).requests, 2);
+        assert_eq!(meter.remaining(Share::Role, Class::Read).resets_in, Duration::from_secs(20));
         clock.advance(Duration::from_secs(20));
-        assert_eq!(meter.remaining(Class::Read).requests, 3);
+        assert_eq!(meter.remaining(Share::Role, Class::Read).requests, 3);
     }
 
     #[test]

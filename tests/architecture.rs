@@ -66,7 +66,11 @@ const UNITS: &[Unit] = &[
     unit("grpc", 4, Below(&["pb"])),
     unit("daemon", 4, Below(&["grpc"])),
     unit("client", 4, Only(&["pb", "secret", "clock", "types", "config", "sys"])),
-    unit("cli", 4, Only(&["client", "secret", "clock", "types", "config", "sys", "telemetry", "audit"])),
+    unit(
+        "cli",
+        4,
+        Only(&["client", "secret", "clock", "types", "config", "sys", "telemetry", "audit", "policy"]),
+    ),
     unit("mcp", 4, Only(&["client", "secret", "clock", "types", "config", "sys", "telemetry"])),
     unit("sandbox", 4, Only(&["secret", "clock"])),
     //

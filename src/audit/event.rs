@@ -53,6 +53,9 @@ pub enum Verb {
     /// A request about a lease was refused.
     #[serde(rename = "lease.denied")]
     LeaseDenied,
+    /// A request of a session was refused before it was known, or asked, what it is about.
+    #[serde(rename = "request.denied")]
+    RequestDenied,
     /// Names were listed.
     #[serde(rename = "vault.list")]
     VaultList,
@@ -71,6 +74,9 @@ pub enum Verb {
     /// An agent read about its own identity.
     #[serde(rename = "identity.read")]
     IdentityRead,
+    /// An identity key was minted with the management key; Ravi documents no way to take it back.
+    #[serde(rename = "key.minted")]
+    KeyMinted,
     /// The operator pulled the kill switch.
     #[serde(rename = "admin.lock")]
     AdminLock,

@@ -3,7 +3,7 @@
 use std::sync::atomic::Ordering;
 use std::sync::{Arc, PoisonError};
 
-use tokio_util::sync::WaitForCancellationFutureOwned;
+use tokio_util::sync::CancellationToken;
 
 use super::Broker;
 use super::error::{BrokerError, Result};
@@ -147,7 +147,7 @@ impl Broker {
         }
     }
 
-    /// Kill switch. The mark comes first, so that nothing that is under way passes the last check; then
+    /// Kill switch, which outlives a restart of the daemon. The gate comes first, so that nothing that is under way passes the last check; then
     /// values, keys, sessions and leases go, whether or not the record can be written.
     pub fn lock(&self, reason: Option<&Reason>) -> Result<Revoked> {
         self.gate.lock();
@@ -156,19 +156,38 @@ impl Broker {
         self.gate.lock();
         let wiped = self.vault.wipe();
         let revoked = self.end_all(&self.sessions_where(|_| true), End::Locked);
+        self.tell_health();
+        let marked = self.mark.make();
         self.record_admin(Verb::AdminLock, reason)?;
+        marked.map_err(|_| BrokerError::Argument {
+            field: "lock",
+            problem: "locked until the daemon ends, but not beyond: its state directory cannot be written",
+        })?;
         wiped.map_err(|_| BrokerError::Internal)?;
         Ok(revoked)
     }
 
-    /// Serves again. Keys that came from files are read again. Returns whether a management key is held.
+    /// Serves again, once the keys that come from files are read again; if one is bad, nothing opens.
+    /// Returns whether a management key is held.
     pub fn unlock(&self) -> Result<bool> {
         let _switch = self.switch.lock().unwrap_or_else(PoisonError::into_inner);
         if self.gate.is_locked() {
             self.record_admin(Verb::AdminUnlock, None)?;
             self.vault.reopen();
+            let loaded = self.keys.load(self.vault.keyring()).map_err(|error| {
+                tracing::error!(%error, "the broker stays locked");
+                BrokerError::Argument {
+                    field: "keys",
+                    problem: "a key file is bad, the broker stays locked: see the daemon's log",
+                }
+            });
+            let unmarked = loaded.and_then(|()| self.mark.remove().map_err(|_| cannot_unmark()));
+            if let Err(error) = unmarked {
+                let _ = self.vault.wipe();
+                return Err(error);
+            }
             self.gate.unlock();
-            self.keys.load(self.vault.keyring()).map_err(|_| BrokerError::LoginRequired)?;
+            self.tell_health();
         }
         Ok(self.vault.keyring().holds(KeyId::Management))
     }
@@ -190,20 +209,37 @@ impl Broker {
         Ok(self.end_all(&gone, End::RoleChanged).sessions)
     }
 
+    /// Records that a new configuration was refused. Nothing changes.
+    pub fn reload_refused(&self) {
+        self.record_reload_refused();
+    }
+
     /// The last records of the audit trail, and those that follow.
     pub fn follow_audit(&self, lines: usize) -> Follow {
         self.audit.follow(lines)
     }
 
+    /// A lock of a former run still holds. Called before anything is served.
+    pub fn resume_lock(&self) -> bool {
+        let locked = self.mark.is_there();
+        if locked {
+            self.gate.lock();
+            let _ = self.vault.wipe();
+            self.tell_health();
+        }
+        locked
+    }
+
     /// No new work, and streams end; calls under way may finish. Called when the daemon is told to stop.
     pub fn drain(&self) {
         self.gate.drain();
+        self.tell_health();
         self.stopping.cancel();
     }
 
-    /// Done when the daemon was told to stop: streams end with it.
-    pub fn stopped(&self) -> WaitForCancellationFutureOwned {
-        self.stopping.clone().cancelled_owned()
+    /// Cancelled by [`Broker::drain`]: streams end.
+    pub fn stopping(&self) -> CancellationToken {
+        self.stopping.clone()
     }
 
     /// The end: sessions, leases, values and keys are gone when this returns.
@@ -223,6 +259,13 @@ impl Broker {
             all.add(ended);
         }
         all
+    }
+}
+
+fn cannot_unmark() -> BrokerError {
+    BrokerError::Argument {
+        field: "unlock",
+        problem: "the broker stays locked: its state directory cannot be written",
     }
 }
 

@@ -54,8 +54,13 @@ pub enum BrokerError {
         problem: &'static str,
     },
     /// A name is not in canonical form.
-    #[error("resource: {0}")]
-    Name(NameError),
+    #[error("{field}: {error}")]
+    Name {
+        /// Name of the field.
+        field: &'static str,
+        /// What would be right.
+        error: NameError,
+    },
     /// Too many requests.
     #[error("too many requests; come back later")]
     RateLimited {
@@ -90,9 +95,14 @@ pub enum BrokerError {
     /// Ravi did not give it.
     #[error(transparent)]
     Upstream(UpstreamError),
-    /// For the operator only: holds the configuration's problems.
-    #[error("{0}")]
-    Configuration(String),
+    /// For the operator only: the new configuration was refused.
+    #[error("{what}")]
+    Configuration {
+        /// What happened, in one line.
+        what: String,
+        /// Every mistake, with its line.
+        problems: Vec<String>,
+    },
     /// A defect, or the random source failed.
     #[error("internal error")]
     Internal,

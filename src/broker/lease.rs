@@ -51,12 +51,11 @@ impl Broker {
         let session = &admitted.session;
         let grant = self.authorize(admitted, Action::Acquire(resource.clone()))?;
         let failed = |error: &BrokerError| self.record_failed(session, grant.action(), error);
-        let refused = |error| explained(session, error);
         let room = self.leases.check_room(session.id, grant.bounds().lease_max_live);
-        room.map_err(refused).inspect_err(failed)?;
+        room.map_err(|error| explained(session, error)).inspect_err(failed)?;
         let (credential, found) = self.look_up(session, &grant, &resource).await.inspect_err(failed)?;
         let lease = self.leases.grant(session, &grant, found, ttl);
-        let lease = lease.map_err(refused).inspect_err(failed)?;
+        let lease = lease.map_err(|error| explained(session, error)).inspect_err(failed)?;
         let recorded = self.record_acquired(session, &lease, reason.as_ref());
         recorded.and_then(|()| self.still_leased(session, lease.id)).inspect_err(|_| {
             let _ = self.leases.release(session.id, lease.id);
@@ -67,15 +66,17 @@ impl Broker {
     /// The value again, under a live lease and today's policy.
     pub async fn read_lease(&self, admitted: &Admitted, id: LeaseId) -> Result<Leased> {
         let session = &admitted.session;
-        let refused = |error| self.refuse_handle(session, id, error);
-        let resource = self.leases.find(session.id, id).map_err(refused)?.resource;
+        let Lease { resource, identity, .. } = self.own_lease(session, id)?;
         let grant = self.authorize(admitted, Action::Acquire(resource.clone()))?;
-        let (credential, _) = self
-            .look_up(session, &grant, &resource)
-            .await
-            .inspect_err(|error| self.record_failed(session, grant.action(), error))?;
-        let lease = self.leases.count_use(session.id, id).map_err(refused)?;
-        self.record_lease(session, &lease, LeaseStep::Read)?;
+        let failed = |error: &BrokerError| self.record_failed(session, grant.action(), error);
+        let (credential, found) = self.look_up(session, &grant, &resource).await.inspect_err(failed)?;
+        // The lease is for the identity that the role had when it was granted.
+        if found.identity != identity {
+            return Err(BrokerError::LeaseRevoked).inspect_err(failed);
+        }
+        let counted = self.leases.count_use(session.id, id);
+        let lease = counted.map_err(|error| self.refuse_lease(session, id, error))?;
+        self.record_read(session, &lease)?;
         self.still_leased(session, id)?;
         Ok(Leased { lease, credential })
     }
@@ -83,22 +84,23 @@ impl Broker {
     /// Moves the end of a live lease, as far as the role lets it.
     pub fn renew(&self, admitted: &Admitted, id: LeaseId, ttl: Option<Duration>) -> Result<Lease> {
         let session = &admitted.session;
-        let refused = |error| self.refuse_handle(session, id, error);
-        let lease = self.leases.find(session.id, id).map_err(refused)?;
+        let lease = self.own_lease(session, id)?;
         let grant = self.authorize(admitted, Action::Acquire(lease.resource.clone()))?;
         let bounds = grant.bounds();
         let ttl = ttl.unwrap_or(bounds.lease_default_ttl);
         // Before it is moved: a lease that was is not moved back.
-        self.record_lease(session, &lease, LeaseStep::Renewed)?;
-        self.leases.renew(session.id, id, ttl, bounds.lease_max_ttl).map_err(refused)
+        self.record_renewed(session, &lease)?;
+        let renewed = self.leases.renew(session.id, id, ttl, bounds.lease_max_ttl);
+        renewed.map_err(|error| self.refuse_lease(session, id, error))
     }
 
     /// Gives a lease back.
     pub fn release(&self, admitted: &Admitted, id: LeaseId) -> Result<()> {
         let session = &admitted.session;
-        let refused = |error| self.refuse_handle(session, id, error);
-        let lease = self.leases.release(session.id, id).map_err(refused)?;
-        self.record_lease(session, &lease, LeaseStep::Released)
+        let released = self.leases.release(session.id, id);
+        let lease = released.map_err(|error| self.refuse_lease(session, id, error))?;
+        self.record_released(session, &lease);
+        Ok(())
     }
 
     /// The live leases of the session.
@@ -108,14 +110,18 @@ impl Broker {
 
     /// What happens to the session's leases from now on.
     pub fn watch_leases(&self, admitted: &Admitted) -> Result<Watch> {
-        let refused = |error| explained(&admitted.session, error);
-        let events = self.leases.watch(admitted.session.id).map_err(refused)?;
+        let events = self.leases.watch(admitted.session.id);
+        let events = events.map_err(|error| explained(&admitted.session, error))?;
         Ok(Watch { events, session: admitted.session.clone(), stopping: self.stopping.clone() })
     }
 
-    fn refuse_handle(&self, session: &Session, id: LeaseId, error: LeaseError) -> BrokerError {
+    fn own_lease(&self, session: &Session, id: LeaseId) -> Result<Lease> {
+        self.leases.find(session.id, id).map_err(|error| self.refuse_lease(session, id, error))
+    }
+
+    fn refuse_lease(&self, session: &Session, id: LeaseId, error: LeaseError) -> BrokerError {
         self.count_denied();
-        self.record_handle_refused(session, id, error);
+        self.record_lease_refused(session, id, error);
         explained(session, error)
     }
 
@@ -141,7 +147,11 @@ impl Broker {
                 Found { identity, resource: credential.resource.clone(), ends_at: credential.expires_at };
             Ok((credential, found))
         };
-        fetched.await.map_err(|error| session.end().map_or(error, BrokerError::from))
+        let fetched = fetched.await;
+        for identity in self.vault.take_minted() {
+            self.record_minted(session, identity);
+        }
+        fetched.map_err(|error| session.end().map_or(error, BrokerError::from))
     }
 }
 
@@ -151,14 +161,6 @@ fn explained(session: &Session, error: LeaseError) -> BrokerError {
         (LeaseError::SessionEnded, Some(end)) => end.into(),
         (error, _) => error.into(),
     }
-}
-
-/// What is recorded of a lease after it was acquired.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(super) enum LeaseStep {
-    Read,
-    Renewed,
-    Released,
 }
 
 impl Watch {

@@ -55,6 +55,13 @@ impl Broker {
     pub async fn login(self: Arc<Self>, progress: LoginProgress) -> Result<()> {
         let _alone = self.login.try_lock().map_err(|_| BrokerError::Capacity("logins at once"))?;
         self.gate.check()?;
+        tokio::select! {
+            outcome = self.sign_in(&progress) => outcome,
+            () = self.stopping.cancelled() => Err(BrokerError::Draining),
+        }
+    }
+
+    async fn sign_in(&self, progress: &LoginProgress) -> Result<()> {
         let login = self.upstream.start_device_login().await?;
         let prompt = LoginEvent::Prompt {
             verification_url: login.verification_url.clone(),
@@ -96,16 +103,23 @@ impl Broker {
             return Err(wrong("management_key", "no key was given"));
         }
         self.record_admin(Verb::AdminImport, None)?;
-        if let Some((uuid, key)) = identity {
-            self.vault.keyring().insert(KeyId::Identity(uuid), &key);
-        }
-        let Some(key) = management else {
-            return Ok(LoginDone { identities: Vec::new(), persisted: false });
+        let done = match management {
+            Some(key) => self.try_management_key(&key).await?,
+            None => LoginDone { identities: Vec::new(), persisted: false },
         };
+        match identity {
+            Some((uuid, key)) if !self.vault.keyring().insert(KeyId::Identity(uuid), &key) => {
+                Err(BrokerError::Locked)
+            }
+            _ => Ok(done),
+        }
+    }
+
+    async fn try_management_key(&self, key: &Secret) -> Result<LoginDone> {
         let keyring = self.vault.keyring();
-        let before = keyring.replace(KeyId::Management, &key).ok_or(BrokerError::Locked)?;
+        let before = keyring.replace(KeyId::Management, key).ok_or(BrokerError::Locked)?;
         match self.upstream.list_identities().await {
-            Ok(identities) => self.take_management_key(&key, &identities),
+            Ok(identities) => self.take_management_key(key, &identities),
             Err(error) => {
                 keyring.restore(KeyId::Management, before);
                 Err(error.into())

@@ -10,6 +10,7 @@ mod error;
 mod gate;
 mod lease;
 mod login;
+mod mark;
 mod record;
 mod session;
 #[cfg(test)]
@@ -21,6 +22,7 @@ use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex};
 
 use arc_swap::ArcSwap;
+use tokio::sync::watch;
 use tokio_util::sync::CancellationToken;
 
 pub use self::admin::{Revocation, Revoked, SessionView, Snapshot};
@@ -28,12 +30,13 @@ pub use self::error::{BrokerError, Result};
 use self::gate::Gate;
 pub use self::lease::{Leased, Seen, Watch};
 pub use self::login::{LoginDone, LoginEvent, LoginProgress};
+use self::mark::Mark;
 pub use self::session::{Described, Opened};
-use crate::audit::AuditFile;
+use crate::audit::{AuditFile, Cause};
 use crate::clock::Clock;
 use crate::config::Config;
 use crate::lease::Leases;
-use crate::limit::{Class, Limits};
+use crate::limit::{Class, Limits, Share};
 use crate::peer::Peer;
 use crate::policy::{Action, Grant, Policy};
 use crate::session::{Session, Sessions};
@@ -56,6 +59,9 @@ pub struct Broker {
     gate: Gate,
     /// Held by a lock or an unlock: gate, vault and keyring change together.
     switch: Mutex<()>,
+    mark: Mark,
+    /// Whether requests are served: the gate is open and the audit trail can be written.
+    serving: watch::Sender<bool>,
     /// Cancelled when the daemon is told to stop: streams end.
     stopping: CancellationToken,
     login: tokio::sync::Mutex<()>,
@@ -109,6 +115,8 @@ impl Broker {
             clock,
             gate: Gate::open(),
             switch: Mutex::new(()),
+            mark: Mark::beside(&config.audit.file),
+            serving: watch::Sender::new(true),
             stopping: CancellationToken::new(),
             login: tokio::sync::Mutex::new(()),
             served: AtomicU64::new(0),
@@ -121,10 +129,10 @@ impl Broker {
         let session = self.identify(caller)?;
         let policy = self.policy.load();
         let role = policy.role(&session.role).ok_or(BrokerError::SessionRevoked)?;
-        self.limits.take(role, class).map_err(|limited| {
+        self.limits.take(role, session.id, class).map_err(|(share, limited)| {
             self.count_denied();
-            self.record_limited(&session, class);
-            BrokerError::limited(limit_name(class), limited)
+            self.record_unasked(&session, Cause::RateLimited);
+            BrokerError::limited(limit_name(share, class), limited)
         })?;
         Ok(Admitted { session })
     }
@@ -137,13 +145,16 @@ impl Broker {
     /// The live session of the caller.
     fn identify(&self, caller: Caller<'_>) -> Result<Arc<Session>> {
         self.gate.check()?;
-        let refused = |error| {
+        let token = caller.token.ok_or_else(|| {
             self.count_denied();
-            self.record_token_refused(caller.peer, error);
-            error.map_or(BrokerError::SessionRequired, BrokerError::from)
-        };
-        let token = caller.token.ok_or_else(|| refused(None))?;
-        self.sessions.authenticate(caller.peer, token).map_err(|error| refused(Some(error)))
+            self.record_no_token(caller.peer);
+            BrokerError::SessionRequired
+        })?;
+        let session = self.sessions.authenticate(caller.peer, token).inspect_err(|error| {
+            self.count_denied();
+            self.record_token_refused(caller.peer, *error);
+        })?;
+        Ok(session)
     }
 
     /// Policy's answer. A refusal is recorded with its rule; the agent is not told which.
@@ -157,6 +168,12 @@ impl Broker {
         })
     }
 
+    /// A request that is not in its form is refused before policy sees it, and recorded like a refusal.
+    pub fn refuse_form(&self, admitted: &Admitted) {
+        self.count_denied();
+        self.record_unasked(&admitted.session, Cause::ArgumentInvalid);
+    }
+
     /// The last check before a value leaves: nothing was locked or revoked while it was fetched.
     fn still_open(&self, session: &Session) -> Result<()> {
         self.gate.check_release()?;
@@ -165,6 +182,16 @@ impl Broker {
             return Ok(());
         }
         Err(session.end().map_or(BrokerError::SessionExpired, BrokerError::from))
+    }
+
+    /// Whether requests are served, now and whenever that changes.
+    pub fn serving(&self) -> watch::Receiver<bool> {
+        self.serving.subscribe()
+    }
+
+    fn tell_health(&self) {
+        let now = self.gate.check().is_ok() && self.audit.head().1;
+        self.serving.send_if_modified(|told| std::mem::replace(told, now) != now);
     }
 
     fn count_denied(&self) {
@@ -179,9 +206,11 @@ impl Admitted {
     }
 }
 
-fn limit_name(class: Class) -> &'static str {
-    match class {
-        Class::Read => "rate.read",
-        Class::Send => "rate.send",
+fn limit_name(share: Share, class: Class) -> &'static str {
+    match (share, class) {
+        (Share::Role, Class::Read) => "rate.read",
+        (Share::Role, Class::Send) => "rate.send",
+        (Share::Session, Class::Read) => "rate.session_read",
+        (Share::Session, Class::Send) => "rate.session_send",
     }
 }

@@ -3,15 +3,13 @@
 //! are recorded at a bounded rate for each user, and the others counted in the next record.
 
 use super::error::{BrokerError, Result};
-use super::lease::LeaseStep;
 use super::{Broker, Revocation};
-use crate::audit::{Actor, AuditError, Cause, Event, Target, Verb};
+use crate::audit::{Actor, Cause, Event, Target, Verb};
 use crate::lease::{Lease, LeaseError};
-use crate::limit::Class;
 use crate::peer::Peer;
 use crate::policy::{Action, Denied};
 use crate::session::{End, OpenError, Session, TokenError};
-use crate::types::{LeaseId, Reason, Resource, RoleName};
+use crate::types::{IdentityUuid, LeaseId, Reason, Resource, RoleName};
 use crate::upstream::UpstreamError;
 
 impl Broker {
@@ -37,34 +35,15 @@ impl Broker {
         self.try_record(&Event::of(Verb::SessionDenied, &actor).denied(cause));
     }
 
-    pub(super) fn record_open_limited(&self, peer: &Peer, role: &RoleName) {
-        let actor = crate::session::actor_of(peer, Some(role));
-        self.record_refusal(peer, Event::of(Verb::SessionDenied, &actor).denied(Cause::RateLimited));
-    }
-
-    /// `None`: there was no token.
-    pub(super) fn record_token_refused(&self, peer: &Peer, error: Option<TokenError>) {
+    pub(super) fn record_token_refused(&self, peer: &Peer, error: TokenError) {
         let cause = match error {
-            None => Cause::TokenMissing,
-            Some(TokenError::Unknown) => Cause::TokenUnknown,
-            Some(TokenError::Foreign) => Cause::TokenForeign,
-            Some(TokenError::Ended(_)) => Cause::SessionOver,
+            TokenError::Unknown => Cause::TokenUnknown,
+            TokenError::Foreign => Cause::TokenForeign,
+            TokenError::Ended(_) => Cause::SessionOver,
         };
+        let Some(unrecorded) = self.limits.take_refusal(peer.uid) else { return };
         let actor = crate::session::actor_of(peer, None);
-        self.record_refusal(peer, Event::of(Verb::SessionDenied, &actor).denied(cause));
-    }
-
-    /// A handle that means no live lease of the session: the operator is told what it does mean.
-    pub(super) fn record_handle_refused(&self, session: &Session, id: LeaseId, error: LeaseError) {
-        let cause = match error {
-            LeaseError::NotAvailable if self.leases.is_live(id) => Cause::LeaseForeign,
-            LeaseError::NotAvailable => Cause::LeaseUnknown,
-            LeaseError::Expired | LeaseError::Revoked => Cause::LeaseOver,
-            LeaseError::SessionEnded => Cause::SessionOver,
-            LeaseError::Capacity(_) | LeaseError::NoRandom => Cause::Internal,
-        };
-        let event = Event::of(Verb::LeaseDenied, &session.actor).target(Target::Lease(id));
-        self.record_refusal(&session.opener, event.denied(cause));
+        self.try_record(&Event::of(Verb::SessionDenied, &actor).denied(cause).unrecorded(unrecorded));
     }
 
     pub(super) fn record_ended(&self, session: &Session, end: End, leases: usize) {
@@ -81,12 +60,40 @@ impl Broker {
         });
     }
 
-    pub(super) fn record_limited(&self, session: &Session, class: Class) {
-        let verb = match class {
-            Class::Read => Verb::LeaseDenied,
-            Class::Send => Verb::VaultSet,
+    pub(super) fn record_open_limited(&self, peer: &Peer, role: &RoleName) {
+        let Some(unrecorded) = self.limits.take_refusal(peer.uid) else { return };
+        let actor = crate::session::actor_of(peer, Some(role));
+        let event = Event::of(Verb::SessionDenied, &actor).denied(Cause::RateLimited);
+        self.try_record(&event.unrecorded(unrecorded));
+    }
+
+    pub(super) fn record_no_token(&self, peer: &Peer) {
+        let Some(unrecorded) = self.limits.take_refusal(peer.uid) else { return };
+        let actor = crate::session::actor_of(peer, None);
+        let event = Event::of(Verb::SessionDenied, &actor).denied(Cause::TokenMissing);
+        self.try_record(&event.unrecorded(unrecorded));
+    }
+
+    /// A request that was refused before it was known, or asked, what it is about.
+    pub(super) fn record_unasked(&self, session: &Session, cause: Cause) {
+        let Some(unrecorded) = self.limits.take_refusal(session.opener.uid) else { return };
+        let event = Event::of(Verb::RequestDenied, &session.actor).denied(cause);
+        self.try_record(&event.unrecorded(unrecorded));
+    }
+
+    /// A handle that means no live lease of the session. The operator is told what it does mean.
+    pub(super) fn record_lease_refused(&self, session: &Session, id: LeaseId, error: LeaseError) {
+        let cause = match error {
+            LeaseError::NotAvailable if self.leases.is_live(id) => Cause::LeaseForeign,
+            LeaseError::NotAvailable => Cause::LeaseUnknown,
+            LeaseError::Expired | LeaseError::Revoked => Cause::LeaseOver,
+            LeaseError::Capacity(_) => Cause::CapacityReached,
+            LeaseError::SessionEnded => Cause::SessionOver,
+            LeaseError::NoRandom => Cause::Internal,
         };
-        self.record_refusal(&session.opener, Event::of(verb, &session.actor).denied(Cause::RateLimited));
+        let Some(unrecorded) = self.limits.take_refusal(session.opener.uid) else { return };
+        let event = Event::of(Verb::RequestDenied, &session.actor).target(Target::Lease(id)).denied(cause);
+        self.try_record(&event.unrecorded(unrecorded));
     }
 
     pub(super) fn record_denied(&self, session: &Session, action: &Action, denied: Denied) {
@@ -126,17 +133,22 @@ impl Broker {
         self.must_record(&event.identity(lease.identity).ttl(ttl).reason(reason))
     }
 
-    pub(super) fn record_lease(&self, session: &Session, lease: &Lease, step: LeaseStep) -> Result<()> {
-        let verb = match step {
-            LeaseStep::Read => Verb::LeaseRead,
-            LeaseStep::Renewed => Verb::LeaseRenewed,
-            LeaseStep::Released => Verb::LeaseReleased,
-        };
-        let event = Event::lease(verb, &session.actor, lease.id, &lease.resource).identity(lease.identity);
-        self.must_record(&match step {
-            LeaseStep::Released => event.exposed(!lease.revocable),
-            LeaseStep::Read | LeaseStep::Renewed => event,
-        })
+    pub(super) fn record_read(&self, session: &Session, lease: &Lease) -> Result<()> {
+        self.must_record(&about_lease(Verb::LeaseRead, session, lease))
+    }
+
+    pub(super) fn record_renewed(&self, session: &Session, lease: &Lease) -> Result<()> {
+        let ttl = lease.terms.expires_at.since(self.clock.now());
+        self.must_record(&about_lease(Verb::LeaseRenewed, session, lease).ttl(ttl))
+    }
+
+    pub(super) fn record_released(&self, session: &Session, lease: &Lease) {
+        self.try_record(&about_lease(Verb::LeaseReleased, session, lease).exposed(!lease.revocable));
+    }
+
+    /// Whoever's request caused it; the key itself stays in the daemon.
+    pub(super) fn record_minted(&self, session: &Session, identity: IdentityUuid) {
+        self.try_record(&Event::of(Verb::KeyMinted, &session.actor).identity(identity));
     }
 
     pub(super) fn record_expired(&self, lease: &Lease) {
@@ -170,33 +182,36 @@ impl Broker {
         self.must_record(&Event::of(verb, &nobody).reason(reason))
     }
 
+    pub(super) fn record_reload_refused(&self) {
+        let nobody = Actor::default();
+        self.try_record(&Event::of(Verb::AdminReload, &nobody).failed(Cause::ConfigurationInvalid));
+    }
+
     /// Writes the start or the end of the daemon.
     pub fn record_daemon(&self, verb: Verb) -> Result<()> {
         self.must_record(&Event::daemon(verb))
     }
 
-    fn record_refusal(&self, peer: &Peer, event: Event<'_>) {
-        if let Some(unrecorded) = self.limits.take_refusal(peer.uid) {
-            self.try_record(&event.unrecorded(unrecorded));
-        }
-    }
-
     fn must_record(&self, event: &Event<'_>) -> Result<()> {
-        self.audit.record(event).map_err(|error| {
-            complain(&error);
-            BrokerError::AuditUnavailable
-        })
+        let written = self.audit.record(event);
+        if let Err(error) = &written {
+            tracing::error!(%error, "the audit record was not written; nothing is released until one is");
+        }
+        // Only a change of the trail's health is worth telling.
+        if written.is_ok() != *self.serving.borrow() {
+            self.tell_health();
+        }
+        written.map_err(|_| BrokerError::AuditUnavailable)
     }
 
+    /// For what has happened already, or was refused anyway.
     fn try_record(&self, event: &Event<'_>) {
-        if let Err(error) = self.audit.record(event) {
-            complain(&error);
-        }
+        let _ = self.must_record(event);
     }
 }
 
-fn complain(error: &AuditError) {
-    tracing::error!(%error, "the audit record was not written; nothing is released until one is");
+fn about_lease<'a>(verb: Verb, session: &'a Session, lease: &'a Lease) -> Event<'a> {
+    Event::lease(verb, &session.actor, lease.id, &lease.resource).identity(lease.identity)
 }
 
 fn about<'a>(event: Event<'a>, resource: Option<&'a Resource>) -> Event<'a> {

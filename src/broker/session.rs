@@ -33,8 +33,8 @@ pub struct Described {
     pub scopes: Vec<String>,
     /// When it ends.
     pub expires_at: crate::clock::BootInstant,
-    /// What is left of the role's limits.
-    pub limits: [Remaining; 2],
+    /// What is left of the limits of its role, and of its own.
+    pub limits: Vec<Remaining>,
     /// Live leases.
     pub leases: usize,
     /// How many there may be.
@@ -99,6 +99,7 @@ impl Broker {
         let session = self.sessions.end(id, end)?;
         let exposed = self.leases.seen(id);
         let leases = self.leases.dismiss(id);
+        self.limits.forget(id);
         self.record_ended(&session, end, leases.len());
         leases.iter().for_each(|lease| self.record_lease_revoked(lease, Cause::SessionEnded));
         Some(Revoked { sessions: 1, leases: leases.len(), exposed })
@@ -114,7 +115,7 @@ impl Broker {
             identity: role.identity().to_string(),
             scopes: scopes.iter().map(ToString::to_string).collect(),
             expires_at: session.expires_at,
-            limits: self.limits.remaining(role),
+            limits: self.limits.remaining(role, session.id),
             leases: self.leases.count(session.id),
             max_leases: role.bounds.lease_max_live,
         })

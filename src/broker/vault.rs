@@ -118,7 +118,10 @@ impl Broker {
         };
         let done = outcome.await.map_err(BrokerError::from);
         let done = done.inspect_err(|error| self.record_failed(&admitted.session, grant.action(), error))?;
-        self.still_open(&admitted.session)?;
+        // A change that was made is told even to a session that ended meanwhile; what was read is not.
+        if !grant.action().is_change() {
+            self.still_open(&admitted.session)?;
+        }
         Ok((grant, done))
     }
 }

@@ -126,6 +126,7 @@ struct Record {
     resource: Option<String>,
     target: Option<String>,
     session: Option<String>,
+    exe: Option<String>,
     reason: Option<String>,
 }
 
@@ -140,15 +141,17 @@ fn show(line: &str, page: &mut Page) {
         _ => Tone::Good,
     };
     let when = record.time.get(..19).unwrap_or(&record.time);
-    let cause = record.cause.map(|cause| format!(" ({cause})")).unwrap_or_default();
+    let cause = record.cause.map(|cause| format!("({cause})"));
     let reason = record.reason.map(|reason| format!("\"{reason}\""));
-    let about = [record.role, record.resource, record.target, record.session, reason];
-    let about: Vec<String> = about.into_iter().flatten().collect();
+    // A caller without a session is all there is to see of a refused token.
+    let caller = record.exe.filter(|_| record.session.is_none());
+    let about = [record.role, record.resource, record.target, record.session, caller, reason, cause];
+    let about = about.into_iter().flatten().fold(String::new(), |line, part| line + "  " + &part);
     page.pieces([
         Cell::new(format!("{:>6}  {when}Z  ", record.seq), Tone::Dim),
         Cell::from(format!("{:<16} ", record.event)),
-        Cell::new(format!("{}{cause}", record.outcome), tone),
-        Cell::from(format!("  {}", about.join("  "))),
+        Cell::new(format!("{:<width$}", record.outcome, width = if about.is_empty() { 0 } else { 7 }), tone),
+        Cell::from(about),
     ]);
 }
 
@@ -167,7 +170,7 @@ mod tests {
         let line = r#"{"seq":7,"prev":"00","time":"2026-11-23T06:00:00.123456Z","event":"lease.denied",
             "outcome":"denied","cause":"scope_missing","role":"notes","resource":"secret/A","hash":"00"}"#;
         let expected =
-            "     7  2026-11-23T06:00:00Z  lease.denied     denied (scope_missing)  notes  secret/A\n";
+            "     7  2026-11-23T06:00:00Z  lease.denied     denied   notes  secret/A  (scope_missing)\n";
         assert_eq!(shown(line), expected);
     }
 

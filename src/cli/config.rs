@@ -1,4 +1,5 @@
-//! `config check|show|example`: works on the file, without the daemon.
+//! `config check|show|example`: works on the file, without the daemon. Imports `policy`, which judges the
+//! scopes: what the daemon would refuse is refused here.
 
 use serde::Serialize;
 
@@ -10,6 +11,7 @@ use super::page::{Cell, Page, Tone};
 use crate::config::{
     self, Config, ConfigError, Draft, Environment, Origin, Overrides, Problem, Shown, Source,
 };
+use crate::policy::Policy;
 
 pub(super) fn run(context: &mut Context, command: &ConfigCommand) -> Result<(), CliError> {
     match command {
@@ -62,19 +64,14 @@ pub(super) fn named_sockets(global: &Global) -> Result<[Option<std::path::PathBu
 
 fn judged(global: &Global) -> Result<Draft, ConfigError> {
     let draft = draft(global, &Environment::capture())?;
-    let problems = of_scopes(&draft.config);
-    draft.clone().finish(problems)?;
+    let of_scopes = Policy::compile(&draft.config).err().unwrap_or_default();
+    draft.clone().finish(of_scopes)?;
     Ok(draft)
 }
 
 fn draft(global: &Global, environment: &Environment) -> Result<Draft, ConfigError> {
     let source = Source::find(global.config.as_deref(), environment)?;
     config::read(&source, environment, &Overrides::default())
-}
-
-/// What `policy` has against the scopes, which the reader leaves as text.
-fn of_scopes(_config: &Config) -> Vec<Problem> {
-    Vec::new()
 }
 
 #[derive(Serialize)]

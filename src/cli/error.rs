@@ -14,7 +14,7 @@ use super::exit::{Exit, OPEN_ONE, outcome};
 use super::input::InputError;
 use super::ravi_file::RaviFileError;
 use crate::audit::AuditError;
-use crate::client::{Attempt, BrokerError, ClientError, ConnectFailure, SessionFileError};
+use crate::client::{Attempt, BrokerError, ClientError, ConnectFailure, ErrorReason, SessionFileError};
 use crate::config::ConfigError;
 
 /// Why a command did not do what it was asked to.
@@ -44,6 +44,18 @@ pub(crate) enum CliError {
     /// The arguments do not fit; the text has both lines.
     #[error("{0}\n{1}")]
     Usage(String, String),
+    /// The daemon refused, for a reason that means something else to an operator than to an agent.
+    #[error("{message}\n{hint}")]
+    Operator {
+        /// The daemon's reason.
+        reason: ErrorReason,
+        /// How the program ends.
+        exit: Exit,
+        /// What happened.
+        message: String,
+        /// What to do.
+        hint: &'static str,
+    },
     /// A session is needed.
     #[error("there is no session\n{OPEN_ONE}")]
     NoSession,
@@ -78,6 +90,9 @@ pub(crate) struct Report {
     pub(crate) reason: &'static str,
     /// What happened.
     pub(crate) message: String,
+    /// Every mistake of a configuration, with its line.
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    pub(crate) problems: Vec<String>,
     /// What to do.
     pub(crate) hint: String,
     /// When waiting helps: for how long, rounded up.
@@ -99,6 +114,7 @@ impl CliError {
             Self::Client(error) => of_client(error),
             Self::SessionFile(error) => of_session_file(error),
             Self::Usage(..) => own("USAGE", Exit::Usage, self),
+            Self::Operator { reason, exit, .. } => own(reason.as_str(), *exit, self),
             Self::NoSession => own("SESSION_REQUIRED", Exit::Denied, self),
             Self::Terminal => own("TERMINAL_REFUSED", Exit::Usage, self),
             Self::NoUsername => own("FIELD_ABSENT", Exit::Other, self),
@@ -122,7 +138,8 @@ fn own(reason: &'static str, exit: Exit, error: &CliError) -> Report {
 }
 
 fn report(reason: &'static str, exit: Exit, message: impl Into<String>, hint: impl Into<String>) -> Report {
-    Report { reason, message: message.into(), hint: hint.into(), retry_after_seconds: None, exit }
+    let (message, hint) = (message.into(), hint.into());
+    Report { reason, message, problems: Vec::new(), hint, retry_after_seconds: None, exit }
 }
 
 fn of_client(error: &ClientError) -> Report {
@@ -154,7 +171,8 @@ fn of_broker(refusal: &BrokerError) -> Report {
         Some(wait) => format!("in {wait}s: {hint}"),
         None => hint.to_owned(),
     };
-    Report { retry_after_seconds: wait, ..report(refusal.reason.as_str(), exit, message, hint) }
+    let problems = refusal.problems.clone();
+    Report { retry_after_seconds: wait, problems, ..report(refusal.reason.as_str(), exit, message, hint) }
 }
 
 /// Whole seconds, rounded up: coming back a moment early would be refused again.
@@ -190,12 +208,10 @@ fn of_session_file(error: &SessionFileError) -> Report {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::client::ErrorReason;
 
     fn refusal(reason: ErrorReason, retry_after: Option<Duration>) -> CliError {
-        let message = "too many reads".into();
-        ClientError::Broker(BrokerError { reason, message, retry_after, limit: Some("rate.read".into()) })
-            .into()
+        let (message, limit) = ("too many reads".into(), Some("rate.read".into()));
+        ClientError::Broker(BrokerError { reason, message, retry_after, limit, problems: Vec::new() }).into()
     }
 
     #[test]

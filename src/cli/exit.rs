@@ -77,7 +77,7 @@ pub(crate) fn outcome(reason: ErrorReason) -> (Exit, &'static str) {
             (Exit::Upstream, "the owner of the Ravi account needs a plan that includes this")
         }
         R::ConfigurationInvalid => {
-            (Exit::Other, "`ravi-broker config check` names each mistake with its line")
+            (Exit::Other, "correct the file, check it with `ravi-broker config check`, and reload again")
         }
         R::Internal => (Exit::Other, "this is a defect of the broker; its log has more"),
         R::MethodUnknown => (

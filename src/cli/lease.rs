@@ -14,7 +14,7 @@ use super::args::{
 };
 use super::context::{Context, text};
 use super::error::CliError;
-use super::output::{Document, seconds, span};
+use super::output::{Document, moment, seconds, span};
 use super::page::{Cell, Page, Tone};
 use crate::client::{Credential, Lease, LeaseEvent};
 
@@ -145,7 +145,7 @@ impl<'a> LeaseView<'a> {
         Self {
             lease_id: lease.lease_id.to_string(),
             resource: &lease.resource,
-            expires_at: lease.expires_at.to_string(),
+            expires_at: moment(lease.expires_at),
             expires_in: lease.expires_in,
             renewable_for: lease.renewable_for,
             revocable: lease.revocable,
@@ -156,13 +156,13 @@ impl<'a> LeaseView<'a> {
 
 impl Document for LeaseView<'_> {
     fn human(&self, page: &mut Page) {
-        let end = if self.revocable { "ends access" } else { "does not take back what was shown" };
+        let end = if self.revocable { "ends access" } else { "the value stays known until it is rotated" };
         page.pairs([
             ("Lease", Cell::new(&self.lease_id, Tone::Strong)),
             ("Resource", self.resource.into()),
             ("Ends in", Cell::from(span(self.expires_in))),
             ("Renewable for", Cell::from(span(self.renewable_for))),
-            ("Its end", end.into()),
+            ("After it", end.into()),
         ]);
     }
 }

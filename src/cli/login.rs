@@ -10,14 +10,19 @@ use serde::Serialize;
 use super::args::Login;
 use super::context::Context;
 use super::error::CliError;
+use super::exit::Exit;
 use super::output::{Document, seconds, span};
 use super::page::{Cell, Page, Tone};
 use super::ravi_file;
-use crate::client::{ClientError, Events, KeysHeld, LoginEvent};
+use crate::client::{ClientError, ErrorReason, Events, KeysHeld, LoginEvent};
 use crate::clock::{BootInstant, Clock};
 
 /// How often the spinner turns.
 const TURN: Duration = Duration::from_millis(120);
+/// How a management key is kept over a restart, and how an identity's own.
+const BY_KEY_FILE: &str =
+    "It is kept in memory only: name upstream.management_key_file to keep it over a restart.";
+const BY_CREDENTIAL: &str = "It is kept in memory only: give it as the systemd credential identity-key.UUID to keep it over a restart.";
 
 pub(super) async fn run(context: &mut Context, args: &Login) -> Result<(), CliError> {
     match &args.import {
@@ -29,8 +34,10 @@ pub(super) async fn run(context: &mut Context, args: &Login) -> Result<(), CliEr
 async fn import(context: &mut Context, named: Option<PathBuf>) -> Result<(), CliError> {
     let path = named.map_or_else(ravi_file::home_path, Ok)?;
     let keys = ravi_file::read(&path)?;
-    let held = context.admin().await?.import_keys(keys).await?;
-    context.show(&DoneView::of(&held))?;
+    let keys_of_account = keys.management_key.is_some();
+    let held = context.admin().await?.import_keys(keys).await.map_err(|error| for_operator(error, false))?;
+    let by_file = if keys_of_account { BY_KEY_FILE } else { BY_CREDENTIAL };
+    context.show(&DoneView::of(&held, by_file))?;
     let advice = "Now delete management_key and identity_key from";
     context.notes.say(&format!("{advice} {}: every program of yours can read them there.", path.display()));
     Ok(())
@@ -51,7 +58,7 @@ async fn sign_in(context: &mut Context) -> Result<(), CliError> {
                     expires_in,
                 })?;
             }
-            LoginEvent::Done(held) => return context.show(&DoneView::of(&held)),
+            LoginEvent::Done(held) => return context.show(&DoneView::of(&held, BY_KEY_FILE)),
         }
     }
 }
@@ -74,7 +81,27 @@ async fn next(
     };
     context.notes.stop();
     // The daemon ends a login with its result or with an error, never with silence.
-    Ok(event.unwrap_or(Err(ClientError::Lost))?)
+    event.unwrap_or(Err(ClientError::Lost)).map_err(|error| for_operator(error, code_ends.is_some()))
+}
+
+/// What a refusal means here: to an agent it would speak of arguments and of the account.
+fn for_operator(error: ClientError, prompted: bool) -> CliError {
+    let ClientError::Broker(refusal) = &error else { return error.into() };
+    match refusal.reason {
+        reason @ ErrorReason::ArgumentInvalid => CliError::Operator {
+            reason,
+            exit: Exit::Other,
+            message: refusal.message.clone(),
+            hint: "once that is right, run `ravi-broker login` again",
+        },
+        reason @ ErrorReason::UpstreamRefused if prompted => CliError::Operator {
+            reason,
+            exit: Exit::Upstream,
+            message: "the sign-in was denied on Ravi's page".into(),
+            hint: "run `ravi-broker login` again, and approve it there",
+        },
+        _ => error.into(),
+    }
 }
 
 #[derive(Serialize)]
@@ -100,22 +127,25 @@ struct DoneView<'a> {
     identities: &'a [String],
     /// True if the key also survives a restart of the daemon.
     persisted: bool,
+    /// What would make it do so.
+    #[serde(skip)]
+    advice: &'static str,
 }
 
 impl<'a> DoneView<'a> {
-    fn of(held: &'a KeysHeld) -> Self {
-        Self { event: "done", identities: &held.identities, persisted: held.persisted }
+    fn of(held: &'a KeysHeld, advice: &'static str) -> Self {
+        Self { event: "done", identities: &held.identities, persisted: held.persisted, advice }
     }
 }
 
 impl Document for DoneView<'_> {
     fn human(&self, page: &mut Page) {
         page.line(Cell::new("The broker holds the key.", Tone::Good));
-        page.line(format!("Identities: {}", self.identities.join(", ")));
+        if !self.identities.is_empty() {
+            page.line(format!("Identities: {}", self.identities.join(", ")));
+        }
         if !self.persisted {
-            let advice =
-                "It is kept in memory only: name upstream.management_key_file to keep it over a restart.";
-            page.line(Cell::new(advice, Tone::Warn));
+            page.line(Cell::new(self.advice, Tone::Warn));
         }
     }
 }

@@ -1,7 +1,7 @@
 //! The command line, for people and for agents' shells.
 //!
 //! It reaches the daemon only through `client`, and reads configuration and audit files through
-//! `config` and `audit`. Secrets go to standard output by explicit command and nowhere else; they are
+//! `config`, `policy` and `audit`. Secrets go to standard output by explicit command and nowhere else; they are
 //! never arguments. `args` is the one definition of the command line, `exit` the table of exit codes,
 //! `output` and `page` what results look like; each group of commands has a file.
 //!
@@ -44,8 +44,9 @@
 //! audit verify            {valid, first, last, hash, unfinished, files: [{path, first, last}],
 //!                         breach: {path, line, message}}
 //! audit tail *            the record, as the file holds it
-//! any error               {error: {reason, message, hint, retry_after_seconds}}, on standard error;
-//!                         the last field only where waiting helps
+//! any error               {error: {reason, message, hint, retry_after_seconds, problems}}, on standard
+//!                         error; retry_after_seconds only where waiting helps, problems (texts with
+//!                         their lines) only where a reload refused a configuration
 //! ```
 
 mod args;

@@ -42,6 +42,7 @@ impl Notes {
         let mut lines = report.message.lines();
         page.pieces([Cell::new("error: ", Tone::Bad), Cell::from(lines.next().unwrap_or_default())]);
         lines.for_each(|line| page.line(line));
+        report.problems.iter().for_each(|problem| page.line(format!("  {problem}")));
         page.pieces([Cell::new("hint: ", Tone::Strong), Cell::from(&report.hint)]);
         put(page.as_str());
     }

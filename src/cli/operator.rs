@@ -5,16 +5,29 @@ use serde::Serialize;
 use super::args::{Purpose, Revoke, RevokeTarget};
 use super::context::{Context, text};
 use super::error::CliError;
+use super::exit::Exit;
 use super::output::Document;
 use super::page::{Cell, Page, Tone};
-use crate::client;
+use crate::client::{self, ClientError, ErrorReason};
 
 pub(super) async fn revoke(context: &mut Context, args: &Revoke) -> Result<(), CliError> {
     let client = context.admin().await?;
     let reason = text(args.purpose.reason.as_ref());
-    let client::Revoked { sessions, leases, exposed_resources } =
-        client.revoke(target(&args.target), &reason).await?;
+    let revoked = client.revoke(target(&args.target), &reason).await;
+    let client::Revoked { sessions, leases, exposed_resources } = revoked.map_err(for_operator)?;
     context.show(&RevokedView { sessions, leases, exposed_resources })
+}
+
+/// What an agent is told of a session or lease that it may not know is no help here.
+fn for_operator(error: ClientError) -> CliError {
+    let (exit, hint) = (Exit::Other, "`ravi-broker status` shows the live sessions and their leases");
+    let unknown =
+        |reason, what| CliError::Operator { reason, exit, message: format!("no {what} is live"), hint };
+    match error.reason() {
+        Some(reason @ ErrorReason::SessionInvalid) => unknown(reason, "session of that id"),
+        Some(reason @ ErrorReason::LeaseNotAvailable) => unknown(reason, "lease of that id"),
+        _ => error.into(),
+    }
 }
 
 /// The definition of the arguments lets exactly one through.
@@ -53,6 +66,10 @@ struct RevokedView {
 
 impl Document for RevokedView {
     fn human(&self, page: &mut Page) {
+        if (self.sessions, self.leases) == (0, 0) {
+            let nothing = "Nothing was live there; `ravi-broker status` shows the sessions and their roles.";
+            return page.line(Cell::new(nothing, Tone::Warn));
+        }
         page.line(format!("Ended: sessions {}, leases {}.", self.sessions, self.leases));
         if !self.exposed_resources.is_empty() {
             page.line(Cell::new("These values were shown; rotate them:", Tone::Warn));

@@ -10,6 +10,7 @@ use std::io::{self, IsTerminal, Write};
 use std::os::fd::AsFd;
 use std::time::Duration;
 
+use jiff::Timestamp;
 use serde::Serialize;
 
 use super::args::{Colour, Format, Global};
@@ -102,16 +103,28 @@ pub(crate) fn seconds<S: serde::Serializer>(duration: &Duration, serializer: S) 
     serializer.serialize_u64(duration.as_secs())
 }
 
-/// A duration for people: its two largest units, such as `4m 59s`.
+/// A time as RFC 3339 in UTC, in whole seconds: nobody acts on less.
+pub(crate) fn moment(time: Timestamp) -> String {
+    Timestamp::from_second(time.as_second()).unwrap_or(time).to_string()
+}
+
+/// A duration for people: its two largest units, such as `4m 59s`, or `12h` where the second is nothing.
+/// Seconds are rounded up, so that what was asked for is also what is shown.
 pub(crate) fn span(duration: Duration) -> String {
-    let left = duration.as_secs();
-    let (days, hours, minutes, rest) = (left / 86_400, left / 3600 % 24, left / 60 % 60, left % 60);
-    match (days, hours, minutes) {
-        (0, 0, 0) => format!("{rest}s"),
-        (0, 0, _) => format!("{minutes}m {rest}s"),
-        (0, _, _) => format!("{hours}h {minutes}m"),
-        _ => format!("{days}d {hours}h"),
+    let left = duration.as_secs() + u64::from(duration.subsec_nanos() > 0);
+    let units = [(left / 86_400, 'd'), (left / 3600 % 24, 'h'), (left / 60 % 60, 'm'), (left % 60, 's')];
+    match units.iter().position(|(count, _)| *count > 0) {
+        None => "0s".into(),
+        Some(first) => {
+            let shown = units[first..].iter().take(2).filter(|(count, _)| *count > 0);
+            shown.map(|(count, unit)| format!("{count}{unit}")).collect::<Vec<_>>().join(" ")
+        }
     }
+}
+
+/// A number of things, such as `1 record` or `2 records`.
+pub(crate) fn count(number: u64, thing: &str) -> String {
+    format!("{number} {thing}{}", if number == 1 { "" } else { "s" })
 }
 
 #[cfg(test)]
@@ -123,8 +136,22 @@ mod tests {
         let shown = |seconds| span(Duration::from_secs(seconds));
         assert_eq!(shown(0), "0s");
         assert_eq!(shown(299), "4m 59s");
-        assert_eq!(shown(3600), "1h 0m");
+        assert_eq!(shown(3600), "1h");
+        assert_eq!(shown(3601), "1h");
         assert_eq!(shown(90_061), "1d 1h");
+        assert_eq!(span(Duration::from_millis(299_001)), "5m");
+        assert_eq!(span(Duration::from_nanos(1)), "1s");
+    }
+
+    #[test]
+    fn a_time_is_shown_in_whole_seconds() {
+        let time = "2026-11-23T06:27:15.0708532Z".parse().unwrap();
+        assert_eq!(moment(time), "2026-11-23T06:27:15Z");
+    }
+
+    #[test]
+    fn one_thing_is_not_several() {
+        assert_eq!((count(0, "lease"), count(1, "lease")), ("0 leases".into(), "1 lease".into()));
     }
 
     #[test]

@@ -1,4 +1,4 @@
-//! The file of Ravi's own command line (`ravi-api.md` §2.4): read once, at `login --import`.
+//! The file of Ravi's own command line (`docs/ravi-api.md` §2.4): read once, at `login --import`.
 //!
 //! Only the home file or one that was named: Ravi's command line lets a `.ravi/config.json` of the
 //! working directory replace the home file, which anyone who writes a repository can plant. The file

@@ -10,7 +10,7 @@ use super::args::{OneCall, OpenSession, SessionCommand, UnderSession};
 use super::context::{Context, text};
 use super::error::CliError;
 use super::exit::Exit;
-use super::output::{Document, seconds, span};
+use super::output::{Document, moment, seconds, span};
 use super::page::{Cell, Page, Tone};
 use crate::client::{
     AgentClient, Anchor, ClientError, Identity, LimitInfo, Session, SessionDescription, SessionFile, locate,
@@ -148,7 +148,7 @@ impl<'a> SessionView<'a> {
             role: &session.role,
             identity: &session.identity,
             scopes: &session.scopes,
-            expires_at: session.expires_at.to_string(),
+            expires_at: moment(session.expires_at),
             expires_in: session.expires_in,
         }
     }

@@ -6,7 +6,7 @@ use serde::Serialize;
 
 use super::context::Context;
 use super::error::CliError;
-use super::output::{Document, seconds, span};
+use super::output::{Document, count, moment, seconds, span};
 use super::page::{Cell, Page, Tone};
 use crate::client::{LeaseInfo, SessionInfo, Status};
 
@@ -88,7 +88,7 @@ impl<'a> StatusView<'a> {
         Self {
             version: &status.version,
             pid: status.pid,
-            started_at: status.started_at.to_string(),
+            started_at: moment(status.started_at),
             locked: status.locked,
             upstream_url: &status.upstream_url,
             management_key_held: status.management_key_held,
@@ -123,6 +123,15 @@ impl<'a> SessionView<'a> {
             expires_in: session.expires_in,
             leases: own.map(LeaseView::of).collect(),
         }
+    }
+}
+
+impl SessionView<'_> {
+    /// The process it belongs to, the program that opened it, and what it said it was for.
+    fn owner(&self) -> String {
+        let Self { pid, uid, executable, reason, .. } = self;
+        let said = if reason.is_empty() { String::new() } else { format!(": \"{reason}\"") };
+        format!("pid {pid}, uid {uid}, opened by {executable}{said}")
     }
 }
 
@@ -176,18 +185,20 @@ impl StatusView<'_> {
     }
 
     fn keys(&self) -> Cell {
-        let of_identities = self.identity_keys_held;
-        match self.management_key_held {
-            true => Cell::from(format!("management key, identity keys: {of_identities}")),
-            false if of_identities > 0 => Cell::from(format!("identity keys: {of_identities}")),
-            false => Cell::new("none: run `ravi-broker login`", Tone::Warn),
+        let of_identities = count(self.identity_keys_held.into(), "identity key");
+        match (self.management_key_held, self.identity_keys_held) {
+            (true, 0) => Cell::from("management key"),
+            (true, _) => Cell::from(format!("management key, {of_identities}")),
+            (false, 0) if self.locked => Cell::new("none: forgotten when it was locked", Tone::Warn),
+            (false, 0) => Cell::new("none: run `ravi-broker login`", Tone::Warn),
+            (false, _) => Cell::from(of_identities),
         }
     }
 
     fn audit_state(&self) -> Cell {
         let tone = if self.audit.healthy { Tone::Plain } else { Tone::Bad };
         let hash = self.audit.hash.get(..16).unwrap_or(self.audit.hash);
-        Cell::new(format!("{} records, head {hash}", self.audit.sequence), tone)
+        Cell::new(format!("{}, head {hash}", count(self.audit.sequence, "record")), tone)
     }
 
     /// Sessions, and below each its leases.
@@ -201,16 +212,12 @@ impl StatusView<'_> {
                 Cell::new(session.role, Tone::Strong),
                 Cell::from(format!("  {}  as {}  ends in {ends}", session.session_id, session.identity)),
             ]);
-            let process = format!("   pid {} uid {} {}", session.pid, session.uid, session.executable);
-            page.line(Cell::new(process, Tone::Dim));
+            page.line(Cell::new(format!("   {}", session.owner()), Tone::Dim));
             for (at, lease) in session.leases.iter().enumerate() {
                 let branch = if at + 1 == session.leases.len() { "└─" } else { "├─" };
                 let ends = span(lease.expires_in);
-                let uses = lease.uses;
-                page.line(format!(
-                    "{branch} {}  {}  ends in {ends}, uses {uses}",
-                    lease.lease_id, lease.resource
-                ));
+                let uses = count(lease.uses, "use");
+                page.line(format!("{branch} {}  {}  ends in {ends}, {uses}", lease.lease_id, lease.resource));
             }
         }
     }

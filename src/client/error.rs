@@ -93,6 +93,8 @@ pub struct BrokerError {
     pub retry_after: Option<Duration>,
     /// Name of the limit that was reached.
     pub limit: Option<String>,
+    /// What is wrong with a configuration, each with its line.
+    pub problems: Vec<String>,
 }
 
 impl fmt::Display for BrokerError {
@@ -172,11 +174,13 @@ impl ClientError {
     pub(super) fn of_status(status: &Status) -> Self {
         if let Some(info) = status.get_details_error_info().filter(|info| info.domain == DOMAIN) {
             let quota = status.get_details_quota_failure();
+            let violations = status.get_details_bad_request().map(|bad| bad.field_violations);
             return Self::Broker(BrokerError {
                 reason: ErrorReason::of(&info.reason),
                 message: plain(status.message()),
                 retry_after: status.get_details_retry_info().and_then(|info| info.retry_delay),
                 limit: quota.and_then(|quota| quota.violations.into_iter().next()).map(|v| plain(&v.subject)),
+                problems: violations.into_iter().flatten().map(|v| plain(&v.description)).collect(),
             });
         }
         if let Some(attempt) = failed_attempt(status) {
@@ -241,8 +245,19 @@ mod tests {
             message: "slow [2J down".into(),
             retry_after: Some(Duration::from_secs(7)),
             limit: Some("rate.read".into()),
+            problems: Vec::new(),
         };
         assert_eq!(error, ClientError::Broker(expected));
+    }
+
+    #[test]
+    fn every_mistake_of_a_configuration_is_handed_on() {
+        let mut details = ErrorDetails::with_error_info("CONFIGURATION_INVALID", DOMAIN, HashMap::new());
+        details.add_bad_request_violation("configuration", "line 3: unknown key");
+        details.add_bad_request_violation("configuration", "line 5: \u{1b}[2J");
+        let status = Status::with_error_details(Code::InvalidArgument, "2 mistakes", details);
+        let ClientError::Broker(error) = ClientError::of_status(&status) else { panic!("not the broker's") };
+        assert_eq!(error.problems, ["line 3: unknown key", "line 5:  [2J"]);
     }
 
     #[test]

@@ -229,6 +229,10 @@ pub struct RoleConfig {
     pub read_rate: Rate,
     /// `rate.send`: writes and sends of the role. Default `10/h`.
     pub send_rate: Rate,
+    /// `rate.session_read`: the same of one session. Default: the role's.
+    pub session_read_rate: Rate,
+    /// `rate.session_send`: the same of one session. Default: the role's.
+    pub session_send_rate: Rate,
 }
 
 /// A Ravi identity as the configuration names it.

@@ -140,6 +140,8 @@ impl Listing<'_> {
         self.put(&key("lease.max_live"), role.lease_max_live);
         self.put(&key("rate.read"), role.read_rate);
         self.put(&key("rate.send"), role.send_rate);
+        self.put(&key("rate.session_read"), role.session_read_rate);
+        self.put(&key("rate.session_send"), role.session_send_rate);
     }
 }
 

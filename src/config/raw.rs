@@ -81,6 +81,8 @@ pub(super) struct RawRole {
     pub(super) lease_max_live: Set<usize>,
     pub(super) read_rate: Set<Rate>,
     pub(super) send_rate: Set<Rate>,
+    pub(super) session_read_rate: Set<Rate>,
+    pub(super) session_send_rate: Set<Rate>,
 }
 
 /// Reads the whole file; mistakes go into `report`.
@@ -192,6 +194,8 @@ fn role(name: &str, value: Value<'_>) -> RawRole {
         lease_max_live: lease.read("max_live", count(1..=4096)),
         read_rate: rates.read("read", rate),
         send_rate: rates.read("send", rate),
+        session_read_rate: rates.read("session_read", rate),
+        session_send_rate: rates.read("session_send", rate),
     };
     [session, lease, rates, table].into_iter().for_each(Table::finish);
     role

@@ -204,6 +204,8 @@ impl Deciding<'_> {
                 format!("{}: expected at most lease.max_ttl, which is {max}", key("lease.default_ttl"));
             self.report.add(default_line.unwrap_or(line), message);
         }
+        let read_rate = self.setting(&key("rate.read"), raw.read_rate, per(60, MINUTE));
+        let send_rate = self.setting(&key("rate.send"), raw.send_rate, per(10, HOUR));
         RoleConfig {
             line,
             identity: self.setting(&key("identity"), raw.identity, stand_in_identity()),
@@ -214,8 +216,10 @@ impl Deciding<'_> {
             lease_default_ttl,
             lease_max_ttl,
             lease_max_live: self.setting(&key("lease.max_live"), raw.lease_max_live, 32),
-            read_rate: self.setting(&key("rate.read"), raw.read_rate, per(60, MINUTE)),
-            send_rate: self.setting(&key("rate.send"), raw.send_rate, per(10, HOUR)),
+            session_read_rate: self.setting(&key("rate.session_read"), raw.session_read_rate, read_rate),
+            session_send_rate: self.setting(&key("rate.session_send"), raw.session_send_rate, send_rate),
+            read_rate,
+            send_rate,
             name,
         }
     }

@@ -6,15 +6,18 @@
 use std::fs::DirBuilder;
 use std::os::unix::fs::DirBuilderExt;
 use std::path::{Path, PathBuf};
-use std::sync::Arc;
+use std::sync::{Arc, Mutex, PoisonError};
+
+use jiff::Timestamp;
 
 use super::error::StartError;
 use super::listen::{self, Bound, Mode};
+use super::notify;
 use super::settings::{Loaded, Settings};
 use crate::audit::AuditFile;
 use crate::broker::{Broker, BrokerError, Parts};
-use crate::clock::{BootInstant, Clock};
-use crate::config::{Config, Environment, Variable};
+use crate::clock::Clock;
+use crate::config::{Config, ConfigError, Environment, Variable};
 use crate::grpc::{Process, Reloaded};
 use crate::limit::UpstreamBudget;
 use crate::peer::PeerTier;
@@ -44,11 +47,10 @@ pub(super) struct Host {
     in_force: Config,
     config_path: PathBuf,
     protections: Vec<Protection>,
-    started_at: BootInstant,
+    started_at: Timestamp,
     connections: std::sync::OnceLock<listen::Connections>,
-    /// Held from the reading of the file until its policy is in force: of two reloads, the one that read
-    /// last wins.
-    reloading: std::sync::Mutex<()>,
+    /// Held for a whole reload, by a signal or by the operator: one at a time.
+    reloading: Mutex<()>,
 }
 
 impl App {
@@ -60,7 +62,7 @@ impl App {
         management_key: Option<Secret>,
         mut protections: Vec<Protection>,
     ) -> Result<Self, StartError> {
-        let started_at = clock.now();
+        let started_at = clock.wall();
         let Loaded { config, policy, path } = settings.load()?;
         make_directory(&config.audit.file)?;
         let audit = AuditFile::open(&config.audit.file, config.audit.max_bytes, clock.clone())?;
@@ -88,7 +90,7 @@ impl App {
             protections,
             started_at,
             connections: std::sync::OnceLock::new(),
-            reloading: std::sync::Mutex::new(()),
+            reloading: Mutex::new(()),
         });
         Ok(Self { broker, budget, agent, admin, host, config, clock })
     }
@@ -101,10 +103,10 @@ impl Host {
     }
 }
 
-impl Process for Host {
-    fn reload(&self) -> Result<Reloaded, BrokerError> {
-        let _alone = self.reloading.lock().unwrap_or_else(std::sync::PoisonError::into_inner);
-        let loaded = self.settings.load().map_err(|error| BrokerError::Configuration(error.to_string()))?;
+impl Host {
+    /// All of the new roles, or nothing.
+    fn take_over(&self) -> Result<Reloaded, BrokerError> {
+        let loaded = self.settings.load().map_err(|error| self.refused(&error))?;
         if loaded.config.needs_restart(&self.in_force) {
             tracing::warn!("only roles were reloaded; the other settings that changed need a restart");
         }
@@ -112,6 +114,41 @@ impl Process for Host {
         roles.sort();
         let sessions_ended = self.broker.reload(loaded.policy)?;
         Ok(Reloaded { roles, sessions_ended })
+    }
+
+    fn refused(&self, error: &StartError) -> BrokerError {
+        self.broker.reload_refused();
+        let problems = match error {
+            StartError::Config(ConfigError::Invalid { problems, .. }) => {
+                problems.iter().map(ToString::to_string).collect()
+            }
+            _ => Vec::new(),
+        };
+        let what = error.to_string().lines().next().unwrap_or_default().to_owned();
+        BrokerError::Configuration { what, problems }
+    }
+}
+
+impl Process for Host {
+    fn reload(&self) -> Result<Reloaded, BrokerError> {
+        // Whoever reads the file later also takes it over later.
+        let _alone = self.reloading.lock().unwrap_or_else(PoisonError::into_inner);
+        notify::reloading();
+        let reloaded = self.take_over();
+        match &reloaded {
+            Ok(Reloaded { roles, sessions_ended }) => {
+                tracing::info!(roles = roles.len(), ended = sessions_ended, "reloaded");
+                notify::ready("serving");
+            }
+            Err(error) => {
+                tracing::error!(%error, "not reloaded; the old configuration stays in force");
+                if let BrokerError::Configuration { problems, .. } = error {
+                    problems.iter().for_each(|problem| tracing::error!("{problem}"));
+                }
+                notify::ready("serving; the last reload failed");
+            }
+        }
+        reloaded
     }
 
     fn connections(&self) -> usize {
@@ -126,7 +163,7 @@ impl Process for Host {
         self.config_path.clone()
     }
 
-    fn started_at(&self) -> BootInstant {
+    fn started_at(&self) -> Timestamp {
         self.started_at
     }
 }

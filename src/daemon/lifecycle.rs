@@ -34,8 +34,16 @@ pub(super) async fn run(app: App) -> Result<(), StartError> {
     host.count(agents.connections());
 
     broker.record_daemon(Verb::DaemonStarted).map_err(|_| audit_unavailable())?;
+    if broker.resume_lock() {
+        tracing::warn!("the broker was locked before it ended and still is; `ravi-broker unlock` ends that");
+    }
     let servers = TaskTracker::new();
-    servers.spawn(serve::agents(Agent::new(broker.clone(), clock.clone()), agents, stop.clone()));
+    servers.spawn(serve::agents(
+        Agent::new(broker.clone(), clock.clone()),
+        agents,
+        broker.serving(),
+        stop.clone(),
+    ));
     let admin = Admin::new(broker.clone(), host.clone(), clock.clone());
     servers.spawn(serve::operator(admin, operators, stop.clone()));
     servers.close();
@@ -80,20 +88,10 @@ fn upkeep(
     tasks
 }
 
-/// A bad configuration changes nothing and says so.
+/// What came of it is in the log: nobody waits for an answer to a signal.
 async fn reload(host: Arc<Host>) {
-    notify::reloading();
-    let reloaded = tokio::task::spawn_blocking(move || host.reload()).await;
-    match reloaded {
-        Ok(Ok(reloaded)) => {
-            tracing::info!(roles = reloaded.roles.len(), ended = reloaded.sessions_ended, "reloaded");
-            notify::ready("serving");
-        }
-        Ok(Err(error)) => {
-            tracing::error!(%error, "the configuration was not reloaded; the old one stays in force");
-            notify::ready("serving; the last reload failed");
-        }
-        Err(_) => notify::ready("serving; the last reload failed"),
+    if tokio::task::spawn_blocking(move || host.reload()).await.is_err() {
+        notify::ready("serving; the last reload failed");
     }
 }
 

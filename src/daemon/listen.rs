@@ -6,8 +6,10 @@
 
 mod adopt;
 mod bind;
+mod connection;
 mod incoming;
 
 pub use adopt::{AdoptError, Adopted, adopt};
 pub use bind::{BindError, Bound, Mode, Occupant, bind};
-pub use incoming::{Admission, Connection, Connections, Incoming, Limits};
+pub use connection::Connection;
+pub use incoming::{Admission, Connections, Incoming, Limits};

@@ -4,12 +4,19 @@
 //! may not be changed once threads run. A message that cannot be sent is logged and otherwise ignored,
 //! as the manager then acts by its own timeouts. May import `clock`.
 
+use std::ffi::OsStr;
+use std::io;
+use std::os::linux::net::SocketAddrExt;
+use std::os::unix::ffi::OsStrExt;
+use std::os::unix::net::{SocketAddr, UnixDatagram};
 use std::time::Duration;
 
 use sd_notify::NotifyState;
 
 use crate::clock::Clock;
 
+/// Where the manager listens: a path, or an abstract name after an at sign.
+const MANAGER: &str = "NOTIFY_SOCKET";
 /// Longest status text, in characters.
 const STATUS_LIMIT: usize = 120;
 
@@ -54,9 +61,22 @@ pub async fn feed_watchdog(clock: &dyn Clock, limit: Duration, healthy: impl Fn(
 }
 
 fn send(states: &[NotifyState<'_>]) {
-    if let Err(error) = sd_notify::notify(states) {
+    let Some(manager) = std::env::var_os(MANAGER) else { return };
+    if let Err(error) = send_to(&manager, states) {
         tracing::warn!(%error, "the service manager cannot be told how the daemon is");
     }
+}
+
+/// Without waiting, unlike the crate's own: a manager that does not read must not hold up a reload.
+fn send_to(manager: &OsStr, states: &[NotifyState<'_>]) -> io::Result<()> {
+    let address = match manager.as_bytes().strip_prefix(b"@") {
+        Some(name) => SocketAddr::from_abstract_name(name)?,
+        None => SocketAddr::from_pathname(manager)?,
+    };
+    let lines: String = states.iter().map(|state| format!("{state}\n")).collect();
+    let socket = UnixDatagram::unbound()?;
+    socket.set_nonblocking(true)?;
+    socket.send_to_addr(lines.as_bytes(), &address).map(drop)
 }
 
 /// A line break would start another assignment of the protocol.
@@ -67,6 +87,30 @@ fn one_line(text: &str) -> String {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn a_manager_that_does_not_read_holds_nothing_up() {
+        let directory = tempfile::tempdir().unwrap();
+        let path = directory.path().join("notify");
+        let manager = UnixDatagram::bind(&path).unwrap();
+        let told =
+            (0..10_000).take_while(|_| send_to(path.as_os_str(), &[NotifyState::Ready]).is_ok()).count();
+        assert!(told < 10_000, "the queue of a socket has an end");
+        let mut buffer = [0; 64];
+        let length = manager.recv(&mut buffer).unwrap();
+        assert_eq!(&buffer[..length], b"READY=1\n");
+    }
+
+    #[test]
+    fn an_abstract_socket_is_told_as_well() {
+        let name = format!("ravi-broker-notify-{}", std::process::id());
+        let address = SocketAddr::from_abstract_name(name.as_bytes()).unwrap();
+        let manager = UnixDatagram::bind_addr(&address).unwrap();
+        send_to(OsStr::new(&format!("@{name}")), &[NotifyState::Stopping]).unwrap();
+        let mut buffer = [0; 64];
+        let length = manager.recv(&mut buffer).unwrap();
+        assert_eq!(&buffer[..length], b"STOPPING=1\n");
+    }
 
     #[test]
     fn a_status_cannot_smuggle_in_another_assignment() {

@@ -2,6 +2,7 @@
 
 use std::time::Duration;
 
+use tokio::sync::watch;
 use tokio_util::sync::CancellationToken;
 use tonic::transport::Server;
 use tonic::transport::server::Router;
@@ -25,31 +26,40 @@ const PING_EVERY: Duration = Duration::from_secs(30);
 const PING_WAIT: Duration = Duration::from_secs(20);
 /// Longest time until a call begins to answer; upstream's own deadline is 30 s.
 const CALL_DEADLINE: Duration = Duration::from_secs(60);
+/// What health checks call the server as a whole.
+const WHOLE_SERVER: &str = "";
 
 /// Serves the agent socket until `stop`, then lets the calls under way finish.
-pub(super) async fn agents(agent: Agent, incoming: Incoming, stop: CancellationToken) {
+pub(super) async fn agents(
+    agent: Agent,
+    incoming: Incoming,
+    serving: watch::Receiver<bool>,
+    stop: CancellationToken,
+) {
     let (health, health_service) = tonic_health::server::health_reporter();
     let names =
         [name(&agent.sessions()), name(&agent.leases()), name(&agent.vault()), name(&agent.identities())];
-    announce(&health, &names).await;
+    let announcing = announce(health, names, serving, stop.clone());
     let router = bounded()
         .add_service(health_service.max_decoding_message_size(MAX_MESSAGE_BYTES))
         .add_service(agent.sessions())
         .add_service(agent.leases())
         .add_service(agent.vault())
         .add_service(agent.identities());
-    run(router, incoming, stop, "agent").await;
+    tokio::join!(announcing, run(router, incoming, stop, "agent"));
 }
 
 /// Serves the admin socket until `stop`, then lets the calls under way finish.
 pub(super) async fn operator(admin: Admin, incoming: Incoming, stop: CancellationToken) {
     let (health, health_service) = tonic_health::server::health_reporter();
     let names = [name(&admin.service())];
-    announce(&health, &names).await;
+    // The operator is served even while agents are not.
+    let always = watch::Sender::new(true);
+    let announcing = announce(health, names, always.subscribe(), stop.clone());
     let router = bounded()
         .add_service(health_service.max_decoding_message_size(MAX_MESSAGE_BYTES))
         .add_service(admin.service());
-    run(router, incoming, stop, "admin").await;
+    tokio::join!(announcing, run(router, incoming, stop, "admin"));
 }
 
 /// What a server wraps its services in.
@@ -80,8 +90,34 @@ fn name<S: tonic::server::NamedService>(_: &S) -> &'static str {
     S::NAME
 }
 
-async fn announce(health: &HealthReporter, names: &[&'static str]) {
-    for name in names {
-        health.set_service_status(name, ServingStatus::Serving).await;
+/// Keeps the health service true: a broker that is locked, or cannot write its audit trail, serves
+/// nobody. At the end it tells those who watch, and ends their streams: the drain would wait for them.
+async fn announce<const N: usize>(
+    mut health: HealthReporter,
+    names: [&'static str; N],
+    mut serving: watch::Receiver<bool>,
+    stop: CancellationToken,
+) {
+    let all = || names.into_iter().chain([WHOLE_SERVER]);
+    let mut told = None;
+    loop {
+        let stopping = stop.is_cancelled();
+        let serves = *serving.borrow_and_update() && !stopping;
+        let status = if serves { ServingStatus::Serving } else { ServingStatus::NotServing };
+        if told.replace(serves) != Some(serves) {
+            for name in all() {
+                health.set_service_status(name, status).await;
+            }
+        }
+        if stopping {
+            break;
+        }
+        tokio::select! {
+            () = stop.cancelled() => {}
+            Ok(()) = serving.changed() => {}
+        }
+    }
+    for name in all() {
+        health.clear_service_status(name).await;
     }
 }

@@ -46,8 +46,9 @@ fn log_in(stage: &Stage, teller: &mut Teller) -> Result<()> {
     let output = teller.operator(stage, &["login"])?;
     expect(&output, 0)?;
     teller.show(&output)?;
-    teller
-        .say("The daemon ran the login itself: the key is in its locked memory and in no file, and passed")?;
+    teller.say(
+        "The daemon ran the login itself: the key rests sealed in its memory and in no file, and passed",
+    )?;
     teller.say("through no other program. (The stand-in approved it in place of a person.)")
 }
 
@@ -90,9 +91,8 @@ fn impersonate(stage: &Stage, teller: &mut Teller) -> Result<()> {
     let output = teller.agent(stage, DEPLOY, &["get", "secret/OPENAI_API_KEY", "--role", NOTES])?;
     expect(&output, DENIED)?;
     teller.show(&output)?;
-    teller.say(
-        "Same user, same request; but the role is for another executable, and nobody can claim to be it.",
-    )
+    teller
+        .say("Same user, same request; but the role is for another executable, and saying so does not help.")
 }
 
 fn revoke(stage: &Stage, teller: &mut Teller) -> Result<()> {

@@ -6,14 +6,16 @@ use std::pin::Pin;
 use std::sync::Arc;
 
 use futures_util::stream::{self, Stream, StreamExt};
+use jiff::Timestamp;
 use tokio::sync::{broadcast, mpsc};
 use tokio_stream::wrappers::ReceiverStream;
+use tokio_util::sync::CancellationToken;
 use tonic::{Request, Response, Status};
 
 use super::{Answer, MAX_MESSAGE_BYTES, convert};
 use crate::audit::Follow;
 use crate::broker::{Broker, BrokerError, LoginDone, LoginEvent, Revocation, SessionView};
-use crate::clock::{BootInstant, Clock};
+use crate::clock::Clock;
 use crate::lease::Lease;
 use crate::pb;
 use crate::pb::admin_service_server::{AdminService, AdminServiceServer};
@@ -40,8 +42,8 @@ pub trait Process: Send + Sync + 'static {
     /// The configuration file.
     fn config_path(&self) -> PathBuf;
 
-    /// When it started.
-    fn started_at(&self) -> BootInstant;
+    /// When it started, by the wall clock of that moment.
+    fn started_at(&self) -> Timestamp;
 }
 
 /// A reload that succeeded.
@@ -113,12 +115,10 @@ impl AdminService for Admin {
             tier: protection.tier.to_owned(),
             full: protection.full,
         });
-        let age = self.clock.now().since(self.process.started_at());
-        let started_at = self.clock.wall().checked_sub(age).unwrap_or(jiff::Timestamp::MIN);
         Ok(Response::new(pb::GetStatusResponse {
             version: env!("CARGO_PKG_VERSION").to_owned(),
             pid: std::process::id(),
-            started_at: convert::timestamp(started_at),
+            started_at: convert::timestamp(self.process.started_at()),
             locked: now.locked,
             upstream_url: now.upstream,
             management_key_held: now.management_key_held,
@@ -210,7 +210,7 @@ impl AdminService for Admin {
         let message = request.into_inner();
         let given = |text: String| (!text.is_empty()).then(|| Secret::new(text));
         let identity = match given(message.identity_key) {
-            Some(key) => Some((convert::name(&message.identity_uuid)?, key)),
+            Some(key) => Some((convert::name("identity_uuid", &message.identity_uuid)?, key)),
             None => None,
         };
         let done = self.broker.import_keys(given(message.management_key), identity).await?;
@@ -226,20 +226,29 @@ impl AdminService for Admin {
         let Follow { last, next } = self.broker.follow_audit(lines);
         let last = stream::iter(last).map(|record| Ok(wire_record(&record)));
         if message.follow {
-            let next = stream::unfold(Some(next), next_record).take_until(self.broker.stopped());
-            return Ok(Response::new(Box::pin(last.chain(next))));
+            let tail = Tail { next, stopping: self.broker.stopping() };
+            return Ok(Response::new(Box::pin(last.chain(stream::unfold(Some(tail), next_record)))));
         }
         Ok(Response::new(Box::pin(last)))
     }
 }
 
+/// The records that follow, until the daemon is told to stop.
+struct Tail {
+    next: broadcast::Receiver<Arc<str>>,
+    stopping: CancellationToken,
+}
+
 /// Ends with an error when the reader was too slow to see every record: a gap must not pass for none.
-async fn next_record(
-    next: Option<broadcast::Receiver<Arc<str>>>,
-) -> Option<(Result<pb::TailAuditResponse, Status>, Option<broadcast::Receiver<Arc<str>>>)> {
-    let mut next = next?;
-    match next.recv().await {
-        Ok(record) => Some((Ok(wire_record(&record)), Some(next))),
+async fn next_record(tail: Option<Tail>) -> Option<(Result<pb::TailAuditResponse, Status>, Option<Tail>)> {
+    let mut tail = tail?;
+    let next = tokio::select! {
+        biased;
+        next = tail.next.recv() => next,
+        () = tail.stopping.cancelled() => return Some((Err(BrokerError::Draining.into()), None)),
+    };
+    match next {
+        Ok(record) => Some((Ok(wire_record(&record)), Some(tail))),
         Err(broadcast::error::RecvError::Lagged(_)) => {
             let behind = BrokerError::Capacity("records that a slow reader may be behind");
             Some((Err(behind.into()), None))
@@ -257,7 +266,7 @@ fn target(target: Option<pb::revoke_request::Target>) -> Result<Revocation, Brok
     match target {
         Some(Target::LeaseId(id)) => convert::lease_id(&id).map(Revocation::Lease),
         Some(Target::SessionId(id)) => convert::session_id(&id).map(Revocation::Session),
-        Some(Target::Role(role)) => convert::name(&role).map(Revocation::Role),
+        Some(Target::Role(role)) => convert::name("role", &role).map(Revocation::Role),
         Some(Target::All(true)) => Ok(Revocation::All),
         Some(Target::All(false)) | None => {
             Err(BrokerError::Argument { field: "target", problem: "name a lease, a session, a role, or all" })

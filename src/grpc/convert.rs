@@ -7,7 +7,7 @@ use crate::broker::{BrokerError, Described, Leased, Result};
 use crate::clock::{BootInstant, Clock};
 use crate::config::Rate;
 use crate::lease::Lease;
-use crate::limit::{Class, Remaining};
+use crate::limit::{Class, Remaining, Share};
 use crate::pb;
 use crate::types::{LeaseId, NameError, PasswordName, Reason, Resource, SecretKey, SessionId};
 
@@ -19,9 +19,9 @@ const DEFAULT_PASSWORD_LENGTH: u8 = 24;
 /// Names in one answer.
 const PAGE: usize = 500;
 
-/// Reads a name in its canonical form.
-pub(super) fn name<T: FromStr<Err = NameError>>(text: &str) -> Result<T> {
-    text.parse().map_err(BrokerError::Name)
+/// Reads a name in its canonical form; `field` is what the message calls it.
+pub(super) fn name<T: FromStr<Err = NameError>>(field: &'static str, text: &str) -> Result<T> {
+    text.parse().map_err(|error| BrokerError::Name { field, error })
 }
 
 /// Reads a lease handle. A malformed one is as absent as an unknown one.
@@ -31,17 +31,17 @@ pub(super) fn lease_id(text: &str) -> Result<LeaseId> {
 
 /// Reads a session handle.
 pub(super) fn session_id(text: &str) -> Result<SessionId> {
-    text.parse().map_err(BrokerError::Name)
+    name("session_id", text)
 }
 
 /// Reads a purpose; empty means none.
 pub(super) fn reason(text: &str) -> Result<Option<Reason>> {
-    if text.is_empty() { Ok(None) } else { name(text).map(Some) }
+    if text.is_empty() { Ok(None) } else { name("reason", text).map(Some) }
 }
 
 /// Reads a password's resource name.
 pub(super) fn password(text: &str) -> Result<PasswordName> {
-    match name(text)? {
+    match name("resource", text)? {
         Resource::Password(name) => Ok(name),
         _ => Err(BrokerError::Argument {
             field: "resource",
@@ -106,9 +106,11 @@ pub(super) fn session(described: &Described, clock: &dyn Clock) -> pb::Session {
 }
 
 pub(super) fn limit(remaining: &Remaining) -> pb::Limit {
-    let name = match remaining.class {
-        Class::Read => "read",
-        Class::Send => "send",
+    let name = match (remaining.share, remaining.class) {
+        (Share::Role, Class::Read) => "read",
+        (Share::Role, Class::Send) => "send",
+        (Share::Session, Class::Read) => "session_read",
+        (Share::Session, Class::Send) => "session_send",
     };
     pb::Limit {
         name: name.to_owned(),

@@ -13,7 +13,7 @@ impl IdentityService for Agent {
         &self,
         request: Request<pb::GetIdentityRequest>,
     ) -> Answer<pb::GetIdentityResponse> {
-        let (admitted, _) = self.admit(request, Class::Read)?;
+        let (admitted, _) = self.admit(request, Class::Read, Ok)?;
         let card = self.broker.read_identity(&admitted).await?;
         let identity = pb::Identity {
             uuid: card.identity.uuid.to_string(),

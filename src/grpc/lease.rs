@@ -19,25 +19,28 @@ impl LeaseService for Agent {
         &self,
         request: Request<pb::AcquireLeaseRequest>,
     ) -> Answer<pb::AcquireLeaseResponse> {
-        let (admitted, message) = self.admit(request, Class::Read)?;
-        let resource = convert::name(&message.resource)?;
-        let (ttl, reason) = (convert::ttl(message.ttl)?, convert::reason(&message.reason)?);
+        let (admitted, (resource, ttl, reason)) = self.admit(request, Class::Read, |message| {
+            let resource = convert::name("resource", &message.resource)?;
+            Ok((resource, convert::ttl(message.ttl)?, convert::reason(&message.reason)?))
+        })?;
         let leased = self.broker.acquire(&admitted, resource, ttl, reason).await?;
         let (lease, credential) = convert::leased(leased, &*self.clock);
         Ok(Response::new(pb::AcquireLeaseResponse { lease, credential }))
     }
 
     async fn read_lease(&self, request: Request<pb::ReadLeaseRequest>) -> Answer<pb::ReadLeaseResponse> {
-        let (admitted, message) = self.admit(request, Class::Read)?;
-        let leased = self.broker.read_lease(&admitted, convert::lease_id(&message.lease_id)?).await?;
+        let (admitted, id) =
+            self.admit(request, Class::Read, |message| convert::lease_id(&message.lease_id))?;
+        let leased = self.broker.read_lease(&admitted, id).await?;
         let (lease, credential) = convert::leased(leased, &*self.clock);
         Ok(Response::new(pb::ReadLeaseResponse { lease, credential }))
     }
 
     async fn renew_lease(&self, request: Request<pb::RenewLeaseRequest>) -> Answer<pb::RenewLeaseResponse> {
-        let (admitted, message) = self.admit(request, Class::Read)?;
-        let id = convert::lease_id(&message.lease_id)?;
-        let lease = self.broker.renew(&admitted, id, convert::ttl(message.ttl)?)?;
+        let (admitted, (id, ttl)) = self.admit(request, Class::Read, |message| {
+            Ok((convert::lease_id(&message.lease_id)?, convert::ttl(message.ttl)?))
+        })?;
+        let lease = self.broker.renew(&admitted, id, ttl)?;
         Ok(Response::new(pb::RenewLeaseResponse { lease: Some(convert::lease(&lease, &*self.clock)) }))
     }
 
@@ -45,13 +48,13 @@ impl LeaseService for Agent {
         &self,
         request: Request<pb::ReleaseLeaseRequest>,
     ) -> Answer<pb::ReleaseLeaseResponse> {
-        let (admitted, message) = self.admit_return(request)?;
-        self.broker.release(&admitted, convert::lease_id(&message.lease_id)?)?;
+        let (admitted, id) = self.admit_return(request, |message| convert::lease_id(&message.lease_id))?;
+        self.broker.release(&admitted, id)?;
         Ok(Response::new(pb::ReleaseLeaseResponse {}))
     }
 
     async fn list_leases(&self, request: Request<pb::ListLeasesRequest>) -> Answer<pb::ListLeasesResponse> {
-        let (admitted, _) = self.admit(request, Class::Read)?;
+        let (admitted, _) = self.admit(request, Class::Read, Ok)?;
         let leases = self.broker.list_leases(&admitted);
         let leases = leases.iter().map(|lease| convert::lease(lease, &*self.clock)).collect();
         Ok(Response::new(pb::ListLeasesResponse { leases }))
@@ -64,7 +67,7 @@ impl LeaseService for Agent {
         &self,
         request: Request<pb::WatchLeasesRequest>,
     ) -> Answer<Self::WatchLeasesStream> {
-        let (admitted, _) = self.admit(request, Class::Read)?;
+        let (admitted, _) = self.admit(request, Class::Read, Ok)?;
         let watch = self.broker.watch_leases(&admitted)?;
         Ok(Response::new(Box::pin(stream::unfold(Some(watch), next_event))))
     }

@@ -69,18 +69,31 @@ impl Agent {
         IdentityServiceServer::new(self.clone()).max_decoding_message_size(MAX_MESSAGE_BYTES)
     }
 
-    /// Lets the call in, and hands out its message.
-    fn admit<T>(&self, request: Request<T>, class: Class) -> Result<(Admitted, T), Status> {
+    /// Lets the call in, then reads its message: who may not call learns nothing about its form.
+    fn admit<T, P>(
+        &self,
+        request: Request<T>,
+        class: Class,
+        parse: impl FnOnce(T) -> Result<P, BrokerError>,
+    ) -> Result<(Admitted, P), Status> {
         let (metadata, extensions, message) = request.into_parts();
         let caller = Caller { peer: peer(&extensions)?, token: token(&metadata) };
-        Ok((self.broker.admit(caller, class)?, message))
+        let admitted = self.broker.admit(caller, class)?;
+        let parsed = parse(message).inspect_err(|_| self.broker.refuse_form(&admitted))?;
+        Ok((admitted, parsed))
     }
 
     /// Lets a call in that only gives something back.
-    fn admit_return<T>(&self, request: Request<T>) -> Result<(Admitted, T), Status> {
+    fn admit_return<T, P>(
+        &self,
+        request: Request<T>,
+        parse: impl FnOnce(T) -> Result<P, BrokerError>,
+    ) -> Result<(Admitted, P), Status> {
         let (metadata, extensions, message) = request.into_parts();
         let caller = Caller { peer: peer(&extensions)?, token: token(&metadata) };
-        Ok((self.broker.admit_return(caller)?, message))
+        let admitted = self.broker.admit_return(caller)?;
+        let parsed = parse(message).inspect_err(|_| self.broker.refuse_form(&admitted))?;
+        Ok((admitted, parsed))
     }
 
     /// Runs a change to its end even if the caller goes away meanwhile: half of it may be done upstream.

@@ -21,7 +21,7 @@ impl SessionService for Agent {
     ) -> Answer<pb::OpenSessionResponse> {
         let (_, extensions, message) = request.into_parts();
         let peer = peer(&extensions)?;
-        let role = convert::name(&message.role).map_err(|_| BrokerError::RoleNotAvailable)?;
+        let role = convert::name("role", &message.role).map_err(|_| BrokerError::RoleNotAvailable)?;
         let opened = self.broker.open_session(peer, &role, opening(&message)?)?;
         let session = Some(convert::session(&opened.described, &*self.clock));
         let token = opened.token.expose().to_owned();
@@ -32,7 +32,7 @@ impl SessionService for Agent {
         &self,
         request: Request<pb::DescribeSessionRequest>,
     ) -> Answer<pb::DescribeSessionResponse> {
-        let (admitted, _) = self.admit(request, Class::Read)?;
+        let (admitted, _) = self.admit(request, Class::Read, Ok)?;
         let described = self.broker.describe_session(&admitted)?;
         Ok(Response::new(pb::DescribeSessionResponse {
             session: Some(convert::session(&described, &*self.clock)),
@@ -46,7 +46,7 @@ impl SessionService for Agent {
         &self,
         request: Request<pb::CloseSessionRequest>,
     ) -> Answer<pb::CloseSessionResponse> {
-        let (admitted, _) = self.admit_return(request)?;
+        let (admitted, _) = self.admit_return(request, Ok)?;
         let leases_revoked = convert::count(self.broker.close_session(&admitted)?);
         Ok(Response::new(pb::CloseSessionResponse { leases_revoked }))
     }

@@ -18,6 +18,10 @@ const DOMAIN: &str = "broker.ravi.id";
 const PREFIX: &str = "ERROR_REASON_";
 const STATUS: &str = "grpc-status";
 const DETAILS: &str = "grpc-status-details-bin";
+/// A status travels in headers, of which clients read 8 to 16 KiB: in base64, beside the rest.
+const MAX_PROBLEM_BYTES: usize = 4 * 1024;
+/// What the wire adds to each.
+const VIOLATION_BYTES: usize = 24;
 
 impl From<BrokerError> for Status {
     fn from(error: BrokerError) -> Self {
@@ -28,6 +32,9 @@ impl From<BrokerError> for Status {
         }
         if let Some(limit) = limit(&error) {
             details.add_quota_failure_violation(limit, "reached");
+        }
+        for problem in problems(&error) {
+            details.add_bad_request_violation("configuration", problem);
         }
         Self::with_error_details(code, error.to_string(), details)
     }
@@ -80,10 +87,12 @@ fn classify(error: &BrokerError) -> (Code, ErrorReason) {
         E::LeaseNotAvailable => (Code::PermissionDenied, R::LeaseNotAvailable),
         E::LeaseExpired => (Code::FailedPrecondition, R::LeaseExpired),
         E::LeaseRevoked => (Code::FailedPrecondition, R::LeaseRevoked),
-        E::Name(NameError::Role | NameError::Reason | NameError::Handle | NameError::Uuid)
+        E::Name {
+            error: NameError::Role | NameError::Reason | NameError::Handle | NameError::Uuid, ..
+        }
         | E::Argument { .. }
         | E::Ambiguous => (Code::InvalidArgument, R::ArgumentInvalid),
-        E::Name(_) => (Code::InvalidArgument, R::ResourceNameInvalid),
+        E::Name { .. } => (Code::InvalidArgument, R::ResourceNameInvalid),
         E::RateLimited { .. } => (Code::ResourceExhausted, R::RateLimited),
         E::Capacity(_) => (Code::ResourceExhausted, R::CapacityReached),
         E::Locked => (Code::FailedPrecondition, R::BrokerLocked),
@@ -91,7 +100,7 @@ fn classify(error: &BrokerError) -> (Code, ErrorReason) {
         E::AuditUnavailable => (Code::Unavailable, R::AuditUnavailable),
         E::LoginRequired => (Code::FailedPrecondition, R::LoginRequired),
         E::NoIdentity => (Code::FailedPrecondition, R::UpstreamRefused),
-        E::Configuration(_) => (Code::InvalidArgument, R::ConfigurationInvalid),
+        E::Configuration { .. } => (Code::InvalidArgument, R::ConfigurationInvalid),
         E::Internal => (Code::Internal, R::Internal),
         E::Upstream(error) => classify_upstream(error),
     }
@@ -130,6 +139,21 @@ fn limit(error: &BrokerError) -> Option<&'static str> {
     }
 }
 
+/// The mistakes of a configuration, as many as fit into the headers that clients read.
+fn problems(error: &BrokerError) -> Vec<String> {
+    let BrokerError::Configuration { problems, .. } = error else { return Vec::new() };
+    let mut room = MAX_PROBLEM_BYTES;
+    let fits = |problem: &&String| {
+        room = room.saturating_sub(problem.len() + VIOLATION_BYTES);
+        room > 0
+    };
+    let mut told: Vec<String> = problems.iter().take_while(fits).cloned().collect();
+    if told.len() < problems.len() {
+        told.push(format!("and {} more", problems.len() - told.len()));
+    }
+    told
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -161,6 +185,19 @@ mod tests {
     fn what_is_no_error_is_left_alone() {
         let answer = http::Response::builder().header("content-type", "application/grpc").body(()).unwrap();
         assert_eq!(explain(answer).headers().len(), 1);
+    }
+
+    #[test]
+    fn mistakes_without_end_fit_into_the_headers_and_are_counted() {
+        let problems = (0..200).map(|line| format!("line {line}: unknown key `{}`", "x".repeat(60)));
+        let what = "config.toml: 200 mistakes".to_owned();
+        let status = Status::from(BrokerError::Configuration { what, problems: problems.collect() });
+        let details = status.get_error_details();
+        let told = &details.bad_request().unwrap().field_violations;
+        assert!(told[0].description.starts_with("line 0: "));
+        let left = 200 - (told.len() - 1);
+        assert_eq!(told.last().unwrap().description, format!("and {left} more"));
+        assert!(status.details().len() < 6 * 1024, "{}", status.details().len());
     }
 
     #[test]

@@ -20,7 +20,7 @@ impl VaultService for Agent {
         &self,
         request: Request<pb::ListPasswordsRequest>,
     ) -> Answer<pb::ListPasswordsResponse> {
-        let (admitted, message) = self.admit(request, Class::Read)?;
+        let (admitted, message) = self.admit(request, Class::Read, Ok)?;
         let names = self.broker.list_passwords(&admitted).await?;
         let (names, next_page_token) = convert::page(names, message.page_size, &message.page_token)?;
         let passwords = names.into_iter().map(convert::password_name).collect();
@@ -31,7 +31,7 @@ impl VaultService for Agent {
         &self,
         request: Request<pb::ListSecretsRequest>,
     ) -> Answer<pb::ListSecretsResponse> {
-        let (admitted, message) = self.admit(request, Class::Read)?;
+        let (admitted, message) = self.admit(request, Class::Read, Ok)?;
         let names = self.broker.list_secrets(&admitted).await?;
         let (names, next_page_token) = convert::page(names, message.page_size, &message.page_token)?;
         let secrets = names.into_iter().map(convert::secret_name).collect();
@@ -42,10 +42,11 @@ impl VaultService for Agent {
         &self,
         request: Request<pb::CreatePasswordRequest>,
     ) -> Answer<pb::CreatePasswordResponse> {
-        let (admitted, message) = self.admit(request, Class::Send)?;
-        let name =
-            PasswordName { domain: convert::name(&message.domain)?, username: username(&message.username)? };
-        let (length, reason) = (convert::password_length(message.length)?, convert::reason(&message.reason)?);
+        let (admitted, (name, length, reason)) = self.admit(request, Class::Send, |message| {
+            let domain = convert::name("domain", &message.domain)?;
+            let name = PasswordName { domain, username: username(&message.username)? };
+            Ok((name, convert::password_length(message.length)?, convert::reason(&message.reason)?))
+        })?;
         let broker = self.broker.clone();
         let create = async move { broker.create_password(&admitted, name, length, reason).await };
         let password = Some(convert::password_name(Self::to_the_end(create).await?));
@@ -56,13 +57,16 @@ impl VaultService for Agent {
         &self,
         request: Request<pb::UpdatePasswordRequest>,
     ) -> Answer<pb::UpdatePasswordResponse> {
-        let (admitted, message) = self.admit(request, Class::Send)?;
-        let name = convert::password(&message.resource)?;
-        let reason = convert::reason(&message.reason)?;
-        let change = match message.password {
-            password if password.is_empty() => Change::Generated(convert::password_length(message.length)?),
-            password => Change::To(value("password", password)?),
-        };
+        let (admitted, (name, change, reason)) = self.admit(request, Class::Send, |message| {
+            let (name, reason) = (convert::password(&message.resource)?, convert::reason(&message.reason)?);
+            let change = match message.password {
+                password if password.is_empty() => {
+                    Change::Generated(convert::password_length(message.length)?)
+                }
+                password => Change::To(value("password", password)?),
+            };
+            Ok((name, change, reason))
+        })?;
         let broker = self.broker.clone();
         let update = async move { broker.update_password(&admitted, name, change, reason).await };
         let password = Some(convert::password_name(Self::to_the_end(update).await?));
@@ -73,17 +77,19 @@ impl VaultService for Agent {
         &self,
         request: Request<pb::DeletePasswordRequest>,
     ) -> Answer<pb::DeletePasswordResponse> {
-        let (admitted, message) = self.admit(request, Class::Send)?;
-        let (name, reason) = (convert::password(&message.resource)?, convert::reason(&message.reason)?);
+        let (admitted, (name, reason)) = self.admit(request, Class::Send, |message| {
+            Ok((convert::password(&message.resource)?, convert::reason(&message.reason)?))
+        })?;
         let broker = self.broker.clone();
         Self::to_the_end(async move { broker.delete_password(&admitted, name, reason).await }).await?;
         Ok(Response::new(pb::DeletePasswordResponse {}))
     }
 
     async fn set_secret(&self, request: Request<pb::SetSecretRequest>) -> Answer<pb::SetSecretResponse> {
-        let (admitted, message) = self.admit(request, Class::Send)?;
-        let key: SecretKey = convert::name(&message.key)?;
-        let (value, reason) = (value("value", message.value)?, convert::reason(&message.reason)?);
+        let (admitted, (key, value, reason)) = self.admit(request, Class::Send, |message| {
+            let key: SecretKey = convert::name("key", &message.key)?;
+            Ok((key, value("value", message.value)?, convert::reason(&message.reason)?))
+        })?;
         let (broker, name) = (self.broker.clone(), key.clone());
         let set = async move { broker.set_secret(&admitted, name, value, reason).await };
         let created = Self::to_the_end(set).await?;
@@ -94,8 +100,9 @@ impl VaultService for Agent {
         &self,
         request: Request<pb::DeleteSecretRequest>,
     ) -> Answer<pb::DeleteSecretResponse> {
-        let (admitted, message) = self.admit(request, Class::Send)?;
-        let (key, reason) = (convert::name(&message.key)?, convert::reason(&message.reason)?);
+        let (admitted, (key, reason)) = self.admit(request, Class::Send, |message| {
+            Ok((convert::name("key", &message.key)?, convert::reason(&message.reason)?))
+        })?;
         let broker = self.broker.clone();
         Self::to_the_end(async move { broker.delete_secret(&admitted, key, reason).await }).await?;
         Ok(Response::new(pb::DeleteSecretResponse {}))
@@ -103,7 +110,7 @@ impl VaultService for Agent {
 }
 
 fn username(text: &str) -> Result<Option<Username>, BrokerError> {
-    if text.is_empty() { Ok(None) } else { convert::name(text).map(Some) }
+    if text.is_empty() { Ok(None) } else { convert::name("username", text).map(Some) }
 }
 
 fn value(field: &'static str, text: String) -> Result<Secret, BrokerError> {

@@ -46,6 +46,20 @@ pub enum Action {
     ReadIdentity,
 }
 
+impl Action {
+    /// Whether it changes something upstream.
+    pub fn is_change(&self) -> bool {
+        match self {
+            Self::Acquire(_) | Self::ListSecrets | Self::ListPasswords | Self::ReadIdentity => false,
+            Self::SetSecret(_)
+            | Self::DeleteSecret(_)
+            | Self::CreatePassword(_)
+            | Self::UpdatePassword(_)
+            | Self::DeletePassword(_) => true,
+        }
+    }
+}
+
 /// Proof that policy allowed an action. Only [`Policy::authorize`] makes one.
 #[derive(Debug)]
 pub struct Grant {

@@ -36,6 +36,10 @@ pub struct Bounds {
     pub read_rate: Rate,
     /// Writes and sends of the role.
     pub send_rate: Rate,
+    /// Reads and leases of one session.
+    pub session_read_rate: Rate,
+    /// Writes and sends of one session.
+    pub session_send_rate: Rate,
 }
 
 impl Role {
@@ -68,6 +72,8 @@ impl Role {
                 lease_max_live: config.lease_max_live,
                 read_rate: config.read_rate,
                 send_rate: config.send_rate,
+                session_read_rate: config.session_read_rate,
+                session_send_rate: config.session_send_rate,
             },
         })
     }

@@ -5,7 +5,7 @@ use std::process::ExitCode;
 use clap::Parser;
 
 use super::fail;
-use crate::config::{Environment, Variable};
+use crate::config::{Environment, Variable, paths};
 use crate::daemon::{self, Args, Settings};
 use crate::secret::Secret;
 use crate::sys::harden::harden;
@@ -41,6 +41,11 @@ fn connected(args: Args, environment: Environment) -> Result<(Settings, Option<S
     if matches!(settings.file, daemon::ConfigFile::Usual) {
         settings.file = daemon::ConfigFile::Text(sandbox.example_config());
     }
+    // A try must not write into the trail of the real thing.
+    if settings.overrides.audit_file.is_none() {
+        let state = paths::state_directory(&settings.environment).map_err(|error| error.to_string())?;
+        settings.overrides.audit_file = Some(state.join("sandbox").join("audit.jsonl"));
+    }
     settings.overrides.base_url = Some(sandbox.base_url);
     settings.upstream_ca = Some(sandbox.ca_pem);
     Ok((settings, Some(sandbox.management_key)))
@@ -51,8 +56,8 @@ fn connected(args: Args, environment: Environment) -> Result<(Settings, Option<S
     Ok((args.settings(environment), None))
 }
 
-/// The daemon's errors say what happened in their first line and what to do in the others.
+/// The daemon's errors say what happened, and in their last line what to do.
 fn refuse(error: &str) -> ExitCode {
-    let (what, advice) = error.split_once('\n').unwrap_or((error, ""));
+    let (what, advice) = error.rsplit_once('\n').unwrap_or((error, "look at the log, and start it again"));
     fail(what, advice)
 }

@@ -30,10 +30,6 @@ pub fn broker() -> ExitCode {
 
 /// Says what happened and what to do. A closed standard error is no reason to panic.
 fn fail(what: &str, advice: &str) -> ExitCode {
-    let mut stderr = std::io::stderr().lock();
-    let _ = writeln!(stderr, "error: {what}");
-    for line in advice.lines() {
-        let _ = writeln!(stderr, "hint: {line}");
-    }
+    let _ = writeln!(std::io::stderr(), "error: {what}\nhint: {advice}");
     ExitCode::FAILURE
 }

@@ -1,4 +1,4 @@
-//! What belongs to identities and their owner (ravi-api.md §3.2): phones, mail addresses, the owner,
+//! What belongs to identities and their owner (docs/ravi-api.md §3.2): phones, mail addresses, the owner,
 //! domains. With a management key and no `?identity=`, phones and addresses are account-wide.
 
 use axum::extract::State;

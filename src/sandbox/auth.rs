@@ -1,5 +1,5 @@
 //! Keys: who is calling (`Authorization: Bearer`), for which identity (`?identity=`), and the
-//! endpoints that mint and list identity keys (ravi-api.md §2.1, §2.2).
+//! endpoints that mint and list identity keys (docs/ravi-api.md §2.1, §2.2).
 
 use axum::extract::{FromRequestParts, State};
 use axum::response::Response;

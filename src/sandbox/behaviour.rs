@@ -1,4 +1,4 @@
-//! Switches for what Ravi does not document (ravi-api.md §8). The defaults are that sheet's. Plain data.
+//! Switches for what Ravi does not document (docs/ravi-api.md §8). The defaults are that sheet's. Plain data.
 
 use serde::{Deserialize, Serialize};
 use serde_json::{Map, Value, json};
@@ -147,7 +147,7 @@ switch!(
     }
 );
 switch!(
-    /// ravi-api.md §3.7, §3.8: older documents say that lists carry no values.
+    /// docs/ravi-api.md §3.7, §3.8: older documents say that lists carry no values.
     ListValues {
         /// In plain text.
         Shown,

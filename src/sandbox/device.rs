@@ -1,4 +1,4 @@
-//! The device-code login (ravi-api.md §2.3, RFC 8628): start, poll with and without waiting, and the
+//! The device-code login (docs/ravi-api.md §2.3, RFC 8628): start, poll with and without waiting, and the
 //! page on which a person decides. A device code pays out once.
 
 use std::time::Duration;
@@ -121,7 +121,7 @@ fn unknown_code() -> Refusal {
     Refusal::oauth("invalid_grant", "The device code is unknown or was used already.")
 }
 
-/// The outcome "login" of ravi-api.md §2.3: the management key and every identity.
+/// The outcome "login" of docs/ravi-api.md §2.3: the management key and every identity.
 fn pay_out(api: &Api, world: &mut World) -> Reply {
     let management_key = management_key(api, world)?;
     let identities: Vec<_> =

@@ -1,4 +1,4 @@
-//! `GET /api/passwords/generate-password/` (ravi-api.md §3.7): default length 16, 8 to 128 (§8 no. 20).
+//! `GET /api/passwords/generate-password/` (docs/ravi-api.md §3.7): default length 16, 8 to 128 (§8 no. 20).
 
 use crate::secret::Secret;
 

@@ -1,4 +1,4 @@
-//! Identities (ravi-api.md §3.1): list, read, create, provision a phone. Update and delete answer 405.
+//! Identities (docs/ravi-api.md §3.1): list, read, create, provision a phone. Update and delete answer 405.
 
 use axum::extract::{Path, State};
 use http::StatusCode;

@@ -1,4 +1,4 @@
-//! Mail, grouped and flat (ravi-api.md §3.5, §3.6), reading only.
+//! Mail, grouped and flat (docs/ravi-api.md §3.5, §3.6), reading only.
 
 use axum::extract::{Path, State};
 use jiff::Timestamp;

@@ -1,4 +1,4 @@
-//! The password vault (ravi-api.md §3.7).
+//! The password vault (docs/ravi-api.md §3.7).
 
 use axum::extract::{Path, State};
 use http::StatusCode;

@@ -1,4 +1,4 @@
-//! The secret vault (ravi-api.md §3.8). Keys are upper-cased, then must match `^[A-Z][A-Z0-9_]*$`, and
+//! The secret vault (docs/ravi-api.md §3.8). Keys are upper-cased, then must match `^[A-Z][A-Z0-9_]*$`, and
 //! are unique within an identity.
 
 use axum::extract::{Path, State};

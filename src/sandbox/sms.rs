@@ -1,4 +1,4 @@
-//! SMS, grouped and flat (ravi-api.md §3.3, §3.4), reading only.
+//! SMS, grouped and flat (docs/ravi-api.md §3.3, §3.4), reading only.
 
 use axum::extract::{Path, State};
 use serde_json::{Value, json};

@@ -1,4 +1,4 @@
-//! Sign-in tokens (ravi-api.md §3.11): `rvt_` and a signed JWT, good for five minutes, as often as one
+//! Sign-in tokens (docs/ravi-api.md §3.11): `rvt_` and a signed JWT, good for five minutes, as often as one
 //! likes. Only an identity key gets one; anybody may have one verified.
 
 use std::time::Duration;

@@ -70,9 +70,24 @@ pub struct Session {
     pub reason: Option<Reason>,
     /// How the audit trail names it.
     pub actor: Actor,
-    token: TokenHash,
+    holder: Holder,
     ended: CancellationToken,
     end: OnceLock<End>,
+}
+
+/// Who may present a session's token.
+#[derive(Clone, Copy)]
+struct Holder {
+    token: TokenHash,
+    uid: u32,
+    anchor: ProcessId,
+}
+
+/// What is kept of a session that ended: enough to tell its holder why, and no descriptor.
+struct Past {
+    id: SessionId,
+    holder: Holder,
+    end: End,
 }
 
 /// Why a session ended.
@@ -123,7 +138,7 @@ pub struct Sessions {
     live: DashMap<SessionId, Arc<Session>>,
     /// Held while a session is counted and added, so that a bound is not overrun by a race.
     opening: Mutex<()>,
-    remembered: Mutex<VecDeque<Arc<Session>>>,
+    remembered: Mutex<VecDeque<Past>>,
     deadlines: Deadlines<SessionId>,
     max: usize,
     clock: Arc<dyn Clock>,
@@ -144,10 +159,16 @@ impl Session {
     pub async fn ended(&self) {
         self.ended.cancelled().await;
     }
+}
 
-    /// Whether a process may use this session's token.
-    fn admits(&self, peer: &Peer) -> bool {
-        peer.uid == self.opener.uid && !peer.foreign && peer.descends_from(self.anchor)
+impl Holder {
+    /// The token first: who does not have it learns nothing about the process it is bound to.
+    fn check(&self, presented: &Presented, peer: &Peer) -> Result<(), TokenError> {
+        if !presented.is(&self.token) {
+            return Err(TokenError::Unknown);
+        }
+        let its_own = peer.uid == self.uid && !peer.foreign && peer.descends_from(self.anchor);
+        if its_own { Ok(()) } else { Err(TokenError::Foreign) }
     }
 }
 
@@ -189,7 +210,7 @@ impl Sessions {
             expires_at: now + ttl,
             reason: opening.reason,
             actor: Actor { session: Some(id), ..actor_of(opener, Some(role.name())) },
-            token: hash,
+            holder: Holder { token: hash, uid: opener.uid, anchor },
             ended: CancellationToken::new(),
             end: OnceLock::new(),
         });
@@ -200,14 +221,11 @@ impl Sessions {
     /// The live session of a token, if this process may use it.
     pub fn authenticate(&self, peer: &Peer, token: &str) -> Result<Arc<Session>, TokenError> {
         let presented = Presented::read(token).ok_or(TokenError::Unknown)?;
-        let live = self.live.get(&presented.id).map(|session| session.clone());
-        let session = live.or_else(|| self.recall(presented.id)).ok_or(TokenError::Unknown)?;
-        if !presented.is(&session.token) {
-            return Err(TokenError::Unknown);
-        }
-        if !session.admits(peer) {
-            return Err(TokenError::Foreign);
-        }
+        let Some(session) = self.find(presented.id) else {
+            let (holder, end) = self.recall(presented.id).ok_or(TokenError::Unknown)?;
+            return holder.check(&presented, peer).and(Err(TokenError::Ended(end)));
+        };
+        session.holder.check(&presented, peer)?;
         match session.end() {
             Some(end) => Err(TokenError::Ended(end)),
             None if self.clock.now() >= session.expires_at => Err(TokenError::Ended(End::Expired)),
@@ -226,7 +244,7 @@ impl Sessions {
         if remembered.len() == REMEMBERED {
             remembered.pop_front();
         }
-        remembered.push_back(session.clone());
+        remembered.push_back(Past { id, holder: session.holder, end });
         Some(session)
     }
 
@@ -240,7 +258,7 @@ impl Sessions {
         self.live.iter().map(|session| session.clone()).collect()
     }
 
-    /// One live session, for the operator.
+    /// One live session.
     pub fn find(&self, id: SessionId) -> Option<Arc<Session>> {
         self.live.get(&id).map(|session| session.clone())
     }
@@ -269,8 +287,9 @@ impl Sessions {
         Ok(())
     }
 
-    fn recall(&self, id: SessionId) -> Option<Arc<Session>> {
-        lock(&self.remembered).iter().rev().find(|session| session.id == id).cloned()
+    fn recall(&self, id: SessionId) -> Option<(Holder, End)> {
+        let remembered = lock(&self.remembered);
+        remembered.iter().rev().find(|past| past.id == id).map(|past| (past.holder, past.end))
     }
 }
 

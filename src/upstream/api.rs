@@ -20,9 +20,9 @@ use crate::clock::{BootInstant, Clock};
 use crate::secret::Secret;
 use crate::types::{EntryUuid, IdentityUuid, SecretKey};
 
-/// Largest value that is sent to be stored, in bytes (ravi-api.md §8.23).
+/// Largest value that is sent to be stored, in bytes (docs/ravi-api.md §8.23).
 const MAX_VALUE: usize = 64 * 1024;
-/// Lengths that are surely within the server's own bounds, in characters (ravi-api.md §8.20).
+/// Lengths that are surely within the server's own bounds, in characters (docs/ravi-api.md §8.20).
 const PASSWORD_LENGTHS: RangeInclusive<u8> = 16..=64;
 
 const IDENTITIES: &str = "/api/identities/";

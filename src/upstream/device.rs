@@ -1,4 +1,4 @@
-//! The device-code login (ravi-api.md §2.3): what the answers mean. Pure.
+//! The device-code login (docs/ravi-api.md §2.3): what the answers mean. Pure.
 //!
 //! The page that a person is sent to is never taken as it came: the API returns an internal path.
 

@@ -235,7 +235,7 @@ fn bearer(key: &OpenKey) -> Result<HeaderValue> {
     Ok(value)
 }
 
-/// Status to outcome (ravi-api.md §3.0), never by text.
+/// Status to outcome (docs/ravi-api.md §3.0), never by text.
 fn judge(call: &Call, reply: Reply) -> std::result::Result<Reply, Fault> {
     let error = match reply.status.as_u16() {
         200..=299 => return Ok(reply),

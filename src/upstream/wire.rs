@@ -1,4 +1,4 @@
-//! The JSON of Ravi's API (ravi-api.md §2 and §3), and the way from it to the domain's types.
+//! The JSON of Ravi's API (docs/ravi-api.md §2 and §3), and the way from it to the domain's types.
 //!
 //! `null` and `""` both mean absent, unknown fields are ignored, doubled ones refused. Values go into a
 //! `Secret` as they are parsed. Texts that people see are bounded and lose their control characters.

@@ -1,7 +1,7 @@
 //! The one fetch of a key: ask upstream, seal, store, announce a change. Runs in a task of its own.
 
-use std::sync::Arc;
 use std::sync::atomic::Ordering;
+use std::sync::{Arc, PoisonError};
 use std::time::Duration;
 
 use super::{
@@ -180,6 +180,7 @@ impl Vault {
         let minted = self.upstream.mint_identity_key(identity, KEY_LABEL).await;
         if may_have_minted(&minted) {
             *self.minted.entry(identity).or_default() += 1;
+            self.unrecorded.lock().unwrap_or_else(PoisonError::into_inner).push(identity);
         }
         let key = minted?;
         self.keyring.insert(KeyId::Identity(identity), &key);

@@ -134,6 +134,9 @@ fn read(path: &Path, prefix: &'static str, trust: Trust) -> Result<Option<Secret
     if !metadata.is_file() || (trust == Trust::Nobody && !private) {
         return Err(KeyError::Exposed(path.to_owned()));
     }
+    if metadata.len() > MAX_LEN {
+        return Err(KeyError::Kind(path.to_owned(), prefix));
+    }
     let text = read_exactly(file, metadata.len()).map_err(failed)?;
     let key = Secret::copy_of(text.expose().trim_end_matches(['\r', '\n']));
     if has_form(key.expose(), prefix) { Ok(Some(key)) } else { Err(KeyError::Kind(path.to_owned(), prefix)) }
@@ -141,7 +144,6 @@ fn read(path: &Path, prefix: &'static str, trust: Trust) -> Result<Option<Secret
 
 /// Into a buffer of the right size at once, so that no half-grown copies are left.
 fn read_exactly(file: File, length: u64) -> io::Result<Secret> {
-    let length = length.min(MAX_LEN);
     let mut bytes = Vec::with_capacity(usize::try_from(length).unwrap_or_default());
     file.take(length).read_to_end(&mut bytes)?;
     String::from_utf8(bytes).map(Secret::new).map_err(|_| io::ErrorKind::InvalidData.into())

@@ -13,8 +13,8 @@ pub mod keyring;
 mod write;
 
 use std::collections::HashSet;
-use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
 use dashmap::DashMap;
@@ -136,6 +136,8 @@ pub struct Vault {
     resolved: DashMap<IdentityName, IdentityUuid>,
     /// Identity keys minted since one last worked. Bounded by the identities that roles name.
     minted: DashMap<IdentityUuid, u32>,
+    /// Mints that are not in the audit trail yet. Bounded by them.
+    unrecorded: Mutex<Vec<IdentityUuid>>,
     /// Odd while locked, and another number after each login; a fetch that began under another number is
     /// thrown away.
     epoch: AtomicU64,
@@ -163,6 +165,7 @@ impl Vault {
             flights: Flights::new(),
             resolved: DashMap::new(),
             minted: DashMap::new(),
+            unrecorded: Mutex::new(Vec::new()),
             epoch: AtomicU64::new(0),
             writes: AtomicU64::new(0),
             changes: broadcast::Sender::new(CHANGES_KEPT),
@@ -272,6 +275,11 @@ impl Vault {
         if stale {
             self.flights.launch(key.clone(), || self.clone().fetch(key));
         }
+    }
+
+    /// The identities for which keys were minted since the last call, for the audit trail.
+    pub fn take_minted(&self) -> Vec<IdentityUuid> {
+        std::mem::take(&mut *self.unrecorded.lock().unwrap_or_else(PoisonError::into_inner))
     }
 
     /// Changes of values, as they are noticed.

@@ -6,6 +6,7 @@ mod audit;
 mod cli;
 mod clients;
 mod config;
+mod life;
 mod mcp;
 mod request;
 mod sandbox;

@@ -5,7 +5,7 @@
 
 use std::collections::HashMap;
 use std::convert::Infallible;
-use std::io::{self, IoSlice};
+use std::io;
 use std::pin::Pin;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
@@ -14,15 +14,14 @@ use std::time::Duration;
 
 use futures_util::Stream;
 use nix::unistd::Uid;
-use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 use tokio::net::{UnixListener, UnixStream};
 use tokio::time::Sleep;
 use tokio_util::sync::{CancellationToken, WaitForCancellationFutureOwned};
-use tonic::transport::server::Connected;
 
 use super::Bound;
 use super::bind::{Lock, SocketFile};
-use crate::peer::{Credentials, Peer, PeerInfo, is_foreign};
+use super::connection::Connection;
+use crate::peer::{Credentials, Peer, is_foreign};
 use crate::sys;
 
 /// After a failed accept. At the descriptor limit the listener stays readable: without the pause it
@@ -57,7 +56,8 @@ pub struct Incoming {
     connections: Connections,
     pause: Option<Pin<Box<Sleep>>>,
     failing: bool,
-    stop: Pin<Box<WaitForCancellationFutureOwned>>,
+    stop: CancellationToken,
+    stopped: Pin<Box<WaitForCancellationFutureOwned>>,
 }
 
 impl Incoming {
@@ -81,7 +81,8 @@ impl Incoming {
             connections: Connections::new(limits),
             pause: None,
             failing: false,
-            stop: Box::pin(stop.cancelled_owned()),
+            stopped: Box::pin(stop.clone().cancelled_owned()),
+            stop,
         })
     }
 
@@ -101,7 +102,7 @@ impl Incoming {
             return None;
         };
         let peer = Arc::new(Peer::attest(&stream, credentials));
-        Some(Connection { stream, peer: PeerInfo(peer), _permit: permit })
+        Some(Connection::new(stream, peer, permit, self.stop.clone()))
     }
 
     fn rest(&mut self, error: &io::Error) {
@@ -120,7 +121,7 @@ impl Stream for Incoming {
     fn poll_next(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Option<Self::Item>> {
         let this = self.get_mut();
         loop {
-            if this.stop.as_mut().poll(cx).is_ready() {
+            if this.stopped.as_mut().poll(cx).is_ready() {
                 this.file = None;
                 this.listener = None;
             }
@@ -229,7 +230,7 @@ impl Connections {
 
 /// One connection's place under the caps, given back when dropped.
 #[derive(Debug)]
-struct Permit {
+pub(super) struct Permit {
     connections: Connections,
     uid: u32,
 }
@@ -237,53 +238,5 @@ struct Permit {
 impl Drop for Permit {
     fn drop(&mut self) {
         self.connections.close_one(self.uid);
-    }
-}
-
-/// An accepted connection and its peer.
-#[derive(Debug)]
-pub struct Connection {
-    stream: UnixStream,
-    peer: PeerInfo,
-    _permit: Permit,
-}
-
-impl Connected for Connection {
-    type ConnectInfo = PeerInfo;
-
-    fn connect_info(&self) -> PeerInfo {
-        self.peer.clone()
-    }
-}
-
-impl AsyncRead for Connection {
-    fn poll_read(self: Pin<&mut Self>, cx: &mut Context<'_>, buf: &mut ReadBuf<'_>) -> Poll<io::Result<()>> {
-        Pin::new(&mut self.get_mut().stream).poll_read(cx, buf)
-    }
-}
-
-impl AsyncWrite for Connection {
-    fn poll_write(self: Pin<&mut Self>, cx: &mut Context<'_>, buf: &[u8]) -> Poll<io::Result<usize>> {
-        Pin::new(&mut self.get_mut().stream).poll_write(cx, buf)
-    }
-
-    fn poll_write_vectored(
-        self: Pin<&mut Self>,
-        cx: &mut Context<'_>,
-        bufs: &[IoSlice<'_>],
-    ) -> Poll<io::Result<usize>> {
-        Pin::new(&mut self.get_mut().stream).poll_write_vectored(cx, bufs)
-    }
-
-    fn is_write_vectored(&self) -> bool {
-        self.stream.is_write_vectored()
-    }
-
-    fn poll_flush(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
-        Pin::new(&mut self.get_mut().stream).poll_flush(cx)
-    }
-
-    fn poll_shutdown(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
-        Pin::new(&mut self.get_mut().stream).poll_shutdown(cx)
     }
 }

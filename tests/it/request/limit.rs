@@ -160,3 +160,19 @@ async fn a_reload_puts_a_new_rate_in_force() {
     stack.admin().await.reload().await.unwrap();
     agent.acquire(KEY, None, "").await.unwrap();
 }
+
+/// One session must not take all that its role may.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_session_has_a_rate_of_its_own_where_its_role_sets_one() {
+    let rate = "rate = { read = \"60000/min\", send = \"600/min\" }";
+    let own = "rate = { read = \"100/h\", session_read = \"2/h\" }";
+    let stack = Stack::with(|setup| setup.roles = setup.roles.replace(rate, own)).await;
+    let (first, second) = (stack.agent("deploy").await, stack.agent("deploy").await);
+    assert_eq!(left(&first, "session_read").await, 1);
+    first.acquire(KEY, None, "").await.unwrap();
+    let refused = refusal(first.acquire(KEY, None, "").await);
+    assert_eq!(refused.limit.as_deref(), Some("rate.session_read"));
+    second.acquire(KEY, None, "").await.unwrap();
+    // The role's own limit is taken from only by what passed.
+    assert_eq!(left(&second, "read").await, 96);
+}

@@ -9,7 +9,7 @@ use ravi_broker::secret::Secret;
 use ravi_broker::types::{LeaseId, SessionId};
 
 use super::reason;
-use crate::support::{NOTES, Stack};
+use crate::support::{Daemon, NOTES, Stack};
 
 const KEY: &str = "secret/OPENAI_API_KEY";
 const SECRETS: &str = "/api/secrets/";
@@ -239,4 +239,48 @@ async fn an_unlock_reads_the_keys_again_and_old_sessions_stay_dead() {
     assert_eq!(credential.value.expose(), "second value", "no value outlived the lock");
     assert!(admin.unlock().await.unwrap().management_key_held, "to unlock twice is no mistake");
     assert_eq!(stack.audited("admin.unlock").len(), 1);
+}
+
+/// A kill switch that a restart undoes is none.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_lock_outlives_the_daemon_until_it_is_unlocked() {
+    let mut stack = Stack::start().await;
+    stack.admin().await.lock("something is wrong").await.unwrap();
+    stack.daemon.signal(nix::sys::signal::Signal::SIGKILL);
+    stack.daemon.ended().await;
+    stack.daemon = Daemon::start(&stack.setup).await;
+    let refused = stack.stranger().await.open_session(OpenSession::role("notes")).await;
+    assert_eq!(reason(refused), ErrorReason::BrokerLocked);
+    let status = stack.admin().await.status().await.unwrap();
+    assert!(status.locked && !status.management_key_held);
+    assert!(stack.admin().await.unlock().await.unwrap().management_key_held);
+    stack.agent("notes").await.acquire(KEY, None, "").await.unwrap();
+    stack.daemon.signal(nix::sys::signal::Signal::SIGKILL);
+    stack.daemon.ended().await;
+    stack.daemon = Daemon::start(&stack.setup).await;
+    stack.agent("notes").await.acquire(KEY, None, "").await.unwrap();
+}
+
+/// A key file that turned bad meanwhile must not open a broker without its key.
+#[tokio::test(flavor = "multi_thread")]
+async fn an_unlock_that_cannot_read_the_keys_leaves_the_broker_locked() {
+    let stack = Stack::start().await;
+    let admin = stack.admin().await;
+    admin.lock("").await.unwrap();
+    let key = stack.setup.credentials().join("management-key");
+    let good = fs::read(&key).unwrap();
+    fs::write(&key, "not a key").unwrap();
+    assert_eq!(reason(admin.unlock().await), ErrorReason::ArgumentInvalid);
+    assert!(admin.status().await.unwrap().locked);
+    fs::write(&key, good).unwrap();
+    assert!(admin.unlock().await.unwrap().management_key_held);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_minted_key_is_in_the_trail() {
+    let stack = Stack::start().await;
+    let agent = stack.agent("deploy").await;
+    agent.acquire("sso/token", None, "").await.unwrap();
+    agent.acquire("sso/token", None, "").await.unwrap();
+    assert_eq!(stack.audited("key.minted").len(), 1);
 }

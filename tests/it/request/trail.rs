@@ -11,6 +11,7 @@ use ravi_broker::audit::verify_path;
 use ravi_broker::client::{
     AgentClient, ClientError, CreatePassword, ErrorReason, OpenSession, RevokeTarget, UpdatePassword,
 };
+
 use ravi_broker::sandbox::{Answer, Fault};
 use ravi_broker::secret::Secret;
 use ravi_broker::types::LeaseId;
@@ -74,7 +75,7 @@ async fn every_act_that_is_allowed_leaves_one_record_before_its_answer() {
     leaves!(agent.update_password(update("password/a.example")), "vault.update allowed");
     leaves!(agent.delete_password("password/a.example", ""), "vault.delete allowed");
     leaves!(agent.identity(), "identity.read allowed");
-    leaves!(agent.acquire("sso/token", None, ""), "lease.acquired allowed");
+    leaves!(agent.acquire("sso/token", None, ""), "key.minted allowed", "lease.acquired allowed");
     leaves!(agent.close_session(), "session.closed allowed", "lease.revoked allowed session_ended");
     let (lease, _) = stack.agent("notes").await.acquire(KEY, None, "").await.unwrap();
     leaves!(
@@ -259,18 +260,18 @@ async fn every_refusal_leaves_one_record_with_its_rule() {
     let deploy = stack.agent("deploy").await;
     let (lease, _) = deploy.acquire(KEY, None, "").await.unwrap();
     leaves!(deploy.acquire(KEY, None, ""), CapacityReached, "lease.denied denied capacity_reached");
-    leaves!(notes.read(lease.lease_id), LeaseNotAvailable, "lease.denied denied lease_foreign");
-    leaves!(notes.renew(lease.lease_id, None), LeaseNotAvailable, "lease.denied denied lease_foreign");
-    leaves!(notes.release(lease.lease_id), LeaseNotAvailable, "lease.denied denied lease_foreign");
-    leaves!(notes.read(LeaseId([7; 16])), LeaseNotAvailable, "lease.denied denied lease_unknown");
+    leaves!(notes.read(lease.lease_id), LeaseNotAvailable, "request.denied denied lease_foreign");
+    leaves!(notes.renew(lease.lease_id, None), LeaseNotAvailable, "request.denied denied lease_foreign");
+    leaves!(notes.release(lease.lease_id), LeaseNotAvailable, "request.denied denied lease_foreign");
+    leaves!(notes.read(LeaseId([7; 16])), LeaseNotAvailable, "request.denied denied lease_unknown");
     deploy.release(lease.lease_id).await.unwrap();
-    leaves!(deploy.read(lease.lease_id), LeaseRevoked, "lease.denied denied lease_over");
-    leaves!(deploy.renew(lease.lease_id, None), LeaseRevoked, "lease.denied denied lease_over");
-    leaves!(deploy.release(lease.lease_id), LeaseRevoked, "lease.denied denied lease_over");
+    leaves!(deploy.read(lease.lease_id), LeaseRevoked, "request.denied denied lease_over");
+    leaves!(deploy.renew(lease.lease_id, None), LeaseRevoked, "request.denied denied lease_over");
+    leaves!(deploy.release(lease.lease_id), LeaseRevoked, "request.denied denied lease_over");
 
     let slow = stack.agent("slow").await;
     slow.list_leases().await.unwrap();
-    leaves!(slow.acquire(KEY, None, ""), RateLimited, "lease.denied denied rate_limited");
+    leaves!(slow.acquire(KEY, None, ""), RateLimited, "request.denied denied rate_limited");
     notes.close_session().await.unwrap();
     leaves!(notes.acquire(KEY, None, ""), SessionRevoked, "session.denied denied session_over");
     while stack.stranger().await.open_session(OpenSession::role("deploy")).await.is_ok() {}
@@ -282,7 +283,7 @@ async fn every_refusal_leaves_one_record_with_its_rule() {
         UpstreamUnavailable,
         "lease.denied failed upstream_unavailable"
     );
-    let trail = stack.audited("lease.denied");
+    let trail = stack.audited("request.denied");
     let foreign = trail.iter().find(|record| record["cause"] == "lease_foreign").expect("it is there");
     assert_eq!((&foreign["role"], &foreign["target"]), (&"notes".into(), &lease.lease_id.to_string().into()));
 }

@@ -25,7 +25,12 @@ pub(crate) struct Daemon {
 impl Daemon {
     /// Starts the daemon and waits until it says that it is ready.
     pub(crate) async fn start(setup: &Setup) -> Self {
-        let mut daemon = Self::spawn(setup);
+        Self::start_with(setup, |_| {}).await
+    }
+
+    /// The same with another command, for example with more in its environment.
+    pub(crate) async fn start_with(setup: &Setup, change: impl FnOnce(&mut Command)) -> Self {
+        let mut daemon = Self::spawn_with(setup, change);
         let Self { child, notifications, log } = &mut daemon;
         tokio::select! {
             () = bounded(notification(notifications, "READY=1")) => {}
@@ -38,6 +43,11 @@ impl Daemon {
 
     /// Starts the daemon without waiting.
     pub(crate) fn spawn(setup: &Setup) -> Self {
+        Self::spawn_with(setup, |_| {})
+    }
+
+    /// The same with another command. A second daemon of one setup takes the notifications of the first.
+    pub(crate) fn spawn_with(setup: &Setup, change: impl FnOnce(&mut Command)) -> Self {
         let socket = setup.directory().join("notify.sock");
         let _ = fs::remove_file(&socket);
         let notifications = UnixDatagram::bind(&socket).expect("a notification socket");
@@ -57,6 +67,7 @@ impl Daemon {
             .stdout(output.try_clone().expect("the same file"))
             .stderr(output)
             .kill_on_drop(true);
+        change(&mut command);
         let child = command.spawn().expect("the daemon can be started");
         Self { child, notifications, log }
     }
@@ -64,6 +75,19 @@ impl Daemon {
     /// Waits for a notification that has this line.
     pub(crate) async fn notification(&self, line: &str) {
         bounded(notification(&self.notifications, line)).await;
+    }
+
+    /// Waits for the next notification, whatever it says.
+    pub(crate) async fn any_notification(&self) -> String {
+        let mut buffer = [0; 4096];
+        let length = bounded(self.notifications.recv(&mut buffer)).await.expect("the socket is open");
+        String::from_utf8_lossy(&buffer[..length]).into_owned()
+    }
+
+    /// Waits for its end, and returns its exit code and all that it said.
+    pub(crate) async fn outcome(&mut self) -> (Option<i32>, String) {
+        let status = self.ended().await;
+        (status.code(), self.log())
     }
 
     /// Its process id.

@@ -68,6 +68,8 @@ pub(crate) struct Setup {
     pub(crate) identity_budget: &'static str,
     /// More arguments for the daemon.
     pub(crate) arguments: Vec<String>,
+    /// Where the daemon keeps a management key that it was given.
+    pub(crate) key_file: Option<PathBuf>,
     /// A shell script that prepares the process and becomes the daemon with `exec "$0" "$@"`.
     pub(crate) wrapper: Option<String>,
     directory: TempDir,
@@ -81,12 +83,30 @@ impl Stack {
 
     /// The same, changed before it starts.
     pub(crate) async fn with(change: impl FnOnce(&mut Setup)) -> Self {
+        let (setup, sandbox) = Self::prepared(change).await;
+        let daemon = Daemon::start(&setup).await;
+        Self { daemon, setup, sandbox: Some(sandbox) }
+    }
+
+    /// All but the daemon, for a test that starts it in a way of its own.
+    pub(crate) async fn prepared(change: impl FnOnce(&mut Setup)) -> (Setup, Sandbox) {
         let sandbox = Sandbox::start(SandboxConfig::default()).await.expect("the sandbox starts");
         let mut setup = Setup::new(&sandbox);
         change(&mut setup);
         setup.write(&sandbox);
-        let daemon = Daemon::start(&setup).await;
+        (setup, sandbox)
+    }
+
+    /// A daemon that was started for a prepared setup.
+    pub(crate) fn of(daemon: Daemon, setup: Setup, sandbox: Sandbox) -> Self {
         Self { daemon, setup, sandbox: Some(sandbox) }
+    }
+
+    /// Tells the daemon to stop, waits for its end, and starts it again.
+    pub(crate) async fn restart(&mut self) {
+        self.daemon.signal(nix::sys::signal::Signal::SIGTERM);
+        assert!(self.daemon.ended().await.success(), "{}", self.daemon.log());
+        self.daemon = Daemon::start(&self.setup).await;
     }
 
     /// The hand on the other side: faults, deliveries, counts.
@@ -145,7 +165,9 @@ impl Stack {
     /// The lines of the audit trail.
     pub(crate) fn audit(&self) -> Vec<serde_json::Value> {
         let text = fs::read_to_string(&self.setup.audit_file).expect("the trail is there");
-        text.lines().map(|line| serde_json::from_str(line).expect("a record is JSON")).collect()
+        // The daemon may be writing the next one.
+        let whole = text.rfind('\n').map_or("", |end| &text[..end]);
+        whole.lines().map(|line| serde_json::from_str(line).expect("a record is JSON")).collect()
     }
 
     /// The records of one kind of event.
@@ -189,6 +211,7 @@ impl Setup {
             budget: "60000/min",
             identity_budget: "60000/min",
             arguments: Vec::new(),
+            key_file: None,
             wrapper: None,
             directory,
         }
@@ -228,6 +251,10 @@ impl Setup {
             self.sections,
             self.roles.replace("UID", &uid),
         );
+        let text = match &self.key_file {
+            Some(file) => text.replacen("[listen]", &format!("management_key_file = {file:?}\n[listen]"), 1),
+            None => text,
+        };
         let text = if text.contains("[audit]") {
             text
         } else {

@@ -1,5 +1,5 @@
 //! Every error carries a `google.rpc.ErrorInfo` of the broker's domain (`error.proto`). What cannot
-//! have one is in `requests.rs` and `floods.rs`: HTTP statuses and resets.
+//! have one is in `requests.rs` and `floods.rs`: a call out of time, HTTP statuses, resets.
 
 use prost::Message;
 use ravi_broker::client::OpenSession;

@@ -1,9 +1,10 @@
 //! Requests that are no gRPC calls, or calls of what is not there.
 
-use http::{Method, StatusCode};
+use http::{HeaderValue, Method, StatusCode};
 use tonic::Code;
 
 use super::Victim;
+use super::frames::{END_STREAM, Frames, HEADERS, request};
 use super::raw::{DESCRIBE, OPEN, Wire, framed, full, post};
 
 #[tokio::test(flavor = "multi_thread")]
@@ -89,5 +90,30 @@ async fn headers_over_8_kib_are_refused() {
     assert_eq!(many.http, StatusCode::REQUEST_HEADER_FIELDS_TOO_LARGE);
     let again = wire.post(OPEN, framed(b"")).await;
     again.assert_refused(Code::PermissionDenied, "ROLE_NOT_AVAILABLE");
+    victim.is_unharmed().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_call_whose_message_never_comes_ends_at_its_own_time_limit() {
+    let victim = Victim::start().await;
+    for limit in ["1n", "1m", "0S"] {
+        let mut connection = Frames::open(&victim.stack.setup.agent_socket).await;
+        let call = request(1, 0, OPEN, &[("grpc-timeout", limit)]);
+        assert!(connection.send(&call).await);
+        let answer = connection.until(HEADERS).await.expect("an answer");
+        assert_eq!(answer.flags & END_STREAM, END_STREAM, "{limit}");
+    }
+    victim.is_unharmed().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_time_limit_that_is_none_is_ignored() {
+    let victim = Victim::start().await;
+    let wire = Wire::connect(&victim.stack.setup.agent_socket).await;
+    for limit in ["", "soon", "-1S", "1", "999999999S", "\u{b9}S"] {
+        let mut request = post(OPEN, full(framed(b"")));
+        request.headers_mut().insert("grpc-timeout", HeaderValue::from_bytes(limit.as_bytes()).unwrap());
+        wire.send(request).await.assert_refused(Code::PermissionDenied, "ROLE_NOT_AVAILABLE");
+    }
     victim.is_unharmed().await;
 }

@@ -71,3 +71,17 @@ async fn both_sockets_say_that_they_serve() {
         }
     }
 }
+
+/// A load balancer or a service manager must not be told that a locked broker serves.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_locked_broker_says_that_it_does_not_serve() {
+    let victim = Victim::start().await;
+    let mut health = HealthClient::new(Wire::connect(&victim.stack.setup.agent_socket).await.channel());
+    let mut told = health.watch(HealthCheckRequest { service: String::new() }).await.unwrap().into_inner();
+    assert_eq!(told.message().await.unwrap().unwrap().status, ServingStatus::Serving as i32);
+    let admin = victim.stack.admin().await;
+    admin.lock("").await.unwrap();
+    assert_eq!(told.message().await.unwrap().unwrap().status, ServingStatus::NotServing as i32);
+    admin.unlock().await.unwrap();
+    assert_eq!(told.message().await.unwrap().unwrap().status, ServingStatus::Serving as i32);
+}

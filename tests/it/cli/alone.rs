@@ -1,10 +1,7 @@
-//! The command line as scripts see it: transcripts, exit codes, and what happens at the edges of
-//! files and pipes. No daemon here.
-
-#![allow(clippy::unwrap_used, reason = "a test that cannot go on stops")]
+//! Without a daemon: transcripts, usage, files, and what happens at the edges of files and pipes.
 
 use std::fs;
-use std::io::{Read, Write};
+use std::io::Read;
 use std::os::unix::fs::PermissionsExt;
 use std::path::{Path, PathBuf};
 use std::process::{Command, Output, Stdio};
@@ -12,7 +9,7 @@ use std::process::{Command, Output, Stdio};
 use ravi_broker::audit::{AuditFile, Event, Verb};
 use tempfile::TempDir;
 
-const PROGRAM: &str = env!("CARGO_BIN_EXE_ravi-broker");
+use super::{PROGRAM, text};
 
 /// Runs the program with nothing of this process's environment but what the test gives it.
 fn program(home: &Path) -> Command {
@@ -23,10 +20,6 @@ fn program(home: &Path) -> Command {
 
 fn run(home: &Path, arguments: &[&str]) -> Output {
     program(home).args(arguments).output().unwrap()
-}
-
-fn text(bytes: &[u8]) -> &str {
-    std::str::from_utf8(bytes).unwrap()
 }
 
 fn home() -> TempDir {
@@ -269,28 +262,12 @@ fn a_value_is_read_and_judged_before_anything_is_asked_of_the_broker() {
     assert!(text(&output.stderr).contains("standard input is empty"), "{}", text(&output.stderr));
 }
 
-/// Runs the program on a terminal; `keys` are typed once `prompt` is shown. Returns what the terminal
-/// showed, and the exit code.
+/// Runs the program on a terminal, in a home of its own.
 fn on_terminal(arguments: &[&str], prompt: &str, keys: &str) -> (String, Option<i32>) {
     let home = home();
-    let pty = nix::pty::openpty(None, None).unwrap();
-    let side = || Stdio::from(pty.slave.try_clone().unwrap());
     let mut command = program(home.path());
-    command.args(arguments).env("TERM", "xterm").stdin(side()).stdout(side()).stderr(side());
-    let mut child = command.spawn().unwrap();
-    // Then the end of the program ends the reading below; until then, what waits unread stays.
-    let mut terminal = fs::File::from(pty.master);
-    let (mut shown, mut typed) = (String::new(), false);
-    drop((command, pty.slave));
-    let mut piece = [0; 1024];
-    while let Ok(count @ 1..) = terminal.read(&mut piece) {
-        shown.push_str(&String::from_utf8_lossy(&piece[..count]));
-        if !typed && !prompt.is_empty() && shown.contains(prompt) {
-            terminal.write_all(keys.as_bytes()).unwrap();
-            typed = true;
-        }
-    }
-    (shown, child.wait().unwrap().code())
+    command.args(arguments);
+    super::on_terminal(command, prompt, keys)
 }
 
 #[test]
