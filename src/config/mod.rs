@@ -215,6 +215,13 @@ pub struct RoleConfig {
     pub matchers: Vec<MatchConfig>,
     /// `scopes`, still text.
     pub scopes: Vec<Located<String>>,
+    /// `session`, `lease` and `rate`.
+    pub bounds: Bounds,
+}
+
+/// How long, how many and how often: the bounds that a role sets.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Bounds {
     /// `session.ttl`. Default `12h`.
     pub session_ttl: Duration,
     /// `session.max_live`: sessions of this role at once. Default 64.

@@ -133,15 +133,15 @@ impl Listing<'_> {
         for (at, scope) in role.scopes.iter().enumerate() {
             self.put(&key(&format!("scopes[{at}]")), &scope.value);
         }
-        self.put(&key("session.ttl"), duration_text(role.session_ttl));
-        self.put(&key("session.max_live"), role.max_sessions);
-        self.put(&key("lease.default_ttl"), duration_text(role.lease_default_ttl));
-        self.put(&key("lease.max_ttl"), duration_text(role.lease_max_ttl));
-        self.put(&key("lease.max_live"), role.lease_max_live);
-        self.put(&key("rate.read"), role.read_rate);
-        self.put(&key("rate.send"), role.send_rate);
-        self.put(&key("rate.session_read"), role.session_read_rate);
-        self.put(&key("rate.session_send"), role.session_send_rate);
+        self.put(&key("session.ttl"), duration_text(role.bounds.session_ttl));
+        self.put(&key("session.max_live"), role.bounds.max_sessions);
+        self.put(&key("lease.default_ttl"), duration_text(role.bounds.lease_default_ttl));
+        self.put(&key("lease.max_ttl"), duration_text(role.bounds.lease_max_ttl));
+        self.put(&key("lease.max_live"), role.bounds.lease_max_live);
+        self.put(&key("rate.read"), role.bounds.read_rate);
+        self.put(&key("rate.send"), role.bounds.send_rate);
+        self.put(&key("rate.session_read"), role.bounds.session_read_rate);
+        self.put(&key("rate.session_send"), role.bounds.session_send_rate);
     }
 }
 

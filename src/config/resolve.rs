@@ -13,8 +13,8 @@ use super::report::Report;
 use super::units::duration_text;
 use super::values::{base_url, plain_path, socket_path};
 use super::{
-    AuditConfig, Config, Environment, IdentityRef, LimitsConfig, ListenConfig, Located, Overrides, Rate,
-    RoleConfig, UpstreamConfig, Variable, VaultConfig,
+    AuditConfig, Bounds, Config, Environment, IdentityRef, LimitsConfig, ListenConfig, Located, Overrides,
+    Rate, RoleConfig, UpstreamConfig, Variable, VaultConfig,
 };
 use crate::types::{IdentityUuid, RoleName};
 
@@ -211,15 +211,17 @@ impl Deciding<'_> {
             identity: self.setting(&key("identity"), raw.identity, stand_in_identity()),
             matchers: raw.matchers.into_iter().map(|matcher| matcher.value).collect(),
             scopes: raw.scopes,
-            session_ttl: self.setting(&key("session.ttl"), raw.session_ttl, 12 * HOUR),
-            max_sessions: self.setting(&key("session.max_live"), raw.max_sessions, 64),
-            lease_default_ttl,
-            lease_max_ttl,
-            lease_max_live: self.setting(&key("lease.max_live"), raw.lease_max_live, 32),
-            session_read_rate: self.setting(&key("rate.session_read"), raw.session_read_rate, read_rate),
-            session_send_rate: self.setting(&key("rate.session_send"), raw.session_send_rate, send_rate),
-            read_rate,
-            send_rate,
+            bounds: Bounds {
+                session_ttl: self.setting(&key("session.ttl"), raw.session_ttl, 12 * HOUR),
+                max_sessions: self.setting(&key("session.max_live"), raw.max_sessions, 64),
+                lease_default_ttl,
+                lease_max_ttl,
+                lease_max_live: self.setting(&key("lease.max_live"), raw.lease_max_live, 32),
+                session_read_rate: self.setting(&key("rate.session_read"), raw.session_read_rate, read_rate),
+                session_send_rate: self.setting(&key("rate.session_send"), raw.session_send_rate, send_rate),
+                read_rate,
+                send_rate,
+            },
             name,
         }
     }

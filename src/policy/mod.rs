@@ -10,10 +10,10 @@ pub mod scope;
 use std::collections::HashMap;
 use std::sync::Arc;
 
-pub use role::{Bounds, Role};
+pub use role::Role;
 use scope::{Kind, Name, Scope, Verb};
 
-use crate::config::{Config, Problem};
+use crate::config::{Bounds, Config, Problem};
 use crate::peer::Peer;
 use crate::types::{PasswordName, Resource, RoleName, SecretKey};
 

@@ -1,10 +1,9 @@
 //! A role of the configuration, compiled: matchers and scopes are parsed once, at load.
 
 use std::path::Path;
-use std::time::Duration;
 
 use super::scope::{Kind, Name, Scope, Verb};
-use crate::config::{IdentityRef, MatchConfig, Problem, Rate, RoleConfig};
+use crate::config::{Bounds, IdentityRef, MatchConfig, Problem, RoleConfig};
 use crate::peer::Peer;
 use crate::types::RoleName;
 
@@ -17,29 +16,6 @@ pub struct Role {
     scopes: Vec<Scope>,
     /// Bounds of its sessions and leases.
     pub bounds: Bounds,
-}
-
-/// Bounds that a role sets.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct Bounds {
-    /// Longest life of a session.
-    pub session_ttl: Duration,
-    /// Sessions of the role at once.
-    pub max_sessions: usize,
-    /// Life of a lease for which none was asked.
-    pub lease_default_ttl: Duration,
-    /// Longest life of a lease, renewals included.
-    pub lease_max_ttl: Duration,
-    /// Leases of one session at once.
-    pub lease_max_live: usize,
-    /// Reads and leases of the role.
-    pub read_rate: Rate,
-    /// Writes and sends of the role.
-    pub send_rate: Rate,
-    /// Reads and leases of one session.
-    pub session_read_rate: Rate,
-    /// Writes and sends of one session.
-    pub session_send_rate: Rate,
 }
 
 impl Role {
@@ -64,17 +40,7 @@ impl Role {
             identity: config.identity.clone(),
             matchers: config.matchers.clone(),
             scopes,
-            bounds: Bounds {
-                session_ttl: config.session_ttl,
-                max_sessions: config.max_sessions,
-                lease_default_ttl: config.lease_default_ttl,
-                lease_max_ttl: config.lease_max_ttl,
-                lease_max_live: config.lease_max_live,
-                read_rate: config.read_rate,
-                send_rate: config.send_rate,
-                session_read_rate: config.session_read_rate,
-                session_send_rate: config.session_send_rate,
-            },
+            bounds: config.bounds,
         })
     }
 

@@ -126,16 +126,23 @@ scopes = []
     assert_eq!(b.matchers, expected);
     let scopes: Vec<_> = b.scopes.iter().map(|scope| (scope.value.as_str(), scope.line)).collect();
     assert_eq!(scopes, [("secret:read:A", 6), ("sms:await", 7)]);
-    let ttls = (b.session_ttl.as_secs(), b.lease_default_ttl.as_secs(), b.lease_max_ttl.as_secs());
+    let ttls = (
+        b.bounds.session_ttl.as_secs(),
+        b.bounds.lease_default_ttl.as_secs(),
+        b.bounds.lease_max_ttl.as_secs(),
+    );
     assert_eq!(ttls, (3600, 30, 120));
-    assert_eq!((b.max_sessions, b.lease_max_live), (2, 3));
-    assert_eq!((b.read_rate.to_string(), b.send_rate.to_string()), ("5/s".into(), "1/d".into()));
+    assert_eq!((b.bounds.max_sessions, b.bounds.lease_max_live), (2, 3));
+    assert_eq!(
+        (b.bounds.read_rate.to_string(), b.bounds.send_rate.to_string()),
+        ("5/s".into(), "1/d".into())
+    );
 }
 
 #[test]
 fn a_short_maximum_alone_shortens_the_default() {
     let config = accepted(&in_role("lease.max_ttl = \"1m\""));
-    assert_eq!(config.roles[0].lease_default_ttl, Duration::from_secs(60));
+    assert_eq!(config.roles[0].bounds.lease_default_ttl, Duration::from_secs(60));
 }
 
 #[test]

@@ -168,7 +168,8 @@ async fn whoever_watches_its_health_is_told_and_holds_nothing_up() {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn idle_and_silent_connections_hold_nothing_up() {
-    let mut stack = with_grace(FOREVER).await;
+    // Shorter than the time that a client has to begin to speak.
+    let mut stack = with_grace("[limits]\ngrace = \"3s\"\n").await;
     let _idle = (stack.agent("notes").await, stack.admin().await);
     let silent = UnixStream::connect(&stack.setup.agent_socket).await.unwrap();
     let half = UnixStream::connect(&stack.setup.agent_socket).await.unwrap();
@@ -176,6 +177,7 @@ async fn idle_and_silent_connections_hold_nothing_up() {
     half.try_write(b"PRI * HTTP/2.0\r\n").unwrap();
     stack.daemon.signal(Signal::SIGTERM);
     assert_eq!(stack.daemon.ended().await.code(), Some(0));
+    assert!(!stack.daemon.log().contains("the grace time is over"), "{}", stack.daemon.log());
     drop((silent, half));
 }
 
