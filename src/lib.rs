@@ -22,7 +22,7 @@
 //!   `life::custody::no_key_and_no_value_is_left_outside_the_memory_of_the_daemon`,
 //!   `vault::arena::tests::a_slot_opens_to_what_was_sealed_and_holds_no_plaintext`.
 //! - **I2** No lock or map guard is held over `.await`. The lints `await_holding_lock` and
-//!   `await_holding_invalid_type`, which are denied.
+//!   `await_holding_invalid_type`, which are denied; `request::fault::a_call_that_hangs_holds_up_nobody_else`.
 //! - **I3** A lease never outlives its session, its role's maximum, or the upstream value.
 //!   `lease::state::tests::no_sequence_of_renewals_passes_the_limit`,
 //!   `request::lease::no_lease_outlives_its_session`,
@@ -44,9 +44,10 @@
 //!   `upstream::every_endpoint_gets_its_kind_of_key_and_names_its_identity`.
 //! - **I9** No value leaves unless its audit record is written.
 //!   `request::trail::every_act_that_is_allowed_leaves_one_record_before_its_answer`,
+//!   `request::trail::without_room_for_a_record_no_value_leaves`,
 //!   `request::trail::while_the_trail_is_disturbed_no_value_leaves`.
 //! - **I10** What the daemon cannot do safely it refuses, and says which rule refused. `life::start`,
-//!   `audit::a_denied_request_is_a_record_with_its_rule`.
+//!   `request::trail::every_refusal_leaves_one_record_with_its_rule`.
 
 use zeroizing_alloc::ZeroAlloc;
 

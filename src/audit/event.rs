@@ -208,7 +208,7 @@ pub struct Actor {
     pub exe: Option<Box<Path>>,
 }
 
-/// What an act of the operator was aimed at.
+/// What an act of the operator, or a refused call of an agent, was aimed at.
 #[derive(Clone, Copy, Debug)]
 pub enum Target<'a> {
     /// One session: `ses_…`.
@@ -320,7 +320,7 @@ impl<'a> Event<'a> {
         Self { exposed: Some(exposed), ..self }
     }
 
-    /// What an act of the operator was aimed at.
+    /// What an act of the operator, or a refused call of an agent, was aimed at.
     pub const fn target(self, target: Target<'a>) -> Self {
         Self { target: Some(target), ..self }
     }

@@ -121,9 +121,15 @@ impl Broker {
         }
     }
 
-    /// Ends access.
+    /// Ends access, whether or not the order can be recorded: what takes access away does not wait for the
+    /// disk. An error for the record says that it is not written, not that access goes on.
     pub fn revoke(&self, target: &Revocation, reason: Option<&Reason>) -> Result<Revoked> {
-        self.record_revoke(target, reason)?;
+        let recorded = self.record_revoke(target, reason);
+        let revoked = self.end_access(target)?;
+        recorded.map(|()| revoked)
+    }
+
+    fn end_access(&self, target: &Revocation) -> Result<Revoked> {
         let ended = match target {
             Revocation::Lease(id) => {
                 let lease = self.leases.revoke(*id).ok_or(BrokerError::LeaseNotAvailable)?;

@@ -52,10 +52,10 @@ impl Broker {
         let grant = self.authorize(admitted, Action::Acquire(resource.clone()))?;
         let failed = |error: &BrokerError| self.record_failed(session, grant.action(), error);
         let room = self.leases.check_room(session.id, grant.bounds().lease_max_live);
-        room.map_err(BrokerError::from).inspect_err(failed)?;
+        room.map_err(|error| explained(session, error)).inspect_err(failed)?;
         let (credential, found) = self.look_up(session, &grant, &resource).await.inspect_err(failed)?;
         let lease = self.leases.grant(session, &grant, found, ttl);
-        let lease = lease.map_err(BrokerError::from).inspect_err(failed)?;
+        let lease = lease.map_err(|error| explained(session, error)).inspect_err(failed)?;
         let recorded = self.record_acquired(session, &lease, reason.as_ref());
         recorded.and_then(|()| self.still_leased(session, lease.id)).inspect_err(|_| {
             let _ = self.leases.release(session.id, lease.id);
@@ -74,7 +74,8 @@ impl Broker {
         if found.identity != identity {
             return Err(BrokerError::LeaseRevoked).inspect_err(failed);
         }
-        let lease = self.leases.count_use(session.id, id)?;
+        let counted = self.leases.count_use(session.id, id);
+        let lease = counted.map_err(|error| self.refuse_lease(session, id, error))?;
         self.record_read(session, &lease)?;
         self.still_leased(session, id)?;
         Ok(Leased { lease, credential })
@@ -83,20 +84,21 @@ impl Broker {
     /// Moves the end of a live lease, as far as the role lets it.
     pub fn renew(&self, admitted: &Admitted, id: LeaseId, ttl: Option<Duration>) -> Result<Lease> {
         let session = &admitted.session;
-        let resource = self.own_lease(session, id)?.resource;
-        let grant = self.authorize(admitted, Action::Acquire(resource))?;
+        let lease = self.own_lease(session, id)?;
+        let grant = self.authorize(admitted, Action::Acquire(lease.resource.clone()))?;
         let bounds = grant.bounds();
         let ttl = ttl.unwrap_or(bounds.lease_default_ttl);
-        let lease = self.leases.renew(session.id, id, ttl, bounds.lease_max_ttl)?;
+        // Before it is moved: a lease that was is not moved back.
         self.record_renewed(session, &lease)?;
-        Ok(lease)
+        let renewed = self.leases.renew(session.id, id, ttl, bounds.lease_max_ttl);
+        renewed.map_err(|error| self.refuse_lease(session, id, error))
     }
 
     /// Gives a lease back.
     pub fn release(&self, admitted: &Admitted, id: LeaseId) -> Result<()> {
         let session = &admitted.session;
         let released = self.leases.release(session.id, id);
-        let lease = released.inspect_err(|error| self.record_lease_refused(session, *error))?;
+        let lease = released.map_err(|error| self.refuse_lease(session, id, error))?;
         self.record_released(session, &lease);
         Ok(())
     }
@@ -108,19 +110,24 @@ impl Broker {
 
     /// What happens to the session's leases from now on.
     pub fn watch_leases(&self, admitted: &Admitted) -> Result<Watch> {
-        let events = self.leases.watch(admitted.session.id)?;
+        let events = self.leases.watch(admitted.session.id);
+        let events = events.map_err(|error| explained(&admitted.session, error))?;
         Ok(Watch { events, session: admitted.session.clone(), stopping: self.stopping.clone() })
     }
 
     fn own_lease(&self, session: &Session, id: LeaseId) -> Result<Lease> {
-        let found = self.leases.find(session.id, id);
-        Ok(found.inspect_err(|error| self.record_lease_refused(session, *error))?)
+        self.leases.find(session.id, id).map_err(|error| self.refuse_lease(session, id, error))
+    }
+
+    fn refuse_lease(&self, session: &Session, id: LeaseId, error: LeaseError) -> BrokerError {
+        self.count_denied();
+        self.record_lease_refused(session, id, error);
+        explained(session, error)
     }
 
     /// The last check before a leased value leaves: neither the lease nor its session has ended.
     fn still_leased(&self, session: &Session, id: LeaseId) -> Result<()> {
         match self.leases.find(session.id, id) {
-            // The session knows best why it ended.
             Ok(_) | Err(LeaseError::SessionEnded) => self.still_open(session),
             Err(error) => Err(error.into()),
         }
@@ -145,6 +152,14 @@ impl Broker {
             self.record_minted(session, identity);
         }
         fetched.map_err(|error| session.end().map_or(error, BrokerError::from))
+    }
+}
+
+/// The session knows best why it ended.
+fn explained(session: &Session, error: LeaseError) -> BrokerError {
+    match (error, session.end()) {
+        (LeaseError::SessionEnded, Some(end)) => end.into(),
+        (error, _) => error.into(),
     }
 }
 

@@ -9,7 +9,7 @@ use crate::lease::{Lease, LeaseError};
 use crate::peer::Peer;
 use crate::policy::{Action, Denied};
 use crate::session::{End, OpenError, Session, TokenError};
-use crate::types::{IdentityUuid, Reason, Resource, RoleName};
+use crate::types::{IdentityUuid, LeaseId, Reason, Resource, RoleName};
 use crate::upstream::UpstreamError;
 
 impl Broker {
@@ -60,6 +60,13 @@ impl Broker {
         });
     }
 
+    pub(super) fn record_open_limited(&self, peer: &Peer, role: &RoleName) {
+        let Some(unrecorded) = self.limits.take_refusal(peer.uid) else { return };
+        let actor = crate::session::actor_of(peer, Some(role));
+        let event = Event::of(Verb::SessionDenied, &actor).denied(Cause::RateLimited);
+        self.try_record(&event.unrecorded(unrecorded));
+    }
+
     pub(super) fn record_no_token(&self, peer: &Peer) {
         let Some(unrecorded) = self.limits.take_refusal(peer.uid) else { return };
         let actor = crate::session::actor_of(peer, None);
@@ -74,16 +81,19 @@ impl Broker {
         self.try_record(&event.unrecorded(unrecorded));
     }
 
-    /// A lease that the session does not have, or no longer.
-    pub(super) fn record_lease_refused(&self, session: &Session, error: LeaseError) {
+    /// A handle that means no live lease of the session. The operator is told what it does mean.
+    pub(super) fn record_lease_refused(&self, session: &Session, id: LeaseId, error: LeaseError) {
         let cause = match error {
+            LeaseError::NotAvailable if self.leases.is_live(id) => Cause::LeaseForeign,
             LeaseError::NotAvailable => Cause::LeaseUnknown,
             LeaseError::Expired | LeaseError::Revoked => Cause::LeaseOver,
             LeaseError::Capacity(_) => Cause::CapacityReached,
             LeaseError::SessionEnded => Cause::SessionOver,
             LeaseError::NoRandom => Cause::Internal,
         };
-        self.record_unasked(session, cause);
+        let Some(unrecorded) = self.limits.take_refusal(session.opener.uid) else { return };
+        let event = Event::of(Verb::RequestDenied, &session.actor).target(Target::Lease(id)).denied(cause);
+        self.try_record(&event.unrecorded(unrecorded));
     }
 
     pub(super) fn record_denied(&self, session: &Session, action: &Action, denied: Denied) {
@@ -95,7 +105,10 @@ impl Broker {
     pub(super) fn record_failed(&self, session: &Session, action: &Action, error: &BrokerError) {
         let resource = resource_of(action);
         let event = about(Event::of(refused(action), &session.actor), resource.as_ref());
-        self.try_record(&event.failed(cause(error)));
+        self.try_record(&match error {
+            BrokerError::Capacity(_) => event.denied(Cause::CapacityReached),
+            error => event.failed(cause(error)),
+        });
     }
 
     pub(super) fn record_performed(
@@ -255,7 +268,6 @@ fn cause(error: &BrokerError) -> Cause {
         BrokerError::Draining => Cause::Stopping,
         BrokerError::LoginRequired => Cause::LoginRequired,
         BrokerError::RateLimited { .. } => Cause::UpstreamThrottled,
-        BrokerError::Capacity(_) => Cause::CapacityReached,
         BrokerError::SessionExpired | BrokerError::SessionRevoked => Cause::SessionOver,
         BrokerError::Upstream(error) => upstream_cause(error),
         _ => Cause::Internal,

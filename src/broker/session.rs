@@ -50,7 +50,11 @@ impl Broker {
         opening: Opening,
     ) -> Result<Opened> {
         self.gate.check()?;
-        self.limits.take_open(peer.uid).map_err(|limited| BrokerError::limited("limits.open", limited))?;
+        self.limits.take_open(peer.uid).map_err(|limited| {
+            self.count_denied();
+            self.record_open_limited(peer, role);
+            BrokerError::limited("limits.open", limited)
+        })?;
         let policy = self.policy.load();
         let role =
             policy.assume(role, &peer.as_of_now()).map_err(|denied| self.role_denied(peer, role, denied))?;

@@ -51,10 +51,11 @@ impl Broker {
     pub async fn keep_house(self: Arc<Self>) {
         loop {
             self.clock.sleep_until(self.clock.now() + ROUND).await;
-            self.vault.prune();
+            let watched = self.leases.watched();
+            self.vault.prune(&watched);
             self.limits.prune();
-            for (identity, resource) in self.leases.watched() {
-                self.vault.refresh_ahead(identity, &resource);
+            for (identity, resource) in &watched {
+                self.vault.refresh_ahead(*identity, resource);
             }
         }
     }

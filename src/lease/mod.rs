@@ -161,6 +161,12 @@ impl Leases {
         book.find(id, self.clock.now()).map(|kept| kept.lease.clone())
     }
 
+    /// Whether any session has this live lease. Looks at all of them, whatever it finds, so that the time it
+    /// takes does not tell.
+    pub fn is_live(&self, id: LeaseId) -> bool {
+        self.books.iter().filter(|book| book.live.contains_key(&id)).count() > 0
+    }
+
     /// Counts one more use of a live lease.
     pub fn count_use(&self, session: SessionId, id: LeaseId) -> Result<Lease, LeaseError> {
         let mut book = self.books.get_mut(&session).ok_or(LeaseError::SessionEnded)?;
@@ -257,7 +263,8 @@ impl Leases {
 
     /// What happens to the session's leases from now on.
     pub fn watch(&self, session: SessionId) -> Result<broadcast::Receiver<Event>, LeaseError> {
-        let book = self.books.get(&session).ok_or(LeaseError::SessionEnded)?;
+        // Alone with the book, so that two who come at once do not take the same place.
+        let book = self.books.get_mut(&session).ok_or(LeaseError::SessionEnded)?;
         if book.events.receiver_count() >= MAX_WATCHERS {
             return Err(LeaseError::Capacity("watchers of one session"));
         }

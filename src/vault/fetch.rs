@@ -31,14 +31,27 @@ impl Vault {
         if let Some((entry, Freshness::Fresh)) = self.cached(&key) {
             return Ok(entry);
         }
-        let writes = self.writes.load(Ordering::SeqCst);
-        let content = self.ask(&key).await?;
+        let (content, writes) = self.ask_past_writes(&key).await?;
         let entry = self.store(key.clone(), content, epoch)?;
         if self.writes.load(Ordering::SeqCst) != writes {
             // It may show what was there before the change.
             self.cache.remove(&key);
         }
         Ok(entry)
+    }
+
+    /// Asks once more if something was changed meanwhile: a caller who came after the change and joined
+    /// this flight must not be served from before it. Also says which changes the answer may show.
+    async fn ask_past_writes(&self, key: &Key) -> Result<(Content, u64)> {
+        let before = self.writes.load(Ordering::SeqCst);
+        let content = self.ask(key).await?;
+        let now = self.writes.load(Ordering::SeqCst);
+        match key {
+            Key::Secret(..) | Key::SecretNames(_) | Key::Passwords(_) if now != before => {
+                Ok((self.ask(key).await?, now))
+            }
+            _ => Ok((content, before)),
+        }
     }
 
     async fn ask(&self, key: &Key) -> Result<Content> {
@@ -85,7 +98,7 @@ impl Vault {
 
     /// Drops what is expired, or else any one entry: it can be fetched again.
     fn make_room(&self) {
-        self.prune();
+        self.prune(&[]);
         if self.cache.len() >= self.settings.max_entries {
             let victim = self.cache.iter().next().map(|entry| entry.key().clone());
             victim.map(|key| self.cache.remove(&key));

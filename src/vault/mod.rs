@@ -12,6 +12,7 @@ pub mod keyfile;
 pub mod keyring;
 mod write;
 
+use std::collections::HashSet;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
@@ -286,10 +287,12 @@ impl Vault {
         self.changes.subscribe()
     }
 
-    /// Drops what is expired. Called by the housekeeping task.
-    pub fn prune(&self) {
+    /// Drops what is expired, but for what is `watched`: it is what the next answer is compared with, or a
+    /// rotation would go unnoticed. Called by the housekeeping task.
+    pub fn prune(&self, watched: &[(IdentityUuid, Resource)]) {
+        let kept: HashSet<Key> = watched.iter().map(|(identity, name)| key_of(*identity, name)).collect();
         let now = self.clock.now();
-        self.cache.retain(|_, entry| entry.life.freshness(now) != Freshness::Expired);
+        self.cache.retain(|key, entry| entry.life.freshness(now) != Freshness::Expired || kept.contains(key));
     }
 
     /// Kill switch: forgets every value and key, and the key they were sealed under. Fetches under way

@@ -58,7 +58,7 @@ impl Vault {
         let outcome = self.upstream.delete_secret(identity, found.uuid).await;
         self.drop_stale(&Key::SecretNames(identity));
         self.drop_stale(&Key::Secret(identity, key.clone()));
-        self.say(identity, Resource::Secret(key.clone()));
+        self.say(identity, Resource::Secret(key.clone()), &outcome);
         sent(outcome)
     }
 
@@ -93,7 +93,7 @@ impl Vault {
         };
         let outcome = self.upstream.update_password(identity, entry, &password).await;
         self.drop_stale(&Key::Passwords(identity));
-        self.say(identity, Resource::Password(stored));
+        self.say(identity, Resource::Password(stored), &outcome);
         stored_name(&sent(outcome)?)
     }
 
@@ -107,7 +107,7 @@ impl Vault {
         let (entry, stored) = self.find_password(identity, name).await?;
         let outcome = self.upstream.delete_password(identity, entry).await;
         self.drop_stale(&Key::Passwords(identity));
-        self.say(identity, Resource::Password(stored));
+        self.say(identity, Resource::Password(stored), &outcome);
         sent(outcome)
     }
 
@@ -133,8 +133,11 @@ impl Vault {
         self.cache.remove(key);
     }
 
-    fn say(&self, identity: IdentityUuid, resource: Resource) {
-        let _ = self.changes.send(Changed { identity, resource });
+    /// Announces a change, unless Ravi clearly said that it made none.
+    fn say<T>(&self, identity: IdentityUuid, resource: Resource, outcome: &crate::upstream::Result<T>) {
+        if let Ok(_) | Err(UpstreamError::OutcomeUnknown | UpstreamError::Answer(_)) = outcome {
+            let _ = self.changes.send(Changed { identity, resource });
+        }
     }
 
     fn open_epoch(&self) -> Result<u64> {

@@ -18,17 +18,21 @@ const KEY: &str = "secret/OPENAI_API_KEY";
 
 /// A daily rate hardly refills: what is left of it tells how many calls were let in.
 fn with_daily_rate(setup: &mut crate::support::Setup) {
-    setup.roles = setup.roles.replace("60000/min", "100000/d");
+    setup.roles = setup.roles.replace("60000/min", "10000/d");
 }
 
-/// Waits until the daemon has let in `calls` requests of the role, these questions apart.
-async fn let_in(agent: &AgentClient, calls: u32) {
-    let mut own = 0;
+/// Requests of the role that were let in so far, this question included.
+async fn taken(agent: &AgentClient) -> u32 {
+    let limits = agent.describe_session().await.unwrap().limits;
+    10_000 - limits.iter().find(|limit| limit.name == "read").expect("a limit on reads").remaining
+}
+
+/// Waits until so many more requests of the role were let in than at `before`.
+async fn let_in(agent: &AgentClient, before: u32, calls: u32) {
+    let mut questions = 0;
     until(async || {
-        own += 1;
-        let limits = agent.describe_session().await.unwrap().limits;
-        let read = limits.iter().find(|limit| limit.name == "read").expect("a limit on reads");
-        100_000 - read.remaining >= calls + own
+        questions += 1;
+        taken(agent).await >= before + calls + questions
     })
     .await;
 }
@@ -43,6 +47,7 @@ async fn a_thousand_callers_of_one_cold_value_cost_one_call() {
     let (_, token) = stack.stranger().await.open_session(OpenSession::role("deploy")).await.unwrap();
     let agent = stack.holder(&token).await;
     control.add_fault(Fault::new(SECRETS, Answer::Held)).unwrap();
+    let before = taken(&agent).await;
     let mut callers = Vec::new();
     for _ in 0..CONNECTIONS {
         let client = Arc::new(stack.holder(&token).await);
@@ -51,7 +56,7 @@ async fn a_thousand_callers_of_one_cold_value_cost_one_call() {
             callers.push(tokio::spawn(async move { client.acquire(KEY, None, "").await }));
         }
     }
-    let_in(&agent, 1000).await;
+    let_in(&agent, before, 1000).await;
     control.reached("GET", SECRETS, 1).await;
     control.release();
     for caller in future::join_all(callers).await {
@@ -75,11 +80,12 @@ async fn a_caller_that_goes_away_takes_the_value_from_nobody() {
     control.add_fault(Fault::new(SECRETS, Answer::Held)).unwrap();
     let first = tokio::spawn(async move { leaving.acquire(KEY, None, "").await.map(drop) });
     control.reached("GET", SECRETS, 1).await;
+    let before = taken(&agent).await;
     let second = tokio::spawn({
         let agent = agent.clone();
         async move { agent.acquire(KEY, None, "").await }
     });
-    let_in(&agent, 2).await;
+    let_in(&agent, before, 1).await;
     let connections = admin.status().await.unwrap().connections;
     first.abort();
     until(async || admin.status().await.unwrap().connections < connections).await;
@@ -91,20 +97,26 @@ async fn a_caller_that_goes_away_takes_the_value_from_nobody() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn an_answer_is_served_until_it_is_stale() {
-    let stack = Stack::with(|setup| setup.sections.push_str("[vault]\nfresh_for = \"1s\"\n")).await;
-    let control = stack.control();
+async fn an_answer_is_served_to_all_while_it_is_fresh() {
+    let stack = Stack::start().await;
     let agent = stack.agent("notes").await;
     let (lease, _) = agent.acquire(KEY, None, "").await.unwrap();
     stack.agent("notes").await.acquire(KEY, None, "").await.unwrap();
     agent.read(lease.lease_id).await.unwrap();
-    assert_eq!(control.requests("GET", SECRETS), 1);
+    assert_eq!(stack.control().requests("GET", SECRETS), 1);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_stale_answer_is_asked_for_again() {
+    let stack = Stack::with(|setup| setup.sections.push_str("[vault]\nfresh_for = \"1s\"\n")).await;
+    let agent = stack.agent("notes").await;
+    let (lease, _) = agent.acquire(KEY, None, "").await.unwrap();
+    stack.control().set_secret(NOTES, "OPENAI_API_KEY", Secret::copy_of("second value")).unwrap();
+    // A lease that is over tells that the time is.
     let mut events = agent.watch_leases().await.unwrap();
-    let life = Duration::from_millis(1050);
-    agent.acquire("identity/phone", Some(life), "").await.unwrap();
+    agent.acquire("identity/phone", Some(Duration::from_millis(1050)), "").await.unwrap();
     while !matches!(bounded(events.next()).await.unwrap().unwrap(), LeaseEvent::Expired(_)) {}
-    agent.read(lease.lease_id).await.unwrap();
-    assert!(control.requests("GET", SECRETS) >= 2);
+    assert_eq!(agent.read(lease.lease_id).await.unwrap().1.value.expose(), "second value");
 }
 
 #[tokio::test(flavor = "multi_thread")]
@@ -246,4 +258,47 @@ async fn the_cache_keeps_only_so_many_answers() {
         assert_eq!(credential.value.expose(), value);
         assert_eq!(stack.control().requests("GET", SECRETS), round as u64 + 1);
     }
+}
+
+/// A fetch that began before a change must not serve what was there before it to those who ask after it,
+/// nor put it back.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_fetch_that_was_overtaken_by_a_change_does_not_bring_the_old_value_back() {
+    let stack = Stack::with(with_daily_rate).await;
+    let control = stack.control();
+    let (reader, writer) = (Arc::new(stack.agent("deploy").await), stack.agent("deploy").await);
+    writer.acquire("identity/email", None, "").await.unwrap();
+    let read = |key: &'static str| {
+        let reader = reader.clone();
+        tokio::spawn(
+            async move { reader.acquire(key, None, "").await.map(|(_, credential)| credential.value) },
+        )
+    };
+    // The answer with the old value is made, and then on its way for long.
+    let old_answer = || Fault::new(SECRETS, Answer::Held).on("GET").times(1).taking_effect();
+    control.add_fault(old_answer()).unwrap();
+    let early = read(KEY);
+    control.reached("GET", SECRETS, 1).await;
+    writer.set_secret("OPENAI_API_KEY", &Secret::copy_of("second value"), "").await.unwrap();
+    let before = taken(&reader).await;
+    let late = read(KEY);
+    let_in(&reader, before, 1).await;
+    control.release();
+    early.await.unwrap().unwrap();
+    assert_eq!(late.await.unwrap().unwrap().expose(), "second value");
+    assert_eq!(read(KEY).await.unwrap().unwrap().expose(), "second value");
+
+    // Of a deleted one nothing is kept, so that whoever asks joins the fetch that is under way.
+    let asked = control.requests("GET", SECRETS);
+    control.add_fault(old_answer()).unwrap();
+    let early = read("secret/STRIPE_API_KEY");
+    control.reached("GET", SECRETS, asked + 1).await;
+    writer.delete_secret("STRIPE_API_KEY", "").await.unwrap();
+    let before = taken(&reader).await;
+    let late = read("secret/STRIPE_API_KEY");
+    let_in(&reader, before, 1).await;
+    control.release();
+    assert_eq!(reason(late.await.unwrap()), ErrorReason::ResourceNotAvailable);
+    assert_eq!(reason(read("secret/STRIPE_API_KEY").await.unwrap()), ErrorReason::ResourceNotAvailable);
+    early.await.unwrap().ok();
 }

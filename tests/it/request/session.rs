@@ -113,6 +113,8 @@ async fn the_life_of_a_session_is_cut_to_its_roles() {
 #[tokio::test(flavor = "multi_thread")]
 async fn a_session_ends_when_its_time_is_up_and_says_so() {
     let stack = Stack::start().await;
+    // Warm, so that the second is long.
+    stack.agent("notes").await.acquire("secret/OPENAI_API_KEY", None, "").await.unwrap();
     let agent = stack.agent_for("notes", Some(Duration::from_secs(1))).await;
     let (lease, _) = agent.acquire("secret/OPENAI_API_KEY", Some(HOUR), "").await.unwrap();
     assert!(lease.expires_in <= Duration::from_secs(1));
@@ -122,7 +124,7 @@ async fn a_session_ends_when_its_time_is_up_and_says_so() {
     assert_eq!(reason(agent.describe_session().await), ErrorReason::SessionExpired);
     assert_eq!(reason(agent.read(lease.lease_id).await), ErrorReason::SessionExpired);
     let status = stack.admin().await.status().await.unwrap();
-    assert_eq!((status.sessions, status.leases), (0, 0));
+    assert_eq!((status.sessions, status.leases), (1, 1), "the other one goes on");
     assert_eq!(stack.audited("session.expired").len(), 1);
 }
 
@@ -189,4 +191,23 @@ async fn there_are_only_so_many_sessions_in_all_and_of_one_role() {
     );
     first.close_session().await.unwrap();
     open(&stranger, "deploy").await.unwrap();
+}
+
+/// The time was up while Ravi was still asked: nothing is released (I3).
+#[tokio::test(flavor = "multi_thread")]
+async fn a_value_that_comes_after_the_end_of_the_session_is_not_released() {
+    use ravi_broker::sandbox::{Answer, Fault};
+    let stack = Stack::start().await;
+    let control = stack.control();
+    let agent = stack.agent_for("notes", Some(Duration::from_secs(1))).await;
+    let mut events = agent.watch_leases().await.unwrap();
+    control.add_fault(Fault::new("/api/secrets/", Answer::Held)).unwrap();
+    let ending = async {
+        control.reached("GET", "/api/secrets/", 1).await;
+        let end = bounded(events.next()).await.expect("the end of the stream");
+        assert_eq!(reason(end), ErrorReason::SessionExpired);
+        control.release();
+    };
+    let (acquired, ()) = tokio::join!(agent.acquire("secret/OPENAI_API_KEY", None, ""), ending);
+    assert_eq!(reason(acquired), ErrorReason::SessionExpired);
 }

@@ -12,6 +12,7 @@ use ravi_broker::client::{
     AgentClient, ClientError, CreatePassword, ErrorReason, OpenSession, RevokeTarget, UpdatePassword,
 };
 
+use ravi_broker::sandbox::{Answer, Fault};
 use ravi_broker::secret::Secret;
 use ravi_broker::types::LeaseId;
 
@@ -190,4 +191,140 @@ async fn the_trail_of_a_busy_daemon_is_whole() {
     let head = admin.status().await.unwrap().audit_head;
     assert_eq!((head.sequence, head.hash), (report.head.sequence, report.head.hash.to_string()));
     assert!(report.head.sequence > 400);
+}
+
+/// I10: the operator reads which rule refused, where the agent is told less.
+#[tokio::test(flavor = "multi_thread")]
+async fn every_refusal_leaves_one_record_with_its_rule() {
+    let stack = Stack::with(|setup| {
+        setup.sections.push_str("[limits]\nopen = \"11/h\"\n");
+        setup.roles = setup.roles.replace("lease = { max_live = 2000 }", "lease = { max_live = 1 }");
+        for (name, rest) in [
+            ("foreign", "match = { uid = 4242 }\nscopes = [\"secret:read\"]"),
+            ("slow", "match = { uid = UID }\nscopes = [\"secret:read\"]\nrate = { read = \"1/h\", send = \"1/h\" }"),
+            ("single", "match = { uid = UID }\nscopes = [\"secret:read\"]\nsession = { max_live = 1 }"),
+        ] {
+            setup.roles.push_str(&format!("[role.{name}]\nidentity = \"deploy-agent\"\n{rest}\n"));
+        }
+    })
+    .await;
+    let stranger = stack.stranger().await;
+    let value = Secret::copy_of("value");
+    macro_rules! leaves {
+        ($call:expr, $reason:ident, $record:literal) => {{
+            let (outcome, records) = left(&stack, $call).await;
+            assert_eq!((reason(outcome), records), (ErrorReason::$reason, vec![$record.to_owned()]));
+        }};
+    }
+    let open = |role: &str| stranger.open_session(OpenSession::role(role));
+    leaves!(open("absent"), RoleNotAvailable, "session.denied denied role_unknown");
+    leaves!(open("foreign"), RoleNotAvailable, "session.denied denied role_mismatch");
+    let wider = OpenSession { scopes: vec!["sso:mint".into()], ..OpenSession::role("notes") };
+    leaves!(stranger.open_session(wider), ScopeNotGranted, "session.denied denied scope_not_granted");
+    open("single").await.unwrap();
+    leaves!(open("single"), CapacityReached, "session.denied denied capacity_reached");
+    leaves!(stranger.acquire(KEY, None, ""), SessionRequired, "session.denied denied token_missing");
+    let unknown = stack.holder(&value).await;
+    leaves!(unknown.acquire(KEY, None, ""), SessionInvalid, "session.denied denied token_unknown");
+
+    let notes = stack.agent("notes").await;
+    leaves!(
+        notes.acquire("secret/STRIPE_API_KEY", None, ""),
+        ResourceNotAvailable,
+        "lease.denied denied scope_missing"
+    );
+    leaves!(
+        notes.acquire("secret/OPENAI_ABSENT", None, ""),
+        ResourceNotAvailable,
+        "lease.denied failed absent"
+    );
+    leaves!(notes.set_secret("A", &value, ""), ResourceNotAvailable, "vault.set denied scope_missing");
+    leaves!(notes.delete_secret("A", ""), ResourceNotAvailable, "vault.delete denied scope_missing");
+    leaves!(notes.create_password(create("a.b")), ResourceNotAvailable, "vault.create denied scope_missing");
+    leaves!(
+        notes.update_password(update("password/a.b")),
+        ResourceNotAvailable,
+        "vault.update denied scope_missing"
+    );
+    leaves!(
+        notes.delete_password("password/a.b", ""),
+        ResourceNotAvailable,
+        "vault.delete denied scope_missing"
+    );
+    let scopes = vec!["secret:read:OPENAI_ORG_ID".to_owned()];
+    let (_, narrow) = stack.opened(OpenSession { scopes, ..OpenSession::role("notes") }).await;
+    leaves!(narrow.acquire(KEY, None, ""), ResourceNotAvailable, "lease.denied denied scope_not_granted");
+    leaves!(narrow.list_secrets(), ResourceNotAvailable, "vault.list denied scope_not_granted");
+    leaves!(narrow.identity(), ResourceNotAvailable, "identity.read denied scope_not_granted");
+
+    let deploy = stack.agent("deploy").await;
+    let (lease, _) = deploy.acquire(KEY, None, "").await.unwrap();
+    leaves!(deploy.acquire(KEY, None, ""), CapacityReached, "lease.denied denied capacity_reached");
+    leaves!(notes.read(lease.lease_id), LeaseNotAvailable, "request.denied denied lease_foreign");
+    leaves!(notes.renew(lease.lease_id, None), LeaseNotAvailable, "request.denied denied lease_foreign");
+    leaves!(notes.release(lease.lease_id), LeaseNotAvailable, "request.denied denied lease_foreign");
+    leaves!(notes.read(LeaseId([7; 16])), LeaseNotAvailable, "request.denied denied lease_unknown");
+    deploy.release(lease.lease_id).await.unwrap();
+    leaves!(deploy.read(lease.lease_id), LeaseRevoked, "request.denied denied lease_over");
+    leaves!(deploy.renew(lease.lease_id, None), LeaseRevoked, "request.denied denied lease_over");
+    leaves!(deploy.release(lease.lease_id), LeaseRevoked, "request.denied denied lease_over");
+
+    let slow = stack.agent("slow").await;
+    slow.list_leases().await.unwrap();
+    leaves!(slow.acquire(KEY, None, ""), RateLimited, "request.denied denied rate_limited");
+    notes.close_session().await.unwrap();
+    leaves!(notes.acquire(KEY, None, ""), SessionRevoked, "session.denied denied session_over");
+    while stack.stranger().await.open_session(OpenSession::role("deploy")).await.is_ok() {}
+    leaves!(open("deploy"), RateLimited, "session.denied denied rate_limited");
+
+    stack.control().add_fault(Fault::new("/api/", Answer::Status(500))).unwrap();
+    leaves!(
+        deploy.acquire("secret/A", None, ""),
+        UpstreamUnavailable,
+        "lease.denied failed upstream_unavailable"
+    );
+    let trail = stack.audited("request.denied");
+    let foreign = trail.iter().find(|record| record["cause"] == "lease_foreign").expect("it is there");
+    assert_eq!((&foreign["role"], &foreign["target"]), (&"notes".into(), &lease.lease_id.to_string().into()));
+}
+
+/// I9, on a disk that is full: nothing is released or changed, access can still be ended, and with room
+/// all goes on where it was.
+#[tokio::test(flavor = "multi_thread")]
+async fn without_room_for_a_record_no_value_leaves() {
+    let stack = Stack::with(|setup| setup.wrapper = little_room(8)).await;
+    let (agent, other, admin) =
+        (stack.agent("deploy").await, stack.agent("notes").await, stack.admin().await);
+    let short = Duration::from_secs(60);
+    let (lease, _) = agent.acquire(KEY, Some(short), "").await.unwrap();
+    other.acquire(KEY, None, "").await.unwrap();
+    fill(&stack).await;
+    let writes = stack.control().total_requests();
+    let refused = ErrorReason::AuditUnavailable;
+    assert_eq!(reason(agent.acquire(KEY, None, "").await), refused);
+    assert_eq!(reason(agent.read(lease.lease_id).await), refused);
+    assert_eq!(reason(agent.renew(lease.lease_id, Some(10 * short)).await), refused);
+    assert_eq!(reason(agent.list_secrets().await), refused);
+    assert_eq!(reason(agent.set_secret("FRESH", &Secret::copy_of("value"), "").await), refused);
+    assert_eq!(reason(agent.delete_secret("OPENAI_API_KEY", "").await), refused);
+    assert_eq!(reason(stack.stranger().await.open_session(OpenSession::role("notes")).await), refused);
+    assert_eq!(reason(agent.acquire("secret/ABSENT", None, "").await), ErrorReason::ResourceNotAvailable);
+    let listed = agent.list_leases().await.unwrap();
+    assert_eq!((listed.len(), listed[0].lease_id), (1, lease.lease_id), "a refused value leaves no lease");
+    assert!(listed[0].expires_in <= short, "and a refused renewal moves nothing");
+    let status = admin.status().await.unwrap();
+    assert_eq!((status.sessions, status.audit_head.healthy), (2, false));
+    assert_eq!(stack.control().total_requests(), writes + 1, "the absent secret alone was looked for");
+
+    // What takes access away does not wait for the disk; that it is not recorded is said.
+    assert_eq!(reason(admin.revoke(RevokeTarget::Role("notes".into()), "").await), refused);
+    assert_eq!(reason(other.describe_session().await), ErrorReason::SessionRevoked);
+    assert_eq!(admin.status().await.unwrap().sessions, 1);
+
+    stack.daemon.make_room();
+    let (_, credential) = agent.read(lease.lease_id).await.unwrap();
+    assert_eq!(credential.value.expose(), "sandbox-openai-deploy-e2a6c9");
+    assert!(admin.status().await.unwrap().audit_head.healthy);
+    let report = verify_path(&stack.setup.audit_file).unwrap();
+    assert!(report.is_whole() && report.unfinished == 0, "{report}");
 }

@@ -28,7 +28,6 @@ async fn a_lease_warns_before_its_end_and_tells_its_end() {
     let mut others = other.watch_leases().await.unwrap();
     let (lease, _) = agent.acquire("identity/email", Some(SECOND * 6 / 5), "").await.unwrap();
     assert_eq!(next(&mut events).await.unwrap(), LeaseEvent::Expiring(of(&lease)));
-    assert_eq!(agent.list_leases().await.unwrap().len(), 1, "it was a warning");
     assert_eq!(next(&mut events).await.unwrap(), LeaseEvent::Expired(of(&lease)));
     // The other session of the role has seen nothing of it: this is its first event.
     other.close_session().await.unwrap();
@@ -40,9 +39,9 @@ async fn a_renewed_lease_does_not_end_at_its_old_end() {
     let stack = Stack::start().await;
     let agent = stack.agent("notes").await;
     let mut events = agent.watch_leases().await.unwrap();
-    let (renewed, _) = agent.acquire("identity/email", Some(SECOND / 2), "").await.unwrap();
+    let (renewed, _) = agent.acquire("identity/email", Some(SECOND), "").await.unwrap();
     agent.renew(renewed.lease_id, Some(60 * SECOND)).await.unwrap();
-    let (later, _) = agent.acquire("identity/email", Some(SECOND * 3 / 4), "").await.unwrap();
+    let (later, _) = agent.acquire("identity/email", Some(SECOND), "").await.unwrap();
     assert_eq!(next(&mut events).await.unwrap(), LeaseEvent::Expired(of(&later)));
     agent.read(renewed.lease_id).await.unwrap();
 }
@@ -167,4 +166,42 @@ async fn a_watcher_that_does_not_read_misses_events_and_holds_nobody_up() {
         }
     }
     assert!(missed);
+}
+
+/// Nobody reads it, and the answer is fresh for less than a round of housekeeping.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_watched_value_that_was_replaced_behind_the_brokers_back_is_announced_by_itself() {
+    let stack = Stack::with(|setup| setup.sections.push_str("[vault]\nfresh_for = \"2s\"\n")).await;
+    let agent = stack.agent("notes").await;
+    let (lease, _) = agent.acquire("secret/OPENAI_API_KEY", None, "").await.unwrap();
+    let mut events = agent.watch_leases().await.unwrap();
+    stack.control().set_secret(NOTES, "OPENAI_API_KEY", Secret::copy_of("second value")).unwrap();
+    assert_eq!(next(&mut events).await.unwrap(), LeaseEvent::Rotated(of(&lease)));
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_change_that_ravi_refused_is_not_announced() {
+    use ravi_broker::sandbox::{Answer, Fault};
+    let stack = Stack::start().await;
+    let agent = stack.agent("deploy").await;
+    agent.acquire("password/grafana.net", None, "").await.unwrap();
+    agent.acquire("secret/OPENAI_API_KEY", None, "").await.unwrap();
+    let mut events = agent.watch_leases().await.unwrap();
+    stack.control().add_fault(Fault::new("/api/", Answer::Status(403)).on("PATCH")).unwrap();
+    stack.control().add_fault(Fault::new("/api/", Answer::Status(403)).on("DELETE")).unwrap();
+    let update = ravi_broker::client::UpdatePassword {
+        resource: "password/grafana.net".into(),
+        password: Some(Secret::copy_of("second value")),
+        length: None,
+        reason: String::new(),
+    };
+    let refused = ErrorReason::UpstreamRefused;
+    assert_eq!(reason(agent.update_password(update).await), refused);
+    assert_eq!(reason(agent.delete_password("password/grafana.net", "").await), refused);
+    let value = Secret::copy_of("second value");
+    assert_eq!(reason(agent.set_secret("OPENAI_API_KEY", &value, "").await), refused);
+    assert_eq!(reason(agent.delete_secret("OPENAI_API_KEY", "").await), refused);
+    agent.close_session().await.unwrap();
+    let first = next(&mut events).await.unwrap();
+    assert!(matches!(first, LeaseEvent::Revoked(_)), "{first:?}");
 }
