@@ -43,7 +43,8 @@ fn connected(args: Args, environment: Environment) -> Result<(Settings, Option<S
     }
     // A try must not write into the trail of the real thing.
     if settings.overrides.audit_file.is_none() {
-        let state = crate::config::paths::state_directory(&settings.environment).map_err(|error| error.to_string())?;
+        let state = crate::config::paths::state_directory(&settings.environment)
+            .map_err(|error| error.to_string())?;
         settings.overrides.audit_file = Some(state.join("sandbox").join("audit.jsonl"));
     }
     settings.overrides.base_url = Some(sandbox.base_url);
