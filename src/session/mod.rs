@@ -2,8 +2,7 @@
 //!
 //! A session belongs to its anchor, a process that the kernel named; its token works for that process
 //! and what it starts, under the same user, and nowhere else. A token from elsewhere is refused with
-//! the same error as an unknown one. May import layers 0 and 1, `peer`, `policy` and
-//! `audit`.
+//! the same error as an unknown one. May import layers 0 and 1, `policy` and `audit`.
 
 mod token;
 

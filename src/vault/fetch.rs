@@ -64,7 +64,8 @@ impl Vault {
         })
     }
 
-    /// Keeps the answer unless the vault was locked or the account changed meanwhile, and announces values that changed.
+    /// Keeps the answer unless the vault was locked or the account changed meanwhile, and announces values
+    /// that changed.
     pub(super) fn store(&self, key: Key, content: Content, epoch: u64) -> Fetched {
         let now = self.clock.now();
         let lifetime = self.lifetime(&content, now);
