@@ -5,7 +5,7 @@ use std::sync::{Arc, PoisonError};
 use std::time::Duration;
 
 use super::{
-    Card, Changed, Content, Entry, Fetched, Freshness, Key, Life, Password, Result, Vault, VaultError,
+    Card, Changed, Content, Entry, Fetched, Freshness, Key, Life, Password, Result, Slot, Vault, VaultError,
 };
 use crate::clock::BootInstant;
 use crate::types::{IdentityUuid, PasswordName, Resource, SecretKey};
@@ -112,12 +112,13 @@ impl Vault {
         }
     }
 
-    fn changed(&self, identity: IdentityUuid, resource: Resource) {
+    /// Tells the watchers of leases on this value.
+    pub(super) fn changed(&self, identity: IdentityUuid, resource: Resource) {
         // No reader is fine: nobody watches.
         let _ = self.changes.send(Changed { identity, resource });
     }
 
-    fn differs(&self, old: &super::Slot, new: &super::Slot) -> bool {
+    fn differs(&self, old: &Slot, new: &Slot) -> bool {
         match (self.arena.open(old), self.arena.open(new)) {
             (Some(old), Some(new)) => old.expose() != new.expose(),
             _ => false,

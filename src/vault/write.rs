@@ -4,9 +4,9 @@ use std::sync::Arc;
 use std::sync::atomic::Ordering;
 
 use super::fetch::password_name;
-use super::{Changed, Content, Key, Result, Vault, VaultError, pick};
+use super::{Content, Key, Result, Vault, VaultError, pick};
 use crate::secret::Secret;
-use crate::types::{IdentityUuid, PasswordName, Resource, SecretKey};
+use crate::types::{EntryUuid, IdentityUuid, PasswordName, Resource, SecretKey};
 use crate::upstream::{NewPassword, PasswordEntry, SecretEntry, UpstreamError};
 
 /// The new password of an entry.
@@ -58,7 +58,7 @@ impl Vault {
         let outcome = self.upstream.delete_secret(identity, found.uuid).await;
         self.drop_stale(&Key::SecretNames(identity));
         self.drop_stale(&Key::Secret(identity, key.clone()));
-        self.say(identity, Resource::Secret(key.clone()));
+        self.changed(identity, Resource::Secret(key.clone()));
         sent(outcome)
     }
 
@@ -93,7 +93,7 @@ impl Vault {
         };
         let outcome = self.upstream.update_password(identity, entry, &password).await;
         self.drop_stale(&Key::Passwords(identity));
-        self.say(identity, Resource::Password(stored));
+        self.changed(identity, Resource::Password(stored));
         stored_name(&sent(outcome)?)
     }
 
@@ -107,7 +107,7 @@ impl Vault {
         let (entry, stored) = self.find_password(identity, name).await?;
         let outcome = self.upstream.delete_password(identity, entry).await;
         self.drop_stale(&Key::Passwords(identity));
-        self.say(identity, Resource::Password(stored));
+        self.changed(identity, Resource::Password(stored));
         sent(outcome)
     }
 
@@ -115,7 +115,7 @@ impl Vault {
         self: &Arc<Self>,
         identity: IdentityUuid,
         name: &PasswordName,
-    ) -> Result<(crate::types::EntryUuid, PasswordName)> {
+    ) -> Result<(EntryUuid, PasswordName)> {
         let entry = self.entry(Key::Passwords(identity)).await?;
         let Content::Passwords(rows) = &entry.content else { return Err(VaultError::Absent) };
         pick(rows, name).map(|row| (row.entry, row.name.clone()))
@@ -131,10 +131,6 @@ impl Vault {
     fn drop_stale(&self, key: &Key) {
         self.writes.fetch_add(1, Ordering::SeqCst);
         self.cache.remove(key);
-    }
-
-    fn say(&self, identity: IdentityUuid, resource: Resource) {
-        let _ = self.changes.send(Changed { identity, resource });
     }
 
     fn open_epoch(&self) -> Result<u64> {
