@@ -278,7 +278,7 @@ impl Sessions {
             return Err(OpenError::Capacity("limits.sessions"));
         }
         let of_role = self.live.iter().filter(|live| live.role == *role.name()).count();
-        if of_role >= role.bounds.max_sessions {
+        if of_role >= role.bounds.session_max_live {
             return Err(OpenError::Capacity("session.max_live"));
         }
         self.deadlines.insert(session.expires_at, session.id);
