@@ -1,9 +1,9 @@
 //! Rate limits: how often, by governor (GCRA).
 //!
 //! A role's `rate` bounds all of its sessions together, so that a limit cannot be reset by opening
-//! another session; a session may have a lower one of its own, so that it cannot take it all. Every authenticated request takes from it before policy is asked, allowed or not:
-//! guessing names costs the guesser. A clock that fails reads as the end of time and closes the limit's
-//! sessions, not opens it. May import layers 0 and 1.
+//! another session; a session may have a lower one of its own, so that it cannot take it all. Every
+//! authenticated request takes from both before policy is asked, allowed or not: guessing names costs the
+//! guesser. May import layers 0 and 1, and `policy`.
 
 use std::hash::Hash;
 use std::num::NonZeroU32;
@@ -71,11 +71,11 @@ pub struct Remaining {
     pub resets_in: Duration,
 }
 
-/// The limits on agents: per role and class, and per user on opening sessions and on records
+/// The limits on agents: per role, session and class, and per user on opening sessions and on records
 /// of refusals.
 ///
-/// Concurrency: any thread. Bounded by the number of roles and users; [`Limits::prune`] drops what is
-/// idle.
+/// Concurrency: any thread. Bounded by the number of roles, live sessions and users; [`Limits::prune`]
+/// drops what is idle.
 pub struct Limits {
     clock: Arc<dyn Clock>,
     roles: DashMap<(RoleName, Class), Arc<Meter>>,

@@ -1,7 +1,7 @@
 //! The generated wire types of `ravi.broker.v1`. Imported by `grpc` and `client` alone: everything
 //! else speaks domain types.
 
-#![allow(missing_docs, unreachable_pub, clippy::all)]
+#![allow(missing_docs, unreachable_pub, clippy::all, reason = "generated; `proto/` has the documentation")]
 
 use std::fmt;
 

@@ -5,7 +5,6 @@
 //! nobody: it is always paired with the start time and, from Linux 6.9, with the kernel's serial number.
 //! May import `sys`.
 
-use std::fmt;
 use std::io;
 use std::os::fd::{AsFd, OwnedFd};
 use std::os::unix::net::UnixStream;
@@ -132,7 +131,7 @@ pub fn is_foreign(credentials: Credentials) -> bool {
     credentials.pid == 0 || credentials.uid == *OVERFLOW_UID
 }
 
-/// How a process was tied to its pid. `status` prints it, and configuration can require one.
+/// How a process was tied to its pid, the surest last.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub enum PeerTier {
     /// Not at all.
@@ -156,21 +155,12 @@ impl PeerTier {
 
     /// For `status`.
     pub fn protection(self) -> Protection {
-        Protection { name: "callers identified by", tier: self.words(), full: self == Self::PidfdAtConnect }
-    }
-
-    fn words(self) -> &'static str {
-        match self {
+        let tier = match self {
             Self::None => "process unknown",
             Self::PidAndStartTime => "pid and start time, read at accept",
             Self::PidfdAtConnect => "pidfd, taken by the kernel at connect",
-        }
-    }
-}
-
-impl fmt::Display for PeerTier {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str(self.words())
+        };
+        Protection { name: "callers identified by", tier, full: self == Self::PidfdAtConnect }
     }
 }
 

@@ -147,8 +147,9 @@ impl Broker {
         }
     }
 
-    /// Kill switch, which outlives a restart of the daemon. The gate comes first, so that nothing that is under way passes the last check; then
-    /// values, keys, sessions and leases go, whether or not the record can be written.
+    /// Kill switch, which outlives a restart of the daemon. The gate comes first, so that nothing that is
+    /// under way passes the last check; then values, keys, sessions and leases go, whether or not the record
+    /// can be written.
     pub fn lock(&self, reason: Option<&Reason>) -> Result<Revoked> {
         self.gate.lock();
         let _switch = self.switch.lock().unwrap_or_else(PoisonError::into_inner);
@@ -192,9 +193,8 @@ impl Broker {
         Ok(self.vault.keyring().holds(KeyId::Management))
     }
 
-    /// Takes a new policy over, all of it at once. Sessions whose role is gone, is another identity or no longer
-    /// matches end.
-    /// Returns how many.
+    /// Takes a new policy over, all of it at once. Sessions whose role is gone, is another identity or no
+    /// longer matches end. Returns how many.
     pub fn reload(&self, policy: Policy) -> Result<usize> {
         self.record_admin(Verb::AdminReload, None)?;
         let policy = Arc::new(policy);

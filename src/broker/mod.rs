@@ -157,7 +157,7 @@ impl Broker {
         Ok(session)
     }
 
-    /// Policy's answer. A refusal is recorded with its rule; the agent is not told which.
+    /// The answer of [`Policy::authorize`]. A refusal is recorded with its rule; the agent is not told which.
     fn authorize(&self, admitted: &Admitted, action: Action) -> Result<Grant> {
         let session = &admitted.session;
         let decided = self.policy.load().authorize(&session.role, session.narrowed.as_ref(), action.clone());

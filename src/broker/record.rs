@@ -4,11 +4,11 @@
 
 use super::error::{BrokerError, Result};
 use super::{Broker, Revocation};
-use crate::audit::{Actor, Cause, Event, Target, Verb};
+use crate::audit::{Actor, Cause, Event, NOBODY, Target, Verb};
 use crate::lease::{Lease, LeaseError};
 use crate::peer::Peer;
 use crate::policy::{Action, Denied};
-use crate::session::{End, OpenError, Session, TokenError};
+use crate::session::{End, OpenError, Session, TokenError, actor_of};
 use crate::types::{IdentityUuid, LeaseId, Reason, Resource, RoleName};
 use crate::upstream::UpstreamError;
 
@@ -20,7 +20,7 @@ impl Broker {
     }
 
     pub(super) fn record_role_denied(&self, peer: &Peer, role: &RoleName, denied: Denied) {
-        let actor = crate::session::actor_of(peer, Some(role));
+        let actor = actor_of(peer, Some(role));
         self.try_record(&Event::of(Verb::SessionDenied, &actor).denied(rule(denied)));
     }
 
@@ -31,18 +31,29 @@ impl Broker {
             OpenError::Capacity(_) => Cause::CapacityReached,
             OpenError::NoRandom => Cause::Internal,
         };
-        let actor = crate::session::actor_of(peer, Some(role));
+        let actor = actor_of(peer, Some(role));
         self.try_record(&Event::of(Verb::SessionDenied, &actor).denied(cause));
     }
 
     pub(super) fn record_token_refused(&self, peer: &Peer, error: TokenError) {
-        let cause = match error {
-            TokenError::Unknown => Cause::TokenUnknown,
-            TokenError::Foreign => Cause::TokenForeign,
-            TokenError::Ended(_) => Cause::SessionOver,
-        };
+        self.record_stranger(
+            peer,
+            match error {
+                TokenError::Unknown => Cause::TokenUnknown,
+                TokenError::Foreign => Cause::TokenForeign,
+                TokenError::Ended(_) => Cause::SessionOver,
+            },
+        );
+    }
+
+    pub(super) fn record_no_token(&self, peer: &Peer) {
+        self.record_stranger(peer, Cause::TokenMissing);
+    }
+
+    /// A call under no session of the caller's.
+    fn record_stranger(&self, peer: &Peer, cause: Cause) {
         let Some(unrecorded) = self.limits.take_refusal(peer.uid) else { return };
-        let actor = crate::session::actor_of(peer, None);
+        let actor = actor_of(peer, None);
         self.try_record(&Event::of(Verb::SessionDenied, &actor).denied(cause).unrecorded(unrecorded));
     }
 
@@ -62,15 +73,8 @@ impl Broker {
 
     pub(super) fn record_open_limited(&self, peer: &Peer, role: &RoleName) {
         let Some(unrecorded) = self.limits.take_refusal(peer.uid) else { return };
-        let actor = crate::session::actor_of(peer, Some(role));
+        let actor = actor_of(peer, Some(role));
         let event = Event::of(Verb::SessionDenied, &actor).denied(Cause::RateLimited);
-        self.try_record(&event.unrecorded(unrecorded));
-    }
-
-    pub(super) fn record_no_token(&self, peer: &Peer) {
-        let Some(unrecorded) = self.limits.take_refusal(peer.uid) else { return };
-        let actor = crate::session::actor_of(peer, None);
-        let event = Event::of(Verb::SessionDenied, &actor).denied(Cause::TokenMissing);
         self.try_record(&event.unrecorded(unrecorded));
     }
 
@@ -152,16 +156,14 @@ impl Broker {
     }
 
     pub(super) fn record_expired(&self, lease: &Lease) {
-        let actor =
-            Actor { session: Some(lease.session), role: Some(lease.role.clone()), ..Actor::default() };
+        let actor = holder_of(lease);
         let event = Event::lease(Verb::LeaseExpired, &actor, lease.id, &lease.resource);
         self.try_record(&event.identity(lease.identity).exposed(!lease.revocable));
     }
 
     /// One record for each lease that ended before its time: what its holder has seen is to be rotated.
     pub(super) fn record_lease_revoked(&self, lease: &Lease, cause: Cause) {
-        let actor =
-            Actor { session: Some(lease.session), role: Some(lease.role.clone()), ..Actor::default() };
+        let actor = holder_of(lease);
         let event = Event::lease(Verb::LeaseRevoked, &actor, lease.id, &lease.resource);
         self.try_record(&event.identity(lease.identity).exposed(!lease.revocable).because(cause));
     }
@@ -173,18 +175,15 @@ impl Broker {
             Revocation::Role(role) => Target::Role(role),
             Revocation::All => Target::All,
         };
-        let nobody = Actor::default();
-        self.must_record(&Event::of(Verb::AdminRevoke, &nobody).target(target).reason(reason))
+        self.must_record(&Event::of(Verb::AdminRevoke, &NOBODY).target(target).reason(reason))
     }
 
     pub(super) fn record_admin(&self, verb: Verb, reason: Option<&Reason>) -> Result<()> {
-        let nobody = Actor::default();
-        self.must_record(&Event::of(verb, &nobody).reason(reason))
+        self.must_record(&Event::of(verb, &NOBODY).reason(reason))
     }
 
     pub(super) fn record_reload_refused(&self) {
-        let nobody = Actor::default();
-        self.try_record(&Event::of(Verb::AdminReload, &nobody).failed(Cause::ConfigurationInvalid));
+        self.try_record(&Event::of(Verb::AdminReload, &NOBODY).failed(Cause::ConfigurationInvalid));
     }
 
     /// Writes the start or the end of the daemon.
@@ -208,6 +207,11 @@ impl Broker {
     fn try_record(&self, event: &Event<'_>) {
         let _ = self.must_record(event);
     }
+}
+
+/// Who has a lease, where the session itself may be over.
+fn holder_of(lease: &Lease) -> Actor {
+    Actor { session: Some(lease.session), role: Some(lease.role.clone()), ..Actor::default() }
 }
 
 fn about_lease<'a>(verb: Verb, session: &'a Session, lease: &'a Lease) -> Event<'a> {

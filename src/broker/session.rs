@@ -5,6 +5,7 @@ use std::sync::Arc;
 use super::error::{BrokerError, Result};
 use super::{Admitted, Broker, Revoked};
 use crate::audit::Cause;
+use crate::clock::BootInstant;
 use crate::limit::Remaining;
 use crate::peer::{Peer, Pidfd};
 use crate::policy::Denied;
@@ -32,7 +33,7 @@ pub struct Described {
     /// Effective scopes, canonical.
     pub scopes: Vec<String>,
     /// When it ends.
-    pub expires_at: crate::clock::BootInstant,
+    pub expires_at: BootInstant,
     /// What is left of the limits of its role, and of its own.
     pub limits: Vec<Remaining>,
     /// Live leases.
@@ -90,8 +91,8 @@ impl Broker {
     }
 
     /// Ends the caller's session. Returns how many leases ended with it.
-    pub fn close_session(&self, admitted: &Admitted) -> Result<usize> {
-        Ok(self.end_session(admitted.session.id, End::Closed).map_or(0, |ended| ended.leases))
+    pub fn close_session(&self, admitted: &Admitted) -> usize {
+        self.end_session(admitted.session.id, End::Closed).map_or(0, |ended| ended.leases)
     }
 
     /// Ends a session and its leases, whatever the reason. `None`: it was over already.

@@ -1,6 +1,8 @@
 //! `config check|show|example`: works on the file, without the daemon. Imports `policy`, which judges the
 //! scopes: what the daemon would refuse is refused here.
 
+use std::path::{Path, PathBuf};
+
 use serde::Serialize;
 
 use super::args::{ConfigCommand, Global, ShowConfig};
@@ -9,7 +11,7 @@ use super::error::CliError;
 use super::output::Document;
 use super::page::{Cell, Page, Tone};
 use crate::config::{
-    self, Config, ConfigError, Draft, Environment, Origin, Overrides, Problem, Shown, Source,
+    self, Config, ConfigError, Draft, Environment, Origin, Overrides, Problem, Shown, Source, Variable,
 };
 use crate::policy::Policy;
 
@@ -46,9 +48,9 @@ pub(super) fn accepted(global: &Global) -> Result<Config, CliError> {
 
 /// The sockets that the configuration names: the agents' and the operator's. A file that nobody named
 /// and that cannot be used names none; the usual places are tried then.
-pub(super) fn named_sockets(global: &Global) -> Result<[Option<std::path::PathBuf>; 2], CliError> {
+pub(super) fn named_sockets(global: &Global) -> Result<[Option<PathBuf>; 2], CliError> {
     let environment = Environment::capture();
-    let named = global.config.is_some() || environment.raw(config::Variable::RaviBrokerConfig).is_some();
+    let named = global.config.is_some() || environment.raw(Variable::RaviBrokerConfig).is_some();
     let draft = match draft(global, &environment) {
         Ok(draft) => draft,
         Err(error) if named => return Err(error.into()),
@@ -89,7 +91,7 @@ struct ProblemView<'a> {
 }
 
 impl<'a> CheckView<'a> {
-    fn of(path: &std::path::Path, problems: &'a [Problem]) -> Self {
+    fn of(path: &Path, problems: &'a [Problem]) -> Self {
         let problem = |problem: &'a Problem| ProblemView { line: problem.line, message: &problem.message };
         Self {
             path: path.display().to_string(),

@@ -1,7 +1,7 @@
 //! Reads the value of a secret: from a pipe or file, or from a prompt that shows nothing.
 //!
-//! The value is read into one buffer that never grows, so no part of it is left behind; the buffer
-//! becomes the [`Secret`]. Bounded: Ravi takes at most 48 KiB. Imports `secret` alone.
+//! The value is read into one buffer that never grows and is wiped once the [`Secret`] is made, so no part
+//! of it is left behind. Bounded: the broker takes at most 48 KiB. Imports `secret` alone.
 
 use std::fs::File;
 use std::io::{self, IsTerminal, Read, Write};

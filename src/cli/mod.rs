@@ -1,8 +1,8 @@
 //! The command line, for people and for agents' shells.
 //!
 //! It reaches the daemon only through `client`, and reads configuration and audit files through
-//! `config`, `policy` and `audit`. Secrets go to standard output by explicit command and nowhere else; they are
-//! never arguments. `args` is the one definition of the command line, `exit` the table of exit codes,
+//! `config`, `policy` and `audit`. Secrets go to standard output by explicit command and nowhere else;
+//! they are never arguments. `args` is the one definition of the command line, `exit` the table of exit codes,
 //! `output` and `page` what results look like; each group of commands has a file.
 //!
 //! # JSON

@@ -13,9 +13,9 @@ use super::exit::Exit;
 use super::output::{Document, moment, seconds, span};
 use super::page::{Cell, Page, Tone};
 use crate::client::{
-    AgentClient, Anchor, ClientError, Identity, LimitInfo, Session, SessionDescription, SessionFile, locate,
+    self, AgentClient, Anchor, ClientError, Identity, LimitInfo, Session, SessionDescription, SessionFile,
+    SessionFileError, locate,
 };
-use crate::client::{OpenSession as Open, SessionFileError};
 use crate::clock::Clock;
 use crate::secret::Secret;
 
@@ -32,7 +32,7 @@ pub(super) async fn run(context: &mut Context, command: &SessionCommand) -> Resu
 
 async fn open(context: &mut Context, args: &OpenSession) -> Result<(), CliError> {
     let client = context.agent().await?;
-    let request = Open {
+    let request = client::OpenSession {
         role: args.role.to_string(),
         scopes: args.scopes.clone(),
         ttl: args.ttl,

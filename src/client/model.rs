@@ -62,7 +62,7 @@ pub enum Anchor {
 pub struct SessionDescription {
     /// The session.
     pub session: Session,
-    /// Rate limits of its role.
+    /// Rate limits of its role, and its own where the role sets them.
     pub limits: Vec<LimitInfo>,
     /// Leases alive now.
     pub live_leases: u32,
@@ -73,7 +73,7 @@ pub struct SessionDescription {
 /// One rate limit.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct LimitInfo {
-    /// "read" or "send".
+    /// "read" or "send" of the role, "session_read" or "session_send" of the session.
     pub name: String,
     /// As configured, for example "60/min".
     pub rate: String,
@@ -249,9 +249,9 @@ pub struct AuditHead {
 /// How far one protection reached on this host.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Protection {
-    /// For example "memory lock".
+    /// For example "key memory locked".
     pub name: String,
-    /// For example "locked".
+    /// What was reached, for example "on" or "off".
     pub tier: String,
     /// False where the host did not offer the best tier.
     pub full: bool,
@@ -266,11 +266,11 @@ pub struct SessionInfo {
     pub role: String,
     /// The identity behind the role.
     pub identity: String,
-    /// The kernel's word.
+    /// User of the process that opened it, by the kernel's word.
     pub uid: u32,
-    /// The kernel's word.
+    /// The process that it is bound to, by the kernel's word.
     pub pid: i32,
-    /// The kernel's word.
+    /// What the opener ran, by the kernel's word; may be empty.
     pub executable: String,
     /// Live leases.
     pub leases: u32,

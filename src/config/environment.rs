@@ -1,5 +1,5 @@
-//! What the process was started with: the user and the environment, read once and passed down, so
-//! that nothing else looks at the environment and tests can put their own in its place.
+//! What the process was started with: the user and the variables that say where things are. The daemon
+//! reads them once and passes them down, so that tests can put their own in their place.
 //!
 //! Imports nothing of this crate.
 
@@ -7,7 +7,7 @@ use std::collections::BTreeMap;
 use std::ffi::OsString;
 use std::path::PathBuf;
 
-/// The environment variables that the programs look at. None of them ever holds a secret.
+/// The environment variables that decide where things are. None of them ever holds a secret.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub enum Variable {
     /// The user's own directory.
@@ -71,7 +71,7 @@ impl Variable {
     }
 }
 
-/// The user and the variables of this process, as they were at its start.
+/// The user and the variables of a process, as they were when they were read.
 #[derive(Clone, Debug)]
 pub struct Environment {
     uid: u32,
@@ -79,7 +79,7 @@ pub struct Environment {
 }
 
 impl Environment {
-    /// Reads the process's own. Called once, in `main`.
+    /// Reads the process's own. The daemon does so once, in `main`.
     pub fn capture() -> Self {
         let set = Variable::ALL.into_iter().filter_map(|variable| {
             let value = std::env::var_os(variable.name())?;

@@ -225,7 +225,7 @@ pub struct Bounds {
     /// `session.ttl`. Default `12h`.
     pub session_ttl: Duration,
     /// `session.max_live`: sessions of this role at once. Default 64.
-    pub max_sessions: usize,
+    pub session_max_live: usize,
     /// `lease.default_ttl`. Default `5m`.
     pub lease_default_ttl: Duration,
     /// `lease.max_ttl`. Default `1h`.

@@ -134,7 +134,7 @@ impl Listing<'_> {
             self.put(&key(&format!("scopes[{at}]")), &scope.value);
         }
         self.put(&key("session.ttl"), duration_text(role.bounds.session_ttl));
-        self.put(&key("session.max_live"), role.bounds.max_sessions);
+        self.put(&key("session.max_live"), role.bounds.session_max_live);
         self.put(&key("lease.default_ttl"), duration_text(role.bounds.lease_default_ttl));
         self.put(&key("lease.max_ttl"), duration_text(role.bounds.lease_max_ttl));
         self.put(&key("lease.max_live"), role.bounds.lease_max_live);

@@ -213,7 +213,7 @@ impl Deciding<'_> {
             scopes: raw.scopes,
             bounds: Bounds {
                 session_ttl: self.setting(&key("session.ttl"), raw.session_ttl, 12 * HOUR),
-                max_sessions: self.setting(&key("session.max_live"), raw.max_sessions, 64),
+                session_max_live: self.setting(&key("session.max_live"), raw.session_max_live, 64),
                 lease_default_ttl,
                 lease_max_ttl,
                 lease_max_live: self.setting(&key("lease.max_live"), raw.lease_max_live, 32),

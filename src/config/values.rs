@@ -11,7 +11,7 @@ use http::Uri;
 use nix::unistd::{Group, User};
 
 use super::reader::Value;
-use super::units::{duration_text, parse_duration};
+use super::units::{UnitError, duration_text, parse_duration};
 use super::{IdentityRef, Rate};
 use crate::types::Domain;
 
@@ -109,7 +109,7 @@ pub(super) fn count(bounds: RangeInclusive<u64>) -> impl Fn(&Value<'_>) -> Resul
 
 /// A rate of at most a million in its time.
 pub(super) fn rate(value: &Value<'_>) -> Result<Rate, String> {
-    let rate: Rate = value.text()?.parse().map_err(|error: super::UnitError| error.to_string())?;
+    let rate: Rate = value.text()?.parse().map_err(|error: UnitError| error.to_string())?;
     (rate.count <= 1_000_000).then_some(rate).ok_or_else(|| "expected at most 1000000".into())
 }
 

@@ -6,7 +6,7 @@
 use std::fs::DirBuilder;
 use std::os::unix::fs::DirBuilderExt;
 use std::path::{Path, PathBuf};
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::{Arc, Mutex, OnceLock, PoisonError};
 
 use jiff::Timestamp;
 
@@ -48,7 +48,7 @@ pub(super) struct Host {
     config_path: PathBuf,
     protections: Vec<Protection>,
     started_at: Timestamp,
-    connections: std::sync::OnceLock<listen::Connections>,
+    connections: OnceLock<listen::Connections>,
     /// Held for a whole reload, by a signal or by the operator: one at a time.
     reloading: Mutex<()>,
 }
@@ -89,7 +89,7 @@ impl App {
             config_path: path,
             protections,
             started_at,
-            connections: std::sync::OnceLock::new(),
+            connections: OnceLock::new(),
             reloading: Mutex::new(()),
         });
         Ok(Self { broker, budget, agent, admin, host, config, clock })
@@ -101,9 +101,7 @@ impl Host {
     pub(super) fn count(&self, connections: listen::Connections) {
         let _ = self.connections.set(connections);
     }
-}
 
-impl Host {
     /// All of the new roles, or nothing.
     fn take_over(&self) -> Result<Reloaded, BrokerError> {
         let loaded = self.settings.load().map_err(|error| self.refused(&error))?;

@@ -4,6 +4,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use tokio::signal::unix::{SignalKind, signal};
+use tokio::task::JoinSet;
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 
@@ -13,6 +14,7 @@ use super::listen::{Admission, Incoming, Limits};
 use super::{notify, serve};
 use crate::audit::Verb;
 use crate::broker::Broker;
+use crate::clock::Clock;
 use crate::grpc::{Admin, Agent, Process};
 use crate::limit::UpstreamBudget;
 
@@ -64,12 +66,8 @@ pub(super) async fn run(app: App) -> Result<(), StartError> {
     Ok(())
 }
 
-fn upkeep(
-    broker: &Arc<Broker>,
-    budget: &Arc<UpstreamBudget>,
-    clock: &Arc<dyn crate::clock::Clock>,
-) -> tokio::task::JoinSet<()> {
-    let mut tasks = tokio::task::JoinSet::new();
+fn upkeep(broker: &Arc<Broker>, budget: &Arc<UpstreamBudget>, clock: &Arc<dyn Clock>) -> JoinSet<()> {
+    let mut tasks = JoinSet::new();
     tasks.spawn(broker.clone().expire_sessions());
     tasks.spawn(broker.clone().expire_leases());
     tasks.spawn(broker.clone().announce_rotations());

@@ -35,7 +35,7 @@ pub fn run(
     if let Err(error) = raise_descriptor_limit(DESCRIPTORS) {
         tracing::warn!(%error, "the descriptor limit cannot be raised");
     }
-    // Before the runtime: the sockets are made under a umask, which all threads would share.
+    // Before the runtime: a daemon that cannot do its work safely does not start a thread.
     let app = app::App::build(settings, Arc::new(SystemClock), management_key, protections)?;
     let runtime = tokio::runtime::Builder::new_multi_thread().enable_all().build()?;
     let ended = runtime.block_on(lifecycle::run(app));

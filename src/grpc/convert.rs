@@ -5,7 +5,6 @@ use std::time::Duration;
 
 use crate::broker::{BrokerError, Described, Leased, Result};
 use crate::clock::{BootInstant, Clock};
-use crate::config::Rate;
 use crate::lease::Lease;
 use crate::limit::{Class, Remaining, Share};
 use crate::pb;
@@ -114,7 +113,7 @@ pub(super) fn limit(remaining: &Remaining) -> pb::Limit {
     };
     pb::Limit {
         name: name.to_owned(),
-        rate: rate(remaining.rate),
+        rate: remaining.rate.to_string(),
         remaining: remaining.requests,
         resets_in: duration(remaining.resets_in),
     }
@@ -150,8 +149,4 @@ pub(super) fn password_name(name: PasswordName) -> pb::PasswordName {
 
 pub(super) fn secret_name(key: SecretKey) -> pb::SecretName {
     pb::SecretName { key: key.as_str().to_owned(), resource: Resource::Secret(key).to_string() }
-}
-
-fn rate(rate: Rate) -> String {
-    rate.to_string()
 }

@@ -76,11 +76,7 @@ impl Agent {
         class: Class,
         parse: impl FnOnce(T) -> Result<P, BrokerError>,
     ) -> Result<(Admitted, P), Status> {
-        let (metadata, extensions, message) = request.into_parts();
-        let caller = Caller { peer: peer(&extensions)?, token: token(&metadata) };
-        let admitted = self.broker.admit(caller, class)?;
-        let parsed = parse(message).inspect_err(|_| self.broker.refuse_form(&admitted))?;
-        Ok((admitted, parsed))
+        self.let_in(request, |caller| self.broker.admit(caller, class), parse)
     }
 
     /// Lets a call in that only gives something back.
@@ -89,9 +85,17 @@ impl Agent {
         request: Request<T>,
         parse: impl FnOnce(T) -> Result<P, BrokerError>,
     ) -> Result<(Admitted, P), Status> {
+        self.let_in(request, |caller| self.broker.admit_return(caller), parse)
+    }
+
+    fn let_in<T, P>(
+        &self,
+        request: Request<T>,
+        admit: impl FnOnce(Caller<'_>) -> Result<Admitted, BrokerError>,
+        parse: impl FnOnce(T) -> Result<P, BrokerError>,
+    ) -> Result<(Admitted, P), Status> {
         let (metadata, extensions, message) = request.into_parts();
-        let caller = Caller { peer: peer(&extensions)?, token: token(&metadata) };
-        let admitted = self.broker.admit_return(caller)?;
+        let admitted = admit(Caller { peer: peer(&extensions)?, token: token(&metadata) })?;
         let parsed = parse(message).inspect_err(|_| self.broker.refuse_form(&admitted))?;
         Ok((admitted, parsed))
     }

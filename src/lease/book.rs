@@ -12,7 +12,6 @@ use crate::types::{LeaseId, Resource};
 const EVENTS_KEPT: usize = 64;
 /// Ended leases of a session that are still told why.
 const REMEMBERED: usize = 64;
-
 /// Static values of a session that are remembered as seen; the audit trail knows all of them.
 const MAX_SEEN: usize = 1024;
 

@@ -124,8 +124,7 @@ impl Leases {
         self.books.get(&session).ok_or(LeaseError::SessionEnded)?.check_room(max_live)
     }
 
-    /// Grants a lease on what the vault found: `resource` is its canonical name, `ends_at` the value's
-    /// own end if it has one.
+    /// Grants a lease on what the vault found for the grant.
     pub fn grant(
         &self,
         session: &Session,

@@ -137,7 +137,7 @@ pub(super) struct Whoami {
 
 #[derive(Serialize, JsonSchema)]
 struct LimitOutput {
-    /// "read" or "send".
+    /// "read" or "send" of your role, "session_read" or "session_send" of this session alone.
     name: String,
     /// For example 60/min.
     rate: String,

@@ -9,7 +9,7 @@ use super::behaviour::ListShape;
 use super::query::Params;
 use super::reply::{Refusal, Reply, ok};
 use super::sms::preview;
-use super::state::{Api, Mail, World};
+use super::state::{Api, Inbox, Mail, World};
 
 const DEFAULT_LIMIT: usize = 50;
 const MAX_LIMIT: usize = 200;
@@ -50,7 +50,7 @@ fn unread(thread: &Thread<'_>) -> usize {
     thread.iter().filter(|mail| !mail.is_read).count()
 }
 
-fn address_of<'a>(world: &'a World, mail: &Mail) -> Option<&'a super::state::Inbox> {
+fn address_of<'a>(world: &'a World, mail: &Mail) -> Option<&'a Inbox> {
     world.identity(mail.identity)?.inbox.as_ref()
 }
 

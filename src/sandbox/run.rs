@@ -1,5 +1,5 @@
 //! The program `ravi-sandbox`, minus its `main`: arguments, key file, CA file, the line that says it is
-//! ready. Other programs embed it through [`run`]. Imports `secret`.
+//! ready. Imports `secret`.
 
 use std::fs;
 use std::future::Future;

@@ -2,8 +2,7 @@
 //!
 //! A session belongs to its anchor, a process that the kernel named; its token works for that process
 //! and what it starts, under the same user, and nowhere else. A token from elsewhere is refused with
-//! the same error as an unknown one. May import layers 0 and 1, `peer`, `policy` and
-//! `audit`.
+//! the same error as an unknown one. May import layers 0 and 1, `policy` and `audit`.
 
 mod token;
 
@@ -279,7 +278,7 @@ impl Sessions {
             return Err(OpenError::Capacity("limits.sessions"));
         }
         let of_role = self.live.iter().filter(|live| live.role == *role.name()).count();
-        if of_role >= role.bounds.max_sessions {
+        if of_role >= role.bounds.session_max_live {
             return Err(OpenError::Capacity("session.max_live"));
         }
         self.deadlines.insert(session.expires_at, session.id);

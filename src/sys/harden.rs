@@ -25,13 +25,6 @@ pub fn harden() -> Vec<Protection> {
     ]
 }
 
-/// A write beyond `RLIMIT_FSIZE` must fail like one to a full disk, not kill the daemon: the audit trail
-/// then refuses, and every request with it.
-fn survive_file_size_limit() {
-    // SAFETY: ignoring a signal installs no handler, so nothing can run in its context.
-    let _ = unsafe { signal(Signal::SIGXFSZ, SigHandler::SigIgn) };
-}
-
 /// Raises the soft limit of open descriptors to `wanted`, or as far as the hard limit allows. Returns
 /// the limit that holds now. Each connection takes two: the socket and the peer's pidfd.
 pub fn raise_descriptor_limit(wanted: u64) -> io::Result<u64> {
@@ -42,6 +35,13 @@ pub fn raise_descriptor_limit(wanted: u64) -> io::Result<u64> {
     }
     setrlimit(Resource::RLIMIT_NOFILE, target, hard)?;
     Ok(target)
+}
+
+/// A write beyond `RLIMIT_FSIZE` must fail like one to a full disk, not kill the daemon: the audit trail
+/// then refuses, and every request with it.
+fn survive_file_size_limit() {
+    // SAFETY: ignoring a signal installs no handler, so nothing can run in its context.
+    let _ = unsafe { signal(Signal::SIGXFSZ, SigHandler::SigIgn) };
 }
 
 /// A file or socket that took the number of a closed standard descriptor would get our log lines.

@@ -66,11 +66,6 @@ impl LockedBytes {
         unsafe { std::slice::from_raw_parts_mut(self.start.as_ptr().cast(), self.length) }
     }
 
-    /// Overwrites the bytes with zeros, as dropping does.
-    pub fn wipe(&mut self) {
-        self.as_mut_slice().zeroize();
-    }
-
     /// What was reached, for `status`.
     pub fn protections(&self) -> [Protection; 3] {
         [
@@ -83,7 +78,7 @@ impl LockedBytes {
 
 impl Drop for LockedBytes {
     fn drop(&mut self) {
-        self.wipe();
+        self.as_mut_slice().zeroize();
         // SAFETY: the range is our own mapping and no reference to it can outlive `self`.
         let _ = unsafe { munmap(self.start, self.mapped.get()) };
     }
@@ -93,36 +88,6 @@ fn round_to_pages(length: usize) -> Option<NonZeroUsize> {
     let page = sysconf(SysconfVar::PAGE_SIZE).ok().flatten()?;
     NonZeroUsize::new(length)?;
     NonZeroUsize::new(length.checked_next_multiple_of(usize::try_from(page).ok()?)?)
-}
-
-/// An array in locked pages; zero at first.
-pub struct LockedBox<const N: usize>(LockedBytes);
-
-impl<const N: usize> LockedBox<N> {
-    /// Maps `N` zero bytes. Errors as [`LockedBytes::zeroed`].
-    pub fn zeroed() -> io::Result<Self> {
-        LockedBytes::zeroed(N).map(Self)
-    }
-
-    /// The array.
-    pub fn as_array(&self) -> &[u8; N] {
-        self.0.as_slice().try_into().expect("N bytes were mapped")
-    }
-
-    /// The array, to be written in place.
-    pub fn as_mut_array(&mut self) -> &mut [u8; N] {
-        self.0.as_mut_slice().try_into().expect("N bytes were mapped")
-    }
-
-    /// Overwrites the array with zeros, as dropping does.
-    pub fn wipe(&mut self) {
-        self.0.wipe();
-    }
-
-    /// What was reached, for `status`.
-    pub fn protections(&self) -> [Protection; 3] {
-        self.0.protections()
-    }
 }
 
 #[cfg(test)]
@@ -143,13 +108,11 @@ mod tests {
     }
 
     #[test]
-    fn the_array_is_zero_then_holds_what_is_written() {
-        let mut key = LockedBox::<32>::zeroed().unwrap();
-        assert_eq!(key.as_array(), &[0; 32]);
-        key.as_mut_array()[31] = 7;
-        assert_eq!(key.as_array()[30..], [0, 7]);
-        key.wipe();
-        assert_eq!(key.as_array(), &[0; 32]);
+    fn the_bytes_are_zero_then_hold_what_is_written() {
+        let mut key = LockedBytes::zeroed(32).unwrap();
+        assert_eq!(key.as_slice(), [0; 32]);
+        key.as_mut_slice()[31] = 7;
+        assert_eq!(key.as_slice()[30..], [0, 7]);
     }
 
     #[test]

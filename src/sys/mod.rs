@@ -1,7 +1,7 @@
 //! What the kernel offers and `std` does not. One of the two places where `unsafe` may stand.
 //! Imports nothing of this crate.
 
-#![allow(unsafe_code)]
+#![allow(unsafe_code, reason = "system calls; each block says why it is sound")]
 
 pub mod harden;
 pub mod inherited;

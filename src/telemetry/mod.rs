@@ -21,15 +21,13 @@ use tracing_subscriber::{Layer, fmt};
 
 pub use panics::report_panics_without_their_text;
 
-/// Environment variable that holds the filter.
-pub const FILTER_VARIABLE: &str = "RAVI_BROKER_LOG";
 const DEFAULT_FILTER: &str = "info";
 /// Our targets: the library, and what is named after a program.
 const OWN: &str = "ravi_";
 
 /// Starts logging for the whole process and keeps panics from printing their text. To be called once.
 ///
-/// `filter` is the value of [`FILTER_VARIABLE`], in the form of tracing's `EnvFilter`
+/// `filter` is the value of `RAVI_BROKER_LOG`, in the form of tracing's `EnvFilter`
 /// (`info,ravi_broker::session=debug`); absent or empty means `info`.
 ///
 /// # Errors

@@ -19,12 +19,12 @@ use tower::ServiceExt;
 use zeroize::Zeroizing;
 
 use super::base_url::BaseUrl;
-use super::call::{Auth, Call};
+use super::call::{Auth, Call, Keep};
 use super::exchange::{Reply, exchange};
 use super::resolve::Resolver;
 use super::retry::{self, Fault};
 use super::tls::{self, SettingsError};
-use super::wire::{Page, Throttle};
+use super::wire::{MALFORMED, Page, Throttle};
 use super::{AnswerFault, Budget, KeyId, Keys, OpenKey, Result, UpstreamError};
 use crate::clock::{BootInstant, Clock};
 
@@ -241,7 +241,7 @@ fn judge(call: &Call, reply: Reply) -> std::result::Result<Reply, Fault> {
         200..=299 => return Ok(reply),
         300..=399 => UpstreamError::Answer(AnswerFault::Redirect),
         400 if reply.body.is_some() => match call.keeps(reply.status) {
-            super::call::Keep::Hint => return Ok(reply),
+            Keep::Hint => return Ok(reply),
             _ => UpstreamError::Invalid,
         },
         402 => UpstreamError::PlanRequired,
@@ -255,7 +255,7 @@ fn judge(call: &Call, reply: Reply) -> std::result::Result<Reply, Fault> {
         400..=499 => UpstreamError::Invalid,
         502..=504 => return Err(Fault::Busy),
         500..=599 => return Err(Fault::Broken),
-        _ => UpstreamError::Answer(AnswerFault::Malformed),
+        _ => MALFORMED,
     };
     Err(Fault::Final(error))
 }
@@ -267,7 +267,6 @@ fn asked(reply: &Reply) -> Duration {
 
 /// Reads JSON. What serde has to say about it quotes the answer and is dropped.
 pub(super) fn parse<T: DeserializeOwned>(reply: &Reply) -> Result<T> {
-    const MALFORMED: UpstreamError = UpstreamError::Answer(AnswerFault::Malformed);
     let body = reply.body.as_ref().filter(|_| reply.is_json).ok_or(MALFORMED)?;
     serde_json::from_slice(body).map_err(|_| MALFORMED)
 }

@@ -5,7 +5,7 @@ use std::sync::{Arc, PoisonError};
 use std::time::Duration;
 
 use super::{
-    Card, Changed, Content, Entry, Fetched, Freshness, Key, Life, Password, Result, Vault, VaultError,
+    Card, Changed, Content, Entry, Fetched, Freshness, Key, Life, Password, Result, Slot, Vault, VaultError,
 };
 use crate::clock::BootInstant;
 use crate::types::{IdentityUuid, PasswordName, Resource, SecretKey};
@@ -77,7 +77,8 @@ impl Vault {
         })
     }
 
-    /// Keeps the answer unless the vault was locked or the account changed meanwhile, and announces values that changed.
+    /// Keeps the answer unless the vault was locked or the account changed meanwhile, and announces values
+    /// that changed.
     pub(super) fn store(&self, key: Key, content: Content, epoch: u64) -> Fetched {
         let now = self.clock.now();
         let lifetime = self.lifetime(&content, now);
@@ -124,12 +125,13 @@ impl Vault {
         }
     }
 
-    fn changed(&self, identity: IdentityUuid, resource: Resource) {
+    /// Tells the watchers of leases on this value.
+    pub(super) fn changed(&self, identity: IdentityUuid, resource: Resource) {
         // No reader is fine: nobody watches.
         let _ = self.changes.send(Changed { identity, resource });
     }
 
-    fn differs(&self, old: &super::Slot, new: &super::Slot) -> bool {
+    fn differs(&self, old: &Slot, new: &Slot) -> bool {
         match (self.arena.open(old), self.arena.open(new)) {
             (Some(old), Some(new)) => old.expose() != new.expose(),
             _ => false,

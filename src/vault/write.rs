@@ -4,9 +4,9 @@ use std::sync::Arc;
 use std::sync::atomic::Ordering;
 
 use super::fetch::password_name;
-use super::{Changed, Content, Key, Result, Vault, VaultError, pick};
+use super::{Content, Key, Result, Vault, VaultError, pick};
 use crate::secret::Secret;
-use crate::types::{IdentityUuid, PasswordName, Resource, SecretKey};
+use crate::types::{EntryUuid, IdentityUuid, PasswordName, Resource, SecretKey};
 use crate::upstream::{NewPassword, PasswordEntry, SecretEntry, UpstreamError};
 
 /// The new password of an entry.
@@ -115,7 +115,7 @@ impl Vault {
         self: &Arc<Self>,
         identity: IdentityUuid,
         name: &PasswordName,
-    ) -> Result<(crate::types::EntryUuid, PasswordName)> {
+    ) -> Result<(EntryUuid, PasswordName)> {
         let entry = self.entry(Key::Passwords(identity)).await?;
         let Content::Passwords(rows) = &entry.content else { return Err(VaultError::Absent) };
         pick(rows, name).map(|row| (row.entry, row.name.clone()))
@@ -136,7 +136,7 @@ impl Vault {
     /// Announces a change, unless Ravi clearly said that it made none.
     fn say<T>(&self, identity: IdentityUuid, resource: Resource, outcome: &crate::upstream::Result<T>) {
         if let Ok(_) | Err(UpstreamError::OutcomeUnknown | UpstreamError::Answer(_)) = outcome {
-            let _ = self.changes.send(Changed { identity, resource });
+            self.changed(identity, resource);
         }
     }
 

@@ -132,7 +132,7 @@ scopes = []
         b.bounds.lease_max_ttl.as_secs(),
     );
     assert_eq!(ttls, (3600, 30, 120));
-    assert_eq!((b.bounds.max_sessions, b.bounds.lease_max_live), (2, 3));
+    assert_eq!((b.bounds.session_max_live, b.bounds.lease_max_live), (2, 3));
     assert_eq!(
         (b.bounds.read_rate.to_string(), b.bounds.send_rate.to_string()),
         ("5/s".into(), "1/d".into())

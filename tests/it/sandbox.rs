@@ -2,8 +2,6 @@
 //! knows nothing of our own upstream client.
 
 #![cfg(feature = "sandbox")]
-#![allow(clippy::unwrap_used, reason = "a test may panic")]
-
 use std::error::Error;
 use std::io::{BufRead, BufReader};
 use std::os::unix::fs::PermissionsExt;

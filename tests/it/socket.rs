@@ -3,8 +3,6 @@
 //! Other processes are this test binary again: [`Process::start`] runs the test [`plays_another_process`]
 //! with a role in its environment. It speaks in lines that begin with `@` and does as its input says.
 
-#![allow(clippy::unwrap_used, reason = "tests")]
-
 mod bind;
 mod incoming;
 mod peer;

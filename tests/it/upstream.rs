@@ -1,7 +1,6 @@
 //! The upstream client against a rude server: real sockets, real TLS, every way an answer can be wrong.
 
 #![cfg(feature = "sandbox")]
-#![allow(clippy::unwrap_used, reason = "clippy exempts test functions, but not what they call")]
 
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::{Arc, LazyLock, Mutex};

@@ -1,4 +1,4 @@
-//! The one definition of the command line. Help, usage errors and (later) man pages come from it.
+//! The one definition of the command line. Help and usage errors come from it.
 //!
 //! Arguments are parsed into types that cannot be wrong before anything else happens. A value of a
 //! secret is never an argument: other processes can read those.

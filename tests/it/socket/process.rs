@@ -6,7 +6,7 @@ use std::os::unix::net::UnixDatagram;
 use nix::sys::resource::{Resource, getrlimit, setrlimit};
 use ravi_broker::clock::{Clock, SystemClock};
 use ravi_broker::daemon::{listen::BindError, notify};
-use ravi_broker::sys::locked::LockedBox;
+use ravi_broker::sys::locked::LockedBytes;
 use ravi_broker::telemetry;
 
 use super::*;
@@ -36,8 +36,8 @@ pub(super) fn play_hardened(socket: &Path) {
 
 pub(super) fn play_unlocked() {
     setrlimit(Resource::RLIMIT_MEMLOCK, 0, 0).unwrap();
-    let mut key = LockedBox::<32>::zeroed().unwrap();
-    key.as_mut_array()[0] = 1;
+    let mut key = LockedBytes::zeroed(32).unwrap();
+    key.as_mut_slice()[0] = 1;
     say(&key.protections().map(|protection| protection.tier).join(" "));
 }
 

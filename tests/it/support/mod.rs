@@ -4,15 +4,12 @@
 //! in its environment. It says that it is ready by `sd_notify`, so nothing here sleeps. Every file lies
 //! in a directory of the test's own, in memory where the host has `/dev/shm`.
 
-#![allow(dead_code, reason = "each test uses a part")]
-
 mod daemon;
 mod shell;
 
 use std::fs;
 use std::os::unix::fs::PermissionsExt;
 use std::path::{Path, PathBuf};
-use std::process::Command;
 use std::time::Duration;
 
 use ravi_broker::client::{AdminClient, AgentClient, OpenSession, Session};
@@ -150,18 +147,6 @@ impl Stack {
             .expect("the daemon accepts")
     }
 
-    /// The command line, pointed at this daemon, in an empty environment but for a runtime directory.
-    pub(crate) fn cli(&self) -> Command {
-        let mut command = Command::new(env!("CARGO_BIN_EXE_ravi-broker"));
-        command
-            .env_clear()
-            .env("XDG_RUNTIME_DIR", self.setup.directory())
-            .env("HOME", self.setup.directory());
-        command.arg("--socket").arg(&self.setup.agent_socket);
-        command.arg("--admin-socket").arg(&self.setup.admin_socket);
-        command
-    }
-
     /// The lines of the audit trail.
     pub(crate) fn audit(&self) -> Vec<serde_json::Value> {
         let text = fs::read_to_string(&self.setup.audit_file).expect("the trail is there");
@@ -179,11 +164,6 @@ impl Stack {
     pub(crate) fn rewrite(&self, change: impl FnOnce(&str) -> String) {
         let text = fs::read_to_string(&self.setup.config_file).expect("the configuration is there");
         fs::write(&self.setup.config_file, change(&text)).expect("the configuration can be written");
-    }
-
-    /// What a value of the sandbox is, asked of the sandbox and not of the daemon.
-    pub(crate) fn known_secret(key: &str) -> String {
-        format!("test-value-of-{key}")
     }
 }
 
