@@ -73,7 +73,7 @@ const UNITS: &[Unit] = &[
     unit("program", 5, Below(&["demo"])),
     unit("bin/ravi-broker", 5, Only(&["program"])),
     unit("bin/ravi-brokerd", 5, Only(&["program"])),
-    unit("bin/ravi-broker-mcp", 5, Only(&["mcp"])),
+    unit("bin/ravi-broker-mcp", 5, Only(&["program"])),
     unit("bin/ravi-sandbox", 5, Only(&["program"])),
 ];
 

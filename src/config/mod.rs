@@ -32,7 +32,7 @@ pub use locate::Source;
 pub use origin::{Origin, Origins, Shown, show};
 pub use units::{UnitError, duration_text, parse_duration};
 
-use crate::types::{IdentityName, IdentityUuid, RoleName};
+use crate::types::{BaseUrl, IdentityName, IdentityUuid, RoleName};
 use report::Report;
 
 /// Settings that came by flags of the command line: they go before everything else.
@@ -143,7 +143,7 @@ impl Config {
 pub struct UpstreamConfig {
     /// `base_url`: `https://host[:port]`, or `http://` with a loopback host. No path, one trailing slash
     /// stripped. Default `https://api.ravi.id`; `RAVI_API_URL` overrides the file.
-    pub base_url: String,
+    pub base_url: BaseUrl,
     /// `ca_file`: PEM certificates trusted in place of the built-in roots.
     pub ca_file: Option<PathBuf>,
     /// `management_key_file`: a 0600 file, read when `$CREDENTIALS_DIRECTORY/management-key` is absent

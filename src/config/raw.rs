@@ -13,7 +13,7 @@ use super::reader::{Table, Value};
 use super::report::Report;
 use super::values::{base_url, count, duration, group, identity, path, rate, socket_path, user};
 use super::{IdentityRef, Located, MatchConfig, Rate};
-use crate::types::RoleName;
+use crate::types::{BaseUrl, RoleName};
 
 /// The one form of the file that this version reads.
 const VERSION: u64 = 1;
@@ -35,7 +35,7 @@ pub(super) struct RawConfig {
 }
 
 pub(super) struct RawUpstream {
-    pub(super) base_url: Set<String>,
+    pub(super) base_url: Set<BaseUrl>,
     pub(super) ca_file: Set<PathBuf>,
     pub(super) management_key_file: Set<PathBuf>,
     pub(super) budget: Set<Rate>,

@@ -16,9 +16,8 @@ use super::{
     AuditConfig, Bounds, Config, Environment, IdentityRef, LimitsConfig, ListenConfig, Located, Overrides,
     Rate, RoleConfig, UpstreamConfig, Variable, VaultConfig,
 };
-use crate::types::{IdentityUuid, RoleName};
+use crate::types::{BaseUrl, IdentityUuid, RoleName};
 
-const DEFAULT_BASE_URL: &str = "https://api.ravi.id";
 const MINUTE: Duration = Duration::from_secs(60);
 const HOUR: Duration = Duration::from_secs(3600);
 
@@ -110,20 +109,20 @@ impl Deciding<'_> {
         Some(value)
     }
 
-    fn base_url(&mut self, file: Set<String>) -> String {
+    fn base_url(&mut self, file: Set<BaseUrl>) -> BaseUrl {
         const KEY: &str = "upstream.base_url";
         let flag = self.overrides.base_url.as_deref().map(|url| (url, Origin::Flag("--base-url")));
         let variable = Variable::RaviApiUrl;
         let set = self.environment.raw(variable).map(|url| url.to_str().unwrap_or_default());
         let above = flag.or_else(|| set.map(|url| (url, Origin::Environment(variable.name()))));
         let Some((url, origin)) = above else {
-            return self.setting(KEY, file, DEFAULT_BASE_URL.to_owned());
+            return self.setting(KEY, file, BaseUrl::default());
         };
         self.origins.note(KEY, origin);
         let name = if let Origin::Flag(name) | Origin::Environment(name) = origin { name } else { KEY };
         base_url(url).unwrap_or_else(|message| {
             self.report.add(0, format!("{name}: {message}"));
-            DEFAULT_BASE_URL.to_owned()
+            BaseUrl::default()
         })
     }
 

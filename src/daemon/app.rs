@@ -194,8 +194,7 @@ fn ravi(
         }
         (None, None) => None,
     };
-    let base_url = config.upstream.base_url.parse().map_err(|_| StartError::BaseUrl)?;
-    let http = upstream::Settings { base_url, ca_pem };
+    let http = upstream::Settings { base_url: config.upstream.base_url.clone(), ca_pem };
     Ok(Arc::new(HttpUpstream::new(http, keyring, budget, clock)?))
 }
 

@@ -34,11 +34,6 @@ pub enum StartError {
     /// The upstream client.
     #[error("{0}\nlook at [upstream] in the configuration")]
     Upstream(#[from] SettingsError),
-    /// `upstream.base_url`.
-    #[error(
-        "upstream.base_url is not an https origin\nwrite https://host[:port], or http:// and a loopback address"
-    )]
-    BaseUrl,
     /// `upstream.ca_file`.
     #[error("cannot read upstream.ca_file {}: {source}\nname a file of PEM certificates, or remove the setting", path.display())]
     CaFile {

@@ -2,6 +2,7 @@
 //! other parts itself when the demo starts it under their names. Layer 5: wiring only.
 
 mod brokerd;
+mod mcp;
 #[cfg(feature = "sandbox")]
 mod sandbox;
 
@@ -9,6 +10,7 @@ use std::io::Write;
 use std::process::ExitCode;
 
 pub use brokerd::brokerd;
+pub use mcp::mcp;
 #[cfg(feature = "sandbox")]
 pub use sandbox::sandbox;
 
@@ -21,15 +23,26 @@ pub fn broker() -> ExitCode {
         match name.as_deref().and_then(|name| name.file_name()).and_then(|name| name.to_str()) {
             Some(crate::demo::DAEMON) => brokerd(),
             Some(crate::demo::SANDBOX) => sandbox(),
-            _ => crate::cli::main(Some(crate::demo::run)),
+            _ => {
+                crate::telemetry::report_panics_without_their_text();
+                crate::cli::main(Some(crate::demo::run))
+            }
         }
     }
     #[cfg(not(feature = "sandbox"))]
-    crate::cli::main(None)
+    {
+        crate::telemetry::report_panics_without_their_text();
+        crate::cli::main(None)
+    }
 }
 
-/// Says what happened and what to do. A closed standard error is no reason to panic.
+/// A closed standard error is no reason to panic.
+fn tell(message: &str) {
+    let _ = writeln!(std::io::stderr(), "{message}");
+}
+
+/// Says what happened and what to do.
 fn fail(what: &str, advice: &str) -> ExitCode {
-    let _ = writeln!(std::io::stderr(), "error: {what}\nhint: {advice}");
+    tell(&format!("error: {what}\nhint: {advice}"));
     ExitCode::FAILURE
 }

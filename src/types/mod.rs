@@ -1,10 +1,12 @@
 //! Words of the domain as types that cannot be wrong: every name is parsed once, at the edge, into
 //! its one canonical form, or refused. Holds no secret. Imports nothing of this crate.
 
+mod base_url;
 mod ids;
 mod names;
 mod resource;
 
+pub use base_url::{BaseUrl, BaseUrlError, LOCALHOST};
 pub use ids::{EntryUuid, IdentityUuid, LeaseId, SessionId};
 pub use names::{Domain, IdentityName, NameError, Reason, RoleName, SecretKey, Username};
 pub use resource::{PasswordName, Resource};

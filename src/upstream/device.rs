@@ -101,7 +101,7 @@ fn page(verification_uri: &str, user_code: &str) -> Option<String> {
     if HOSTED.contains(&authority.host().to_ascii_lowercase().as_str()) {
         return Some(format!("{HOSTED_PAGE}?user_code={code}"));
     }
-    let origin: super::BaseUrl = format!("{scheme}://{authority}").parse().ok()?;
+    let origin: crate::types::BaseUrl = format!("{scheme}://{authority}").parse().ok()?;
     let path = uri.path().trim_end_matches('/');
     let path = if path == INTERNAL_PATH { PAGE_PATH } else { path };
     Some(format!("{origin}{path}?user_code={code}"))

@@ -18,7 +18,6 @@ use tokio::sync::Semaphore;
 use tower::ServiceExt;
 use zeroize::Zeroizing;
 
-use super::base_url::BaseUrl;
 use super::call::{Auth, Call, Keep};
 use super::exchange::{Reply, exchange};
 use super::resolve::Resolver;
@@ -27,6 +26,7 @@ use super::tls::{self, SettingsError};
 use super::wire::{MALFORMED, Page, Throttle};
 use super::{AnswerFault, Budget, KeyId, Keys, OpenKey, Result, UpstreamError};
 use crate::clock::{BootInstant, Clock};
+use crate::types::BaseUrl;
 
 /// A call's time in all, further attempts and pages included.
 const DEADLINE: Duration = Duration::from_secs(30);

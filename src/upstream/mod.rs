@@ -8,7 +8,6 @@
 //! deadline, attempts, status) → `exchange` (one connection) → `wire` (JSON) → `pins` (is it ours).
 
 mod api;
-mod base_url;
 mod call;
 mod device;
 mod exchange;
@@ -32,7 +31,6 @@ use crate::secret::Secret;
 use crate::types::{EntryUuid, IdentityUuid, SecretKey};
 
 pub use api::HttpUpstream;
-pub use base_url::{BaseUrl, BaseUrlError};
 pub use http::Settings;
 pub use tls::SettingsError;
 

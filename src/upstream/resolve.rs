@@ -9,7 +9,7 @@ use futures_util::future::{Either, FutureExt, Map};
 use hyper_util::client::legacy::connect::dns::{GaiAddrs, GaiFuture, GaiResolver, Name};
 use tower::Service;
 
-use super::base_url::LOCALHOST;
+use crate::types::LOCALHOST;
 
 /// Resolves the one host that is called.
 #[derive(Clone)]

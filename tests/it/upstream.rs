@@ -9,9 +9,9 @@ use std::time::Duration;
 use jiff::Timestamp;
 use ravi_broker::clock::{BootInstant, Clock, Sleep};
 use ravi_broker::secret::Secret;
-use ravi_broker::types::{EntryUuid, IdentityUuid, SecretKey};
+use ravi_broker::types::{BaseUrl, EntryUuid, IdentityUuid, SecretKey};
 use ravi_broker::upstream::{
-    AnswerFault, BaseUrl, Budget, DevicePoll, HttpUpstream, KeyId, Keys, NewPassword, OpenKey, Settings,
+    AnswerFault, Budget, DevicePoll, HttpUpstream, KeyId, Keys, NewPassword, OpenKey, Settings,
     SettingsError, Upstream, UpstreamError,
 };
 use rcgen::{BasicConstraints, CertificateParams, IsCa, Issuer, KeyPair};

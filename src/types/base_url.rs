@@ -1,6 +1,6 @@
 //! Where Ravi's API is: parsed once, so that no later code can send a key in the clear or elsewhere.
 //!
-//! Invariant: `https` with any host, or `http` with a loopback host. May import `types`.
+//! Invariant: `https` with any host, or `http` with a loopback host.
 
 use std::fmt;
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
@@ -9,7 +9,7 @@ use std::str::FromStr;
 use http::Uri;
 use thiserror::Error;
 
-use crate::types::Domain;
+use super::Domain;
 
 /// `https://host[:port]`, or `http://` with a loopback address or `localhost`.
 #[derive(Clone, PartialEq, Eq)]
@@ -46,13 +46,21 @@ impl BaseUrl {
     }
 
     /// Host and port, for the `Host` header.
-    pub(super) fn authority(&self) -> &str {
+    pub fn authority(&self) -> &str {
         &self.origin[self.authority_at..]
     }
 
     /// What to connect to.
-    pub(super) fn uri(&self) -> &Uri {
+    pub fn uri(&self) -> &Uri {
         &self.uri
+    }
+}
+
+impl Default for BaseUrl {
+    /// `https://api.ravi.id`, which Ravi calls canonical (docs/ravi-api.md §1).
+    fn default() -> Self {
+        let uri = Uri::from_static("https://api.ravi.id/");
+        Self { origin: "https://api.ravi.id".into(), authority_at: "https://".len(), uri }
     }
 }
 
@@ -122,7 +130,7 @@ impl Host {
 }
 
 /// Connected to 127.0.0.1, whatever the resolver says.
-pub(super) const LOCALHOST: &str = "localhost";
+pub const LOCALHOST: &str = "localhost";
 
 impl FromStr for Host {
     type Err = BaseUrlError;
@@ -171,6 +179,12 @@ mod tests {
         assert_eq!(parse("http://[::1]:8000").unwrap(), "http://[::1]:8000");
         assert_eq!(parse("http://localhost:80").unwrap(), "http://localhost");
         assert_eq!("https://[::1]:8443".parse::<BaseUrl>().unwrap().authority(), "[::1]:8443");
+    }
+
+    #[test]
+    fn the_default_is_what_its_own_text_reads_as() {
+        let default = BaseUrl::default();
+        assert_eq!(default.to_string().parse::<BaseUrl>().unwrap(), default);
     }
 
     #[test]
