@@ -126,7 +126,7 @@ impl Broker {
     pub fn revoke(&self, target: &Revocation, reason: Option<&Reason>) -> Result<Revoked> {
         let recorded = self.record_revoke(target, reason);
         let revoked = self.end_access(target)?;
-        recorded.map(|()| revoked)
+        recorded.map(|()| revoked).map_err(|_| BrokerError::Unrecorded)
     }
 
     fn end_access(&self, target: &Revocation) -> Result<Revoked> {
@@ -159,7 +159,7 @@ impl Broker {
         let revoked = self.end_all(&self.sessions_where(|_| true), End::Locked);
         self.tell_health();
         let marked = self.mark.make();
-        self.record_admin(Verb::AdminLock, reason)?;
+        self.record_admin(Verb::AdminLock, reason).map_err(|_| BrokerError::Unrecorded)?;
         marked.map_err(|_| BrokerError::Argument {
             field: "lock",
             problem: "locked until the daemon ends, but not beyond: its state directory cannot be written",

@@ -81,6 +81,9 @@ pub enum BrokerError {
     /// Nothing is released without a record.
     #[error("the audit record could not be written, so nothing was released")]
     AuditUnavailable,
+    /// Access was ended all the same.
+    #[error("it was done, but the audit record of it could not be written")]
+    Unrecorded,
     /// No key.
     #[error("the broker holds no key for this; its operator runs `ravi-broker login`")]
     LoginRequired,

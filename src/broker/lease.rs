@@ -54,6 +54,8 @@ impl Broker {
         let room = self.leases.check_room(session.id, grant.bounds().lease_max_live);
         room.map_err(|error| explained(session, error)).inspect_err(failed)?;
         let (credential, found) = self.look_up(session, &grant, &resource).await.inspect_err(failed)?;
+        // Once more: a reload may have taken the right away while the value was fetched.
+        let grant = self.authorize(admitted, Action::Acquire(resource))?;
         let lease = self.leases.grant(session, &grant, found, ttl);
         let lease = lease.map_err(|error| explained(session, error)).inspect_err(failed)?;
         let recorded = self.record_acquired(session, &lease, reason.as_ref());
@@ -70,6 +72,8 @@ impl Broker {
         let grant = self.authorize(admitted, Action::Acquire(resource.clone()))?;
         let failed = |error: &BrokerError| self.record_failed(session, grant.action(), error);
         let (credential, found) = self.look_up(session, &grant, &resource).await.inspect_err(failed)?;
+        let grant = self.authorize(admitted, Action::Acquire(resource))?;
+        let failed = |error: &BrokerError| self.record_failed(session, grant.action(), error);
         // The lease is for the identity that the role had when it was granted.
         if found.identity != identity {
             return Err(BrokerError::LeaseRevoked).inspect_err(failed);

@@ -176,9 +176,14 @@ impl Broker {
 
     /// The last check before a value leaves: nothing was locked or revoked while it was fetched.
     fn still_open(&self, session: &Session) -> Result<()> {
+        self.ensure_open(session)?;
+        self.served.fetch_add(1, Ordering::Relaxed);
+        Ok(())
+    }
+
+    fn ensure_open(&self, session: &Session) -> Result<()> {
         self.gate.check_release()?;
         if session.is_live(self.clock.now()) {
-            self.served.fetch_add(1, Ordering::Relaxed);
             return Ok(());
         }
         Err(session.end().map_or(BrokerError::SessionExpired, BrokerError::from))

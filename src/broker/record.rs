@@ -107,6 +107,9 @@ impl Broker {
     }
 
     pub(super) fn record_failed(&self, session: &Session, action: &Action, error: &BrokerError) {
+        if let BrokerError::Upstream(_) | BrokerError::LoginRequired | BrokerError::NoIdentity = error {
+            tracing::warn!(role = %session.role, %error, "Ravi did not give what a role allows");
+        }
         let resource = resource_of(action);
         let event = about(Event::of(refused(action), &session.actor), resource.as_ref());
         self.try_record(&match error {

@@ -112,16 +112,20 @@ impl Broker {
     {
         let grant = self.authorize(admitted, action)?;
         self.record_performed(&admitted.session, grant.action(), reason)?;
-        let outcome = async {
-            let identity = self.vault.resolve(grant.role().identity()).await?;
-            work(self.vault.clone(), identity).await
-        };
-        let done = outcome.await.map_err(BrokerError::from);
-        let done = done.inspect_err(|error| self.record_failed(&admitted.session, grant.action(), error))?;
+        let failed = |error: &BrokerError| self.record_failed(&admitted.session, grant.action(), error);
+        let identity = self.vault.resolve(grant.role().identity()).await;
+        let identity = identity.map_err(BrokerError::from).inspect_err(failed)?;
+        // A reload, a revocation or a lock may have come while the identity was looked up.
+        let grant = self.authorize(admitted, grant.action().clone())?;
+        self.ensure_open(&admitted.session)?;
+        let failed = |error: &BrokerError| self.record_failed(&admitted.session, grant.action(), error);
+        let done = work(self.vault.clone(), identity).await.map_err(BrokerError::from).inspect_err(failed)?;
         // A change that was made is told even to a session that ended meanwhile; what was read is not.
-        if !grant.action().is_change() {
-            self.still_open(&admitted.session)?;
+        if grant.action().is_change() {
+            return Ok((grant, done));
         }
+        let grant = self.authorize(admitted, grant.action().clone())?;
+        self.still_open(&admitted.session)?;
         Ok((grant, done))
     }
 }

@@ -120,6 +120,10 @@ fn value(field: &'static str, text: String) -> Result<Secret, BrokerError> {
         length if length > MAX_VALUE_BYTES => {
             Err(BrokerError::Argument { field, problem: "larger than 48 KiB" })
         }
+        _ if value.expose().starts_with("e2e::") => Err(BrokerError::Argument {
+            field,
+            problem: "must not begin with e2e::, which marks a retired form",
+        }),
         _ => Ok(value),
     }
 }

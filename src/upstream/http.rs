@@ -8,7 +8,9 @@ use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
 
 use bytes::Bytes;
-use http::header::{ACCEPT, AUTHORIZATION, CONNECTION, CONTENT_TYPE, HOST, HeaderValue, USER_AGENT};
+use http::header::{
+    ACCEPT, AUTHORIZATION, CONNECTION, CONTENT_LENGTH, CONTENT_TYPE, HOST, HeaderValue, USER_AGENT,
+};
 use http::{Request, StatusCode};
 use http_body_util::Full;
 use hyper_rustls::HttpsConnector;
@@ -196,6 +198,10 @@ impl Http {
             .header(CONTENT_TYPE, JSON)
             .header(USER_AGENT, AGENT)
             .header(CONNECTION, "close");
+        // Some front ends refuse a write that does not say how long it is, an empty one included.
+        if call.method != http::Method::GET && call.body().is_empty() {
+            request = request.header(CONTENT_LENGTH, HeaderValue::from_static("0"));
+        }
         let mut used = None;
         if let Some((id, key)) = self.open_key(call.auth)? {
             request = request.header(AUTHORIZATION, bearer(&key)?);

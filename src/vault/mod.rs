@@ -213,7 +213,9 @@ impl Vault {
         resource: &Resource,
     ) -> Result<Credential> {
         let entry = self.entry(key_of(identity, resource)).await?;
-        let found = |slot: &Slot| self.arena.open(slot).ok_or(VaultError::Locked);
+        // Ravi writes "absent" as an empty text.
+        let given = |value: Secret| if value.is_empty() { Err(VaultError::Absent) } else { Ok(value) };
+        let found = |slot: &Slot| self.arena.open(slot).ok_or(VaultError::Locked).and_then(given);
         let plain =
             |value| Credential { value, username: None, resource: resource.clone(), expires_at: None };
         match (&entry.content, resource) {

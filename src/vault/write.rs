@@ -70,6 +70,10 @@ impl Vault {
         length: u8,
     ) -> Result<PasswordName> {
         self.open_epoch()?;
+        // Ravi would store a second row of the same name, and then neither could be named.
+        if self.password_names(identity).await?.contains(name) {
+            return Err(VaultError::Upstream(UpstreamError::Conflict));
+        }
         let password = self.upstream.generate_password(identity, length).await?;
         let username = name.username.as_ref().map_or("", |username| username.as_str()).to_owned();
         let new = NewPassword { domain: name.domain.as_str().to_owned(), username, password };

@@ -186,7 +186,7 @@ fn a_problem_names_the_setting_and_what_would_be_right() {
         ("version = 1\n[vault]\nmax_entries = -1", 3, "expected a whole number from 1 to"),
         ("version = 1\n[vault]\nmax_entries = 1.5", 3, "expected a whole number, found a number"),
         ("version = 1\nvault = 7", 2, "vault: expected a table, found a number"),
-        ("version = 1\n[upstream]\nbase_url = \"http://api.ravi.id\"", 3, "use https"),
+        ("version = 1\n[upstream]\nbase_url = \"http://api.ravi.id\"", 3, "write https"),
         ("version = 1\n[upstream]\nca_file = \"ca.pem\"", 3, "expected an absolute path"),
         ("version = 1\n[upstream]\nca_file = \"/a/../b\"", 3, "plain path"),
         ("version = 1\n[audit]\nmax_bytes = 1", 3, "expected a whole number from 65536"),
@@ -385,7 +385,7 @@ fn a_bad_flag_or_variable_is_a_problem_and_not_passed_over() {
     };
     let bare = Environment::of(0, [(Variable::Home, "/root")]);
     let env = Environment::of(0, [(Variable::RaviApiUrl, "http://api.ravi.id")]);
-    refused(&env, Overrides::default(), "RAVI_API_URL: http is for this machine");
+    refused(&env, Overrides::default(), "RAVI_API_URL: http:// is for loopback addresses");
     refused(
         &bare,
         Overrides { base_url: Some("ravi".into()), ..Overrides::default() },

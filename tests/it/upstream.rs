@@ -185,6 +185,14 @@ async fn every_request_carries_the_headers_of_the_contract() {
     assert!(request.has_header(&format!("host: 127.0.0.1:{}", rude.port)));
 }
 
+/// Some front ends refuse a write without a length, an empty one included.
+#[tokio::test]
+async fn a_write_without_a_body_says_that_it_has_none() {
+    let rude = Rude::start(vec![]).await;
+    let _ = Client::new(&rude).ravi.delete_password(a(), row()).await;
+    assert!(rude.take().has_header("content-length: 0"));
+}
+
 #[tokio::test]
 async fn a_value_that_could_not_be_read_back_is_never_sent() {
     let rude = Rude::start(vec![]).await;

@@ -129,5 +129,5 @@ async fn wrong_usage_is_told_apart_from_a_failure() {
     let variable = [("RAVI_BROKER_ROLE", Path::new("Not A Role"))];
     let (status, rest, errors) = Adapter::start_with(&[], &variable).ended().await;
     assert_eq!((status.code(), rest.as_str()), (Some(2), ""));
-    assert!(errors.starts_with("RAVI_BROKER_ROLE: a role name is"), "{errors}");
+    assert!(errors.starts_with("error: RAVI_BROKER_ROLE: a role name is"), "{errors}");
 }

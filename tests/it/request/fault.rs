@@ -256,3 +256,13 @@ async fn a_ravi_that_is_not_there_is_unavailable() {
         ErrorReason::UpstreamUnavailable
     );
 }
+
+/// Ravi writes "absent" as an empty text.
+#[tokio::test(flavor = "multi_thread")]
+async fn an_empty_value_is_absent() {
+    let stack = Stack::start().await;
+    stack.control().set_secret(NOTES, "OPENAI_EMPTY", Secret::copy_of("")).unwrap();
+    let agent = stack.agent("notes").await;
+    let refused = refusal(agent.acquire("secret/OPENAI_EMPTY", None, "").await);
+    assert_eq!(refused.reason, ErrorReason::ResourceNotAvailable);
+}

@@ -284,3 +284,21 @@ async fn a_minted_key_is_in_the_trail() {
     agent.acquire("sso/token", None, "").await.unwrap();
     assert_eq!(stack.audited("key.minted").len(), 1);
 }
+
+/// A right that a reload takes away is gone for the call that is under way as well.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_reload_while_a_value_is_fetched_keeps_it_back() {
+    let stack = Stack::start().await;
+    let control = stack.control();
+    let agent = stack.agent("notes").await;
+    control.add_fault(Fault::new(SECRETS, Answer::Held).times(1)).unwrap();
+    let reload = async {
+        control.reached("GET", SECRETS, 1).await;
+        stack.rewrite(|text| text.replacen("\"secret:read:OPENAI_*\", ", "", 1));
+        stack.admin().await.reload().await.unwrap();
+        control.release();
+    };
+    let (fetched, ()) = tokio::join!(agent.acquire(KEY, None, ""), reload);
+    assert_eq!(reason(fetched), ErrorReason::ResourceNotAvailable);
+    assert!(agent.list_leases().await.unwrap().is_empty());
+}
