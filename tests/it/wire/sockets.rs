@@ -10,6 +10,7 @@ use tonic_health::pb::health_client::HealthClient;
 
 use super::Victim;
 use super::raw::{Wire, framed};
+use crate::support::bounded;
 
 const AGENT: [&str; 4] = ["SessionService", "LeaseService", "VaultService", "IdentityService"];
 
@@ -78,10 +79,10 @@ async fn a_locked_broker_says_that_it_does_not_serve() {
     let victim = Victim::start().await;
     let mut health = HealthClient::new(Wire::connect(&victim.stack.setup.agent_socket).await.channel());
     let mut told = health.watch(HealthCheckRequest { service: String::new() }).await.unwrap().into_inner();
-    assert_eq!(told.message().await.unwrap().unwrap().status, ServingStatus::Serving as i32);
+    assert_eq!(bounded(told.message()).await.unwrap().unwrap().status, ServingStatus::Serving as i32);
     let admin = victim.stack.admin().await;
     admin.lock("").await.unwrap();
-    assert_eq!(told.message().await.unwrap().unwrap().status, ServingStatus::NotServing as i32);
+    assert_eq!(bounded(told.message()).await.unwrap().unwrap().status, ServingStatus::NotServing as i32);
     admin.unlock().await.unwrap();
-    assert_eq!(told.message().await.unwrap().unwrap().status, ServingStatus::Serving as i32);
+    assert_eq!(bounded(told.message()).await.unwrap().unwrap().status, ServingStatus::Serving as i32);
 }
