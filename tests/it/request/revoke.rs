@@ -302,3 +302,19 @@ async fn a_reload_while_a_value_is_fetched_keeps_it_back() {
     assert_eq!(reason(fetched), ErrorReason::ResourceNotAvailable);
     assert!(agent.list_leases().await.unwrap().is_empty());
 }
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_reload_while_names_are_fetched_keeps_them_back() {
+    let stack = Stack::start().await;
+    let control = stack.control();
+    let agent = stack.agent("notes").await;
+    control.add_fault(Fault::new(SECRETS, Answer::Held).times(1)).unwrap();
+    let reload = async {
+        control.reached("GET", SECRETS, 1).await;
+        stack.rewrite(|text| text.replacen("\"secret:list:OPENAI_*\", ", "", 1));
+        stack.admin().await.reload().await.unwrap();
+        control.release();
+    };
+    let (listed, ()) = tokio::join!(agent.list_secrets(), reload);
+    assert_eq!(reason(listed), ErrorReason::ResourceNotAvailable);
+}
