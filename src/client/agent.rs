@@ -12,8 +12,8 @@ use super::channel::{self, Events, MAX_ANSWER_BYTES, answer, events};
 use super::convert;
 use super::error::ClientError;
 use super::model::{
-    CreatePassword, Credential, Identity, Lease, LeaseEvent, OpenSession, PasswordName, SecretName, Session,
-    SessionDescription, UpdatePassword,
+    CreatePassword, Credential, DelegateSession, Delivery, Identity, Lease, LeaseEvent, OpenSession,
+    PasswordName, SecretName, Session, SessionDescription, UpdatePassword,
 };
 use crate::pb;
 use crate::pb::identity_service_client::IdentityServiceClient;
@@ -83,6 +83,22 @@ impl AgentClient {
         convert::session_description(answer(self.sessions().describe_session(request)).await?)
     }
 
+    /// Opens a session below this one. Returns it and its token.
+    pub async fn delegate_session(
+        &self,
+        delegate: DelegateSession,
+    ) -> Result<(Session, Secret), ClientError> {
+        let request = self.request(convert::delegate_session(delegate));
+        convert::delegated_session(answer(self.sessions().delegate_session(request)).await?)
+    }
+
+    /// Moves the end of the session to `ttl` from now. Absent: as far as its role lets it.
+    pub async fn renew_session(&self, ttl: Option<Duration>) -> Result<Session, ClientError> {
+        let ttl = ttl.map(convert::wire_duration);
+        let request = self.request(pb::RenewSessionRequest { ttl });
+        convert::session(answer(self.sessions().renew_session(request)).await?.session)
+    }
+
     /// Ends the session. Returns how many leases ended with it.
     pub async fn close_session(&self) -> Result<u32, ClientError> {
         let request = self.request(pb::CloseSessionRequest {});
@@ -96,10 +112,22 @@ impl AgentClient {
         ttl: Option<Duration>,
         reason: &str,
     ) -> Result<(Lease, Credential), ClientError> {
+        self.acquire_for(resource, ttl, reason, Delivery::Shown).await
+    }
+
+    /// Leases a credential to be delivered in this way and no other.
+    pub async fn acquire_for(
+        &self,
+        resource: &str,
+        ttl: Option<Duration>,
+        reason: &str,
+        delivery: Delivery,
+    ) -> Result<(Lease, Credential), ClientError> {
         let message = pb::AcquireLeaseRequest {
             resource: resource.to_owned(),
             ttl: ttl.map(convert::wire_duration),
             reason: reason.to_owned(),
+            delivery: convert::wire_delivery(delivery).into(),
         };
         let granted = answer(self.leases().acquire_lease(self.request(message))).await?;
         Ok((convert::lease(granted.lease)?, convert::credential(granted.credential)?))

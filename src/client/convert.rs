@@ -8,9 +8,9 @@ use jiff::Timestamp;
 
 use super::error::ClientError;
 use super::model::{
-    Anchor, AuditHead, Credential, Identity, ImportKeys, KeysHeld, Lease, LeaseEvent, LeaseHandle, LeaseInfo,
-    LimitInfo, LoginEvent, OpenSession, PasswordName, Protection, SecretName, Session, SessionDescription,
-    SessionInfo, Status,
+    Anchor, AuditHead, Credential, DelegateSession, Delivery, Identity, ImportKeys, KeysHeld, Lease,
+    LeaseEvent, LeaseHandle, LeaseInfo, LimitInfo, LoginEvent, OpenSession, PasswordName, Protection,
+    SecretName, Session, SessionDescription, SessionInfo, Status,
 };
 use crate::pb;
 use crate::pb::login_response::Event;
@@ -37,7 +37,29 @@ pub(super) fn opened_session(answer: pb::OpenSessionResponse) -> Result<(Session
     Ok((session(answer.session)?, token))
 }
 
-fn session(session: Option<pb::Session>) -> Result<Session> {
+pub(super) fn delegate_session(delegate: DelegateSession) -> pb::DelegateSessionRequest {
+    let DelegateSession { scopes, ttl, reason, pid } = delegate;
+    let (ttl, pid) = (ttl.map(wire_duration), pid.unwrap_or_default());
+    pb::DelegateSessionRequest { scopes, ttl, reason, pid }
+}
+
+pub(super) fn delegated_session(answer: pb::DelegateSessionResponse) -> Result<(Session, Secret)> {
+    let pb::DelegateSessionResponse { session, token, .. } = answer;
+    opened_session(pb::OpenSessionResponse { session, token, ..Default::default() })
+}
+
+pub(super) fn wire_delivery(delivery: Delivery) -> pb::Delivery {
+    match delivery {
+        Delivery::Shown => pb::Delivery::Shown,
+        Delivery::File => pb::Delivery::File,
+        Delivery::Descriptor => pb::Delivery::Descriptor,
+        Delivery::Stdin => pb::Delivery::Stdin,
+        Delivery::Environment => pb::Delivery::Environment,
+        Delivery::Helper => pb::Delivery::Helper,
+    }
+}
+
+pub(super) fn session(session: Option<pb::Session>) -> Result<Session> {
     let session = session.ok_or(ClientError::Protocol)?;
     Ok(Session {
         session_id: handle(&session.session_id)?,

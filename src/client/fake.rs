@@ -209,6 +209,17 @@ impl SessionService for Fake {
         }))
     }
 
+    async fn delegate_session(
+        &self,
+        _: Request<pb::DelegateSessionRequest>,
+    ) -> Answer<pb::DelegateSessionResponse> {
+        unused()
+    }
+
+    async fn renew_session(&self, _: Request<pb::RenewSessionRequest>) -> Answer<pb::RenewSessionResponse> {
+        unused()
+    }
+
     async fn close_session(
         &self,
         request: Request<pb::CloseSessionRequest>,
@@ -399,6 +410,10 @@ impl AdminService for Fake {
     }
 
     async fn unlock(&self, _: Request<pb::UnlockRequest>) -> Answer<pb::UnlockResponse> {
+        unused()
+    }
+
+    async fn explain(&self, _: Request<pb::ExplainRequest>) -> Answer<pb::ExplainResponse> {
         unused()
     }
 

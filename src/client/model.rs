@@ -57,6 +57,36 @@ pub enum Anchor {
     Parent,
 }
 
+/// How to open a session below one's own.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct DelegateSession {
+    /// At most the session's own; empty: all of them.
+    pub scopes: Vec<String>,
+    /// Absent: as long as the session itself.
+    pub ttl: Option<Duration>,
+    /// For the audit trail, at most 256 characters.
+    pub reason: String,
+    /// The process that the child is bound to. Absent: bound as the session itself is.
+    pub pid: Option<u32>,
+}
+
+/// Where a leased value goes.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Delivery {
+    /// To the caller.
+    Shown,
+    /// Into a sealed file in memory.
+    File,
+    /// Through an inherited descriptor.
+    Descriptor,
+    /// To a child's standard input.
+    Stdin,
+    /// Into a child's environment.
+    Environment,
+    /// Through the protocol of a credential helper.
+    Helper,
+}
+
 /// A session, and what is left of its limits.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct SessionDescription {

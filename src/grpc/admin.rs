@@ -90,6 +90,7 @@ impl Admin {
             age: convert::duration(now.since(session.opened_at)),
             expires_in: convert::duration(session.expires_at.since(now)),
             reason: reason.unwrap_or_default(),
+            ..Default::default()
         }
     }
 
@@ -181,6 +182,10 @@ impl AdminService for Admin {
 
     async fn unlock(&self, _: Request<pb::UnlockRequest>) -> Answer<pb::UnlockResponse> {
         Ok(Response::new(pb::UnlockResponse { management_key_held: self.broker.unlock()? }))
+    }
+
+    async fn explain(&self, _: Request<pb::ExplainRequest>) -> Answer<pb::ExplainResponse> {
+        Err(super::status::unread(tonic::Code::Unimplemented))
     }
 
     async fn reload(&self, _: Request<pb::ReloadRequest>) -> Answer<pb::ReloadResponse> {

@@ -101,6 +101,7 @@ pub(super) fn session(described: &Described, clock: &dyn Clock) -> pb::Session {
         scopes: described.scopes.clone(),
         expires_at: timestamp(clock.wall_at(described.expires_at)),
         expires_in: duration(described.expires_at.since(clock.now())),
+        ..Default::default()
     }
 }
 
@@ -130,6 +131,7 @@ pub(super) fn lease(lease: &Lease, clock: &dyn Clock) -> pb::Lease {
         renewable_for: left(lease.terms.limit_at),
         revocable: lease.revocable,
         uses: lease.uses,
+        ..Default::default()
     }
 }
 

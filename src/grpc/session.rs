@@ -42,6 +42,17 @@ impl SessionService for Agent {
         }))
     }
 
+    async fn delegate_session(
+        &self,
+        _: Request<pb::DelegateSessionRequest>,
+    ) -> Answer<pb::DelegateSessionResponse> {
+        Err(super::status::unread(tonic::Code::Unimplemented))
+    }
+
+    async fn renew_session(&self, _: Request<pb::RenewSessionRequest>) -> Answer<pb::RenewSessionResponse> {
+        Err(super::status::unread(tonic::Code::Unimplemented))
+    }
+
     async fn close_session(
         &self,
         request: Request<pb::CloseSessionRequest>,
