@@ -255,8 +255,8 @@ impl Broker {
 
     fn end_all(&self, sessions: &[SessionId], end: End) -> Revoked {
         let mut all = Revoked::default();
-        for ended in sessions.iter().filter_map(|id| self.end_session(*id, end)) {
-            all.add(ended);
+        for id in sessions {
+            all.add(self.end_session(*id, end));
         }
         all
     }
@@ -275,7 +275,7 @@ impl Revoked {
         Self { sessions: 0, leases: 1, exposed }
     }
 
-    fn add(&mut self, other: Self) {
+    pub(super) fn add(&mut self, other: Self) {
         self.sessions += other.sessions;
         self.leases += other.leases;
         self.exposed.extend(other.exposed);

@@ -152,7 +152,7 @@ impl From<LeaseError> for BrokerError {
 impl From<TokenError> for BrokerError {
     fn from(error: TokenError) -> Self {
         match error {
-            TokenError::Unknown | TokenError::Foreign => Self::SessionInvalid,
+            TokenError::Unknown | TokenError::Foreign(_) => Self::SessionInvalid,
             // While it is locked the gate says so. Afterwards the session is over like any other.
             TokenError::Ended(End::Locked) => Self::SessionRevoked,
             TokenError::Ended(end) => end.into(),
@@ -164,7 +164,9 @@ impl From<End> for BrokerError {
     fn from(end: End) -> Self {
         match end {
             End::Expired => Self::SessionExpired,
-            End::Closed | End::Revoked | End::ProcessEnded | End::RoleChanged => Self::SessionRevoked,
+            End::Closed | End::Revoked | End::ProcessEnded | End::ParentEnded | End::RoleChanged => {
+                Self::SessionRevoked
+            }
             End::Locked => Self::Locked,
             End::Stopping => Self::Draining,
         }
@@ -179,6 +181,11 @@ impl From<OpenError> for BrokerError {
                 field: "anchor",
                 problem: "the process to bind to has ended or is the init process; use the caller itself",
             },
+            OpenError::NoProcess => Self::Argument {
+                field: "pid",
+                problem: "no living process that may use this session has this id",
+            },
+            OpenError::ParentEnded => Self::SessionRevoked,
             OpenError::Capacity(limit) => Self::Capacity(limit),
             OpenError::NoRandom => Self::Internal,
         }

@@ -12,6 +12,7 @@ mod lease;
 mod login;
 mod mark;
 mod record;
+mod refusal;
 mod session;
 #[cfg(test)]
 mod tests;
@@ -31,6 +32,8 @@ use self::gate::Gate;
 pub use self::lease::{Leased, Seen, Watch};
 pub use self::login::{LoginDone, LoginEvent, LoginProgress};
 use self::mark::Mark;
+use self::refusal::Refusals;
+pub use self::refusal::{Asked, Refusal};
 pub use self::session::{Described, Opened};
 use crate::audit::{AuditFile, Cause};
 use crate::clock::Clock;
@@ -40,7 +43,7 @@ use crate::limit::{Class, Limits, Share};
 use crate::peer::Peer;
 use crate::policy::{Action, Grant, Policy};
 use crate::session::{Session, Sessions};
-use crate::types::SessionId;
+use crate::types::{DenialId, SessionId};
 use crate::upstream::Upstream;
 use crate::vault::Vault;
 use crate::vault::keyfile::KeySource;
@@ -60,6 +63,7 @@ pub struct Broker {
     /// Held by a lock or an unlock: gate, vault and keyring change together.
     switch: Mutex<()>,
     mark: Mark,
+    refusals: Refusals,
     /// Whether requests are served: the gate is open and the audit trail can be written.
     serving: watch::Sender<bool>,
     /// Cancelled when the daemon is told to stop: streams end.
@@ -92,11 +96,15 @@ pub struct Caller<'a> {
     pub peer: &'a Arc<Peer>,
     /// From the call's metadata.
     pub token: Option<&'a str>,
+    /// Under which the operator can ask why it was refused, if it is.
+    pub denial: DenialId,
 }
 
 /// Proof that a call comes from a live session within its rate. Only [`Broker::admit`] makes one.
 pub struct Admitted {
     session: Arc<Session>,
+    peer: Arc<Peer>,
+    denial: DenialId,
 }
 
 impl Broker {
@@ -116,6 +124,7 @@ impl Broker {
             gate: Gate::open(),
             switch: Mutex::new(()),
             mark: Mark::beside(&config.audit.file),
+            refusals: Refusals::default(),
             serving: watch::Sender::new(true),
             stopping: CancellationToken::new(),
             login: tokio::sync::Mutex::new(()),
@@ -129,32 +138,27 @@ impl Broker {
         let session = self.identify(caller)?;
         let policy = self.policy.load();
         let role = policy.role(&session.role).ok_or(BrokerError::SessionRevoked)?;
-        self.limits.take(role, session.id, class).map_err(|(share, limited)| {
-            self.count_denied();
-            self.record_unasked(&session, Cause::RateLimited);
+        self.limits.take(role, session.root, class).map_err(|(share, limited)| {
+            self.refuse_unasked(caller, &session, Cause::RateLimited);
             BrokerError::limited(limit_name(share, class), limited)
         })?;
-        Ok(Admitted { session })
+        Ok(Admitted::of(caller, session))
     }
 
     /// Like [`Broker::admit`], for calls that only give something back: they are never limited.
     pub fn admit_return(&self, caller: Caller<'_>) -> Result<Admitted> {
-        Ok(Admitted { session: self.identify(caller)? })
+        Ok(Admitted::of(caller, self.identify(caller)?))
     }
 
     /// The live session of the caller.
     fn identify(&self, caller: Caller<'_>) -> Result<Arc<Session>> {
         self.gate.check()?;
         let token = caller.token.ok_or_else(|| {
-            self.count_denied();
-            self.record_no_token(caller.peer);
+            self.refuse_tokenless(caller);
             BrokerError::SessionRequired
         })?;
-        let session = self.sessions.authenticate(caller.peer, token).inspect_err(|error| {
-            self.count_denied();
-            self.record_token_refused(caller.peer, *error);
-        })?;
-        Ok(session)
+        let session = self.sessions.authenticate(caller.peer, token);
+        Ok(session.inspect_err(|error| self.refuse_token(caller, error))?)
     }
 
     /// The answer of [`Policy::authorize`]. A refusal is recorded with its rule; the agent is not told which.
@@ -162,16 +166,14 @@ impl Broker {
         let session = &admitted.session;
         let decided = self.policy.load().authorize(&session.role, session.narrowed.as_ref(), action.clone());
         decided.map_err(|denied| {
-            self.count_denied();
-            self.record_denied(session, &action, denied);
+            self.refuse_action(admitted, &action, denied);
             BrokerError::ResourceNotAvailable
         })
     }
 
     /// A request that is not in its form is refused before policy sees it, and recorded like a refusal.
     pub fn refuse_form(&self, admitted: &Admitted) {
-        self.count_denied();
-        self.record_unasked(&admitted.session, Cause::ArgumentInvalid);
+        self.refuse_unasked(admitted.caller(), &admitted.session, Cause::ArgumentInvalid);
     }
 
     /// The last check before a value leaves: nothing was locked or revoked while it was fetched.
@@ -205,6 +207,14 @@ impl Broker {
 }
 
 impl Admitted {
+    fn of(caller: Caller<'_>, session: Arc<Session>) -> Self {
+        Self { session, peer: caller.peer.clone(), denial: caller.denial }
+    }
+
+    fn caller(&self) -> Caller<'_> {
+        Caller { peer: &self.peer, token: None, denial: self.denial }
+    }
+
     /// The session's handle, for logs.
     pub fn session_id(&self) -> SessionId {
         self.session.id

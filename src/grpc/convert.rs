@@ -8,7 +8,8 @@ use crate::clock::{BootInstant, Clock};
 use crate::lease::Lease;
 use crate::limit::{Class, Remaining, Share};
 use crate::pb;
-use crate::types::{LeaseId, NameError, PasswordName, Reason, Resource, SecretKey, SessionId};
+use crate::session::Binding;
+use crate::types::{DenialId, LeaseId, NameError, PasswordName, Reason, Resource, SecretKey, SessionId};
 
 /// A longer life than this is a mistake, not a wish.
 const LONGEST_TTL: Duration = Duration::from_secs(366 * 24 * 3600);
@@ -26,6 +27,11 @@ pub(super) fn name<T: FromStr<Err = NameError>>(field: &'static str, text: &str)
 /// Reads a lease handle. A malformed one is as absent as an unknown one.
 pub(super) fn lease_id(text: &str) -> Result<LeaseId> {
     text.parse().map_err(|_| BrokerError::LeaseNotAvailable)
+}
+
+/// Reads the id of a refused call.
+pub(super) fn denial_id(text: &str) -> Result<DenialId> {
+    name("denial_id", text)
 }
 
 /// Reads a session handle.
@@ -101,7 +107,15 @@ pub(super) fn session(described: &Described, clock: &dyn Clock) -> pb::Session {
         scopes: described.scopes.clone(),
         expires_at: timestamp(clock.wall_at(described.expires_at)),
         expires_in: duration(described.expires_at.since(clock.now())),
-        ..Default::default()
+        binding: binding(&described.binding).into(),
+        parent_session_id: described.parent.map(|parent| parent.to_string()).unwrap_or_default(),
+    }
+}
+
+fn binding(binding: &Binding) -> pb::SessionBinding {
+    match binding {
+        Binding::Process(_) => pb::SessionBinding::Process,
+        Binding::Subtree(_) => pb::SessionBinding::Subtree,
     }
 }
 

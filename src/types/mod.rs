@@ -7,6 +7,6 @@ mod names;
 mod resource;
 
 pub use base_url::{BaseUrl, BaseUrlError, LOCALHOST};
-pub use ids::{EntryUuid, IdentityUuid, LeaseId, SessionId};
+pub use ids::{DenialId, EntryUuid, IdentityUuid, LeaseId, SessionId};
 pub use names::{Domain, IdentityName, NameError, Reason, RoleName, SecretKey, Username};
 pub use resource::{PasswordName, Resource};
