@@ -40,7 +40,7 @@ impl Bench {
         let shared: Arc<dyn Clock> = Arc::new(clock.clone());
         let config = configuration(IDENTITY, SCOPES, more);
         let ravi = Stub::new();
-        let arena = Arc::new(Arena::new().unwrap());
+        let arena = Arc::new(Arena::new(crate::config::MemoryTier::Locked).unwrap());
         let keyring = Arc::new(Keyring::new(arena.clone()));
         keyring.insert(KeyId::Management, &Secret::copy_of("ravi_mgmt_good"));
         let _ = ravi.keys.set(keyring.clone());
