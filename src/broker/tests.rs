@@ -125,6 +125,30 @@ async fn a_session_leases_a_value() {
 }
 
 #[tokio::test]
+async fn values_beyond_the_memory_for_them_give_way_to_the_newest() {
+    let bench = Bench::new();
+    let opened = bench.open();
+    *bench.ravi.value.lock().unwrap() = "x".repeat(1 << 20);
+    for number in 0..20 {
+        let leased = bench.acquire(&opened, &format!("secret/KEY_{number}")).await;
+        assert!(leased.is_ok_and(|leased| leased.credential.value.len() == 1 << 20), "{number}");
+    }
+}
+
+#[tokio::test]
+async fn a_value_larger_than_all_the_memory_is_refused_and_drops_no_other() {
+    let bench = Bench::new();
+    let opened = bench.open();
+    assert!(bench.acquire(&opened, "secret/SMALL").await.is_ok());
+    *bench.ravi.value.lock().unwrap() = "x".repeat(8 << 20);
+    let refused = bench.acquire(&opened, "secret/LARGE").await.err();
+    assert_eq!(refused, Some(BrokerError::Capacity("memory for secrets")));
+    let reads = bench.ravi.reads();
+    assert!(bench.acquire(&opened, "secret/SMALL").await.is_ok());
+    assert_eq!(bench.ravi.reads(), reads, "it was fetched again");
+}
+
+#[tokio::test]
 async fn a_caller_without_a_session_cannot_fill_the_audit_trail() {
     let bench = Bench::new();
     let guess = || bench.broker.admit(Caller { peer: &bench.peer, token: Some("rbt_guess") }, Class::Read);
