@@ -121,6 +121,7 @@ impl From<VaultError> for BrokerError {
             VaultError::Ambiguous => Self::Ambiguous,
             VaultError::NoIdentity => Self::NoIdentity,
             VaultError::Locked => Self::Locked,
+            VaultError::Full => Self::Capacity("memory for secrets"),
             VaultError::Upstream(UpstreamError::NoKey) => Self::LoginRequired,
             VaultError::Upstream(UpstreamError::BudgetReached { retry_after }) => {
                 Self::RateLimited { limit: "upstream.budget", retry_after }

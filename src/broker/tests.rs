@@ -40,7 +40,7 @@ impl Bench {
         let shared: Arc<dyn Clock> = Arc::new(clock.clone());
         let config = configuration(IDENTITY, SCOPES, more);
         let ravi = Stub::new();
-        let arena = Arc::new(Arena::new().unwrap());
+        let arena = Arc::new(Arena::new(crate::config::MemoryTier::Locked).unwrap());
         let keyring = Arc::new(Keyring::new(arena.clone()));
         keyring.insert(KeyId::Management, &Secret::copy_of("ravi_mgmt_good"));
         let _ = ravi.keys.set(keyring.clone());
@@ -122,6 +122,30 @@ async fn a_session_leases_a_value() {
     let bench = Bench::new();
     let opened = bench.open();
     assert_eq!(value(bench.acquire(&opened, "secret/KEY").await), "one");
+}
+
+#[tokio::test]
+async fn values_beyond_the_memory_for_them_give_way_to_the_newest() {
+    let bench = Bench::new();
+    let opened = bench.open();
+    *bench.ravi.value.lock().unwrap() = "x".repeat(1 << 20);
+    for number in 0..20 {
+        let leased = bench.acquire(&opened, &format!("secret/KEY_{number}")).await;
+        assert!(leased.is_ok_and(|leased| leased.credential.value.len() == 1 << 20), "{number}");
+    }
+}
+
+#[tokio::test]
+async fn a_value_larger_than_all_the_memory_is_refused_and_drops_no_other() {
+    let bench = Bench::new();
+    let opened = bench.open();
+    assert!(bench.acquire(&opened, "secret/SMALL").await.is_ok());
+    *bench.ravi.value.lock().unwrap() = "x".repeat(8 << 20);
+    let refused = bench.acquire(&opened, "secret/LARGE").await.err();
+    assert_eq!(refused, Some(BrokerError::Capacity("memory for secrets")));
+    let reads = bench.ravi.reads();
+    assert!(bench.acquire(&opened, "secret/SMALL").await.is_ok());
+    assert_eq!(bench.ravi.reads(), reads, "it was fetched again");
 }
 
 #[tokio::test]

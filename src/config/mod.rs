@@ -118,6 +118,8 @@ pub struct Config {
     pub listen: ListenConfig,
     /// `[vault]`.
     pub vault: VaultConfig,
+    /// `[memory]`.
+    pub memory: MemoryConfig,
     /// `[audit]`.
     pub audit: AuditConfig,
     /// `[limits]`.
@@ -132,6 +134,7 @@ impl Config {
         let same = self.upstream == in_force.upstream
             && self.listen == in_force.listen
             && self.vault == in_force.vault
+            && self.memory == in_force.memory
             && self.audit == in_force.audit
             && self.limits == in_force.limits;
         !same
@@ -175,6 +178,34 @@ pub struct VaultConfig {
     pub absent_for: Duration,
     /// `max_entries`: cached values in all. Default 4096.
     pub max_entries: usize,
+}
+
+/// The memory that holds secrets at rest.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct MemoryConfig {
+    /// `tier`: what is wanted. Default `locked`, or what is required.
+    pub tier: MemoryTier,
+    /// `require`: the daemon does not start below it. Absent: whatever is reached is reported.
+    pub require: Option<MemoryTier>,
+}
+
+/// How far memory is protected, the weaker first. On a host that allows neither, secrets rest sealed in
+/// ordinary memory.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub enum MemoryTier {
+    /// `locked`: sealing key and slots are not swapped, not in core dumps, not inherited by a fork.
+    Locked,
+    /// `secret`: besides, the sealing key lies in `memfd_secret(2)`, which root cannot read either.
+    Secret,
+}
+
+impl fmt::Display for MemoryTier {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(match self {
+            Self::Locked => "locked",
+            Self::Secret => "secret",
+        })
+    }
 }
 
 /// The audit trail.

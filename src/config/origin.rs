@@ -74,13 +74,15 @@ pub struct Shown {
 pub fn show(config: &Config, origins: &Origins) -> Vec<Shown> {
     let mut listing = Listing { origins, shown: Vec::new() };
     listing.upstream(&config.upstream);
-    let Config { listen, vault, audit, .. } = config;
+    let Config { listen, vault, memory, audit, .. } = config;
     listing.put("listen.agent_socket", listen.agent_socket.display());
     listing.put("listen.admin_socket", listen.admin_socket.display());
     listing.put_option("listen.group", listen.group);
     listing.put("vault.fresh_for", duration_text(vault.fresh_for));
     listing.put("vault.absent_for", duration_text(vault.absent_for));
     listing.put("vault.max_entries", vault.max_entries);
+    listing.put("memory.tier", memory.tier);
+    listing.put_option("memory.require", memory.require);
     listing.put("audit.file", audit.file.display());
     listing.put("audit.max_bytes", audit.max_bytes);
     listing.limits(config.limits);

@@ -11,8 +11,8 @@ use toml::de::DeTable;
 
 use super::reader::{Table, Value};
 use super::report::Report;
-use super::values::{base_url, count, duration, group, identity, path, rate, socket_path, user};
-use super::{IdentityRef, Located, MatchConfig, Rate};
+use super::values::{base_url, count, duration, group, identity, memory_tier, path, rate, socket_path, user};
+use super::{IdentityRef, Located, MatchConfig, MemoryTier, Rate};
 use crate::types::{BaseUrl, RoleName};
 
 /// The one form of the file that this version reads.
@@ -29,6 +29,7 @@ pub(super) struct RawConfig {
     pub(super) upstream: RawUpstream,
     pub(super) listen: RawListen,
     pub(super) vault: RawVault,
+    pub(super) memory: RawMemory,
     pub(super) audit: RawAudit,
     pub(super) limits: RawLimits,
     pub(super) roles: Vec<RawRole>,
@@ -52,6 +53,11 @@ pub(super) struct RawVault {
     pub(super) fresh_for: Set<Duration>,
     pub(super) absent_for: Set<Duration>,
     pub(super) max_entries: Set<usize>,
+}
+
+pub(super) struct RawMemory {
+    pub(super) tier: Set<MemoryTier>,
+    pub(super) require: Set<MemoryTier>,
 }
 
 pub(super) struct RawAudit {
@@ -104,6 +110,7 @@ pub(super) fn read(report: &Report, text: &str) -> RawConfig {
         upstream: upstream(file.table("upstream")),
         listen: listen(file.table("listen")),
         vault: vault(file.table("vault")),
+        memory: memory(&mut file),
         audit: audit(file.table("audit")),
         limits: limits(file.table("limits")),
         roles: roles(file.table("role")),
@@ -140,6 +147,21 @@ fn vault(mut table: Table<'_>) -> RawVault {
         absent_for: table.read("absent_for", duration(seconds(0)..=days(1))),
         max_entries: table.read("max_entries", count(1..=1_000_000)),
     };
+    table.finish();
+    section
+}
+
+/// `memory = "secret"` stands for `memory.tier = "secret"`.
+fn memory(file: &mut Table<'_>) -> RawMemory {
+    let Some(value) = file.value("memory") else { return RawMemory { tier: None, require: None } };
+    if value.is_text() {
+        let tier = memory_tier(&value).map_err(|message| value.refuse(&message)).ok();
+        let tier = tier.map(|tier| Located { value: tier, line: value.line() });
+        return RawMemory { tier, require: None };
+    }
+    let mut table = value.table();
+    let section =
+        RawMemory { tier: table.read("tier", memory_tier), require: table.read("require", memory_tier) };
     table.finish();
     section
 }

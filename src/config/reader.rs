@@ -157,6 +157,10 @@ impl<'d> Value<'d> {
         matches!(self.value, DeValue::Integer(_))
     }
 
+    pub(super) fn is_text(&self) -> bool {
+        matches!(self.value, DeValue::String(_))
+    }
+
     pub(super) fn is_array(&self) -> bool {
         matches!(self.value, DeValue::Array(_))
     }

@@ -10,7 +10,7 @@ use nix::unistd::{Group, User};
 
 use super::reader::Value;
 use super::units::{UnitError, duration_text, parse_duration};
-use super::{IdentityRef, Rate};
+use super::{IdentityRef, MemoryTier, Rate};
 use crate::types::{BaseUrl, BaseUrlError};
 
 /// `sun_path` of `unix(7)`, without its terminating NUL.
@@ -69,6 +69,15 @@ pub(super) fn count(bounds: RangeInclusive<u64>) -> impl Fn(&Value<'_>) -> Resul
 pub(super) fn rate(value: &Value<'_>) -> Result<Rate, String> {
     let rate: Rate = value.text()?.parse().map_err(|error: UnitError| error.to_string())?;
     (rate.count <= 1_000_000).then_some(rate).ok_or_else(|| "expected at most 1000000".into())
+}
+
+/// How far memory is to be protected.
+pub(super) fn memory_tier(value: &Value<'_>) -> Result<MemoryTier, String> {
+    match value.text()? {
+        "locked" => Ok(MemoryTier::Locked),
+        "secret" => Ok(MemoryTier::Secret),
+        _ => Err("expected \"locked\" or \"secret\"".into()),
+    }
 }
 
 /// A UUID if it reads as one, else a name.

@@ -10,14 +10,14 @@ use std::sync::{Arc, Mutex, OnceLock, PoisonError};
 
 use jiff::Timestamp;
 
-use super::error::StartError;
+use super::error::{StartError, remedy};
 use super::listen::{self, Bound, Mode};
 use super::notify;
 use super::settings::{Loaded, Settings};
 use crate::audit::AuditFile;
 use crate::broker::{Broker, BrokerError, Parts};
 use crate::clock::Clock;
-use crate::config::{Config, ConfigError, Environment, Variable};
+use crate::config::{Config, ConfigError, Environment, MemoryConfig, Variable};
 use crate::grpc::{Process, Reloaded};
 use crate::limit::UpstreamBudget;
 use crate::peer::PeerTier;
@@ -64,10 +64,10 @@ impl App {
     ) -> Result<Self, StartError> {
         let started_at = clock.wall();
         let Loaded { config, policy, path } = settings.load()?;
+        let arena = Arc::new(memory(config.memory)?);
+        protections.push(arena.reached().protection());
         make_directory(&config.audit.file)?;
         let audit = AuditFile::open(&config.audit.file, config.audit.max_bytes, clock.clone())?;
-        let arena = Arc::new(Arena::new().map_err(|_| StartError::NoRandom)?);
-        protections.extend(arena.protections());
         protections.push(PeerTier::of_host().protection());
         let keyring = Arc::new(Keyring::new(arena.clone()));
         let keys = key_source(&config, &settings.environment);
@@ -163,6 +163,23 @@ impl Process for Host {
 
     fn started_at(&self) -> Timestamp {
         self.started_at
+    }
+}
+
+/// The memory for secrets, at least as protected as is required. What falls short of what is wanted is told.
+fn memory(config: MemoryConfig) -> Result<Arena, StartError> {
+    let arena = Arena::new(config.tier).map_err(|_| StartError::NoRandom)?;
+    let reached = arena.reached();
+    let Some(shortfall) = reached.shortfall() else { return Ok(arena) };
+    match config.require {
+        Some(required) if reached.tier() < Some(required) => {
+            Err(StartError::Memory { required, reached: reached.tier(), shortfall })
+        }
+        _ => {
+            let (tier, remedy) = (reached.protection().tier, remedy(shortfall));
+            tracing::warn!("secrets at rest are less protected than configured: {tier}; {remedy}");
+            Ok(arena)
+        }
     }
 }
 

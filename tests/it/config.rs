@@ -5,8 +5,8 @@ use std::time::Duration;
 
 use proptest::prelude::*;
 use ravi_broker::config::{
-    self, Config, ConfigError, Draft, Environment, IdentityRef, MatchConfig, Overrides, Problem, Rate,
-    Source, Variable,
+    self, Config, ConfigError, Draft, Environment, IdentityRef, MatchConfig, MemoryConfig, MemoryTier,
+    Overrides, Problem, Rate, Source, Variable,
 };
 
 const ROLE: &str = "
@@ -74,7 +74,7 @@ fn every_key_that_the_example_comments_out_is_accepted_with_its_default() {
         let origins = draft.origins.clone();
         let config = draft.finish(Vec::new()).unwrap_or_else(|error| panic!("{error}"));
         let shown = config::show(&config, &origins).into_iter();
-        let no_default = ["upstream.ca_file", "upstream.management_key_file"];
+        let no_default = ["upstream.ca_file", "upstream.management_key_file", "memory.require"];
         shown
             .filter(|shown| !no_default.contains(&shown.key.as_str()))
             .map(|shown| (shown.key, shown.value))
@@ -95,6 +95,25 @@ fn a_minimal_file_has_the_documented_defaults() {
     assert_eq!(config.audit.max_bytes, 8 << 20);
     assert_eq!(config.vault.fresh_for, Duration::from_secs(300));
     assert!(config.roles.is_empty());
+}
+
+#[test]
+fn the_memory_tier_can_be_wanted_and_required() {
+    let memory = |text: &str| {
+        let MemoryConfig { tier, require } = accepted(&format!("version = 1\n{text}")).memory;
+        (tier, require)
+    };
+    use MemoryTier::{Locked, Secret};
+    assert_eq!(memory(""), (Locked, None));
+    assert_eq!(memory("memory = \"secret\""), (Secret, None));
+    assert_eq!(memory("memory = \"locked\""), (Locked, None));
+    assert_eq!(memory("[memory]\ntier = \"secret\"\nrequire = \"locked\""), (Secret, Some(Locked)));
+    assert_eq!(memory("memory.require = \"secret\""), (Secret, Some(Secret)), "what is required is wanted");
+    let short = draft("version = 1\nmemory = \"secret\"");
+    let shown = config::show(&short.config, &short.origins);
+    let tier = shown.iter().find(|shown| shown.key == "memory.tier").unwrap();
+    assert_eq!((tier.value.as_str(), tier.origin.as_str()), ("secret", "/etc/ravi-broker/config.toml:2"));
+    assert!(accepted("version = 1\nmemory = \"secret\"").needs_restart(&accepted("version = 1")));
 }
 
 #[test]
@@ -189,6 +208,15 @@ fn a_problem_names_the_setting_and_what_would_be_right() {
         ("version = 1\n[upstream]\nbase_url = \"http://api.ravi.id\"", 3, "write https"),
         ("version = 1\n[upstream]\nca_file = \"ca.pem\"", 3, "expected an absolute path"),
         ("version = 1\n[upstream]\nca_file = \"/a/../b\"", 3, "plain path"),
+        ("version = 1\nmemory = \"secrets\"", 2, "memory: expected \"locked\" or \"secret\""),
+        ("version = 1\nmemory = 1", 2, "memory: expected a table, found a number"),
+        ("version = 1\n[memory]\ntier = true", 3, "memory.tier: expected a text"),
+        ("version = 1\n[memory]\nrequired = \"locked\"", 3, "did you mean `require`"),
+        (
+            "version = 1\n[memory]\ntier = \"locked\"\nrequire = \"secret\"",
+            4,
+            "memory.require: expected at most memory.tier, which is locked",
+        ),
         ("version = 1\n[audit]\nmax_bytes = 1", 3, "expected a whole number from 65536"),
         ("version = 1\n[listen]\nagent_socket = \"/a\"\nadmin_socket = \"/a\"", 4, "expected another path"),
         ("version = 1\n[role]\nx = 1", 3, "role.x: expected a table"),

@@ -6,6 +6,7 @@
 mod crash;
 mod custody;
 mod limits;
+mod memory;
 mod reload;
 mod start;
 mod stop;

@@ -4,6 +4,7 @@
 //! in its environment. It says that it is ready by `sd_notify`, so nothing here sleeps. Every file lies
 //! in a directory of the test's own, in memory where the host has `/dev/shm`.
 
+mod confine;
 mod daemon;
 mod shell;
 
@@ -17,6 +18,7 @@ use ravi_broker::sandbox::{Control, Sandbox, SandboxConfig};
 use ravi_broker::secret::Secret;
 use tempfile::TempDir;
 
+pub(crate) use confine::Confinement;
 pub(crate) use daemon::{Daemon, bounded};
 pub(crate) use shell::Shell;
 
