@@ -5,6 +5,7 @@
 
 mod crash;
 mod custody;
+mod harden;
 mod limits;
 mod reload;
 mod start;
