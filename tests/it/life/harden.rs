@@ -7,14 +7,17 @@
 
 use std::fs::{self, File};
 use std::io::{IoSliceMut, Write};
+use std::os::linux::net::SocketAddrExt;
 use std::os::unix::fs::{DirBuilderExt, PermissionsExt, chown, symlink};
+use std::os::unix::net::{SocketAddr, UnixDatagram};
 use std::os::unix::process::ExitStatusExt;
 use std::path::Path;
 use std::process::{Command, Stdio};
+use std::time::Duration;
 
 use nix::sys::signal::{Signal, kill};
 use nix::sys::uio::{RemoteIoVec, process_vm_readv};
-use nix::unistd::{Gid, Pid, Uid, setgroups, setresgid, setresuid};
+use nix::unistd::{Gid, Pid, Uid, User, setgroups, setresgid, setresuid};
 use ravi_broker::client::{ErrorReason, ImportKeys, OpenSession};
 use ravi_broker::secret::Secret;
 use tempfile::TempDir;
@@ -135,6 +138,15 @@ fn fields(stat: &str) -> Vec<&str> {
 fn has_ended(pid: i32) -> bool {
     fs::read_to_string(format!("/proc/{pid}/stat"))
         .map_or(true, |stat| matches!(fields(&stat).first(), None | Some(&("Z" | "X"))))
+}
+
+/// Waits for the end of a process that is not our child.
+async fn gone(pid: i32) {
+    until(async || {
+        tokio::task::yield_now().await;
+        has_ended(pid)
+    })
+    .await;
 }
 
 /// Gives everything below to the user.
@@ -293,6 +305,30 @@ async fn a_configuration_is_not_read_from_where_a_link_leads_that_was_put_there_
     stack.admin().await.reload().await.unwrap();
 }
 
+#[tokio::test(flavor = "multi_thread")]
+async fn a_confined_daemon_still_finds_hosts_and_users_by_name() {
+    let own = User::from_uid(Uid::effective()).unwrap().expect("the user has an account").name;
+    let stack = Stack::with(|setup| setup.base_url = setup.base_url.replace("127.0.0.1", "localhost")).await;
+    stack.agent("notes").await.acquire("secret/OPENAI_API_KEY", None, "").await.unwrap();
+    stack.rewrite(|text| text.replace(&format!("uid = {}", Uid::effective()), &format!("uid = {own:?}")));
+    stack.admin().await.reload().await.unwrap();
+    stack.agent("notes").await.acquire("secret/OPENAI_API_KEY", None, "").await.unwrap();
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_manager_with_an_abstract_name_is_told_by_a_confined_daemon() {
+    let (setup, _sandbox) = Stack::prepared(|_| {}).await;
+    let name = format!("ravi-broker-manager-{}", std::process::id());
+    let manager = UnixDatagram::bind_addr(&SocketAddr::from_abstract_name(&name).unwrap()).unwrap();
+    manager.set_read_timeout(Some(Duration::from_secs(30))).unwrap();
+    let _daemon = Daemon::spawn_with(&setup, |command| {
+        command.env("NOTIFY_SOCKET", format!("@{name}"));
+    });
+    let mut bytes = [0; 64];
+    let length = tokio::task::block_in_place(|| manager.recv(&mut bytes)).unwrap();
+    assert!(bytes[..length].starts_with(b"READY=1\n"));
+}
+
 /// A role for this very program, besides one for its user.
 fn roles_by_program(setup: &mut Setup) {
     let exe = std::env::current_exe().unwrap();
@@ -347,7 +383,7 @@ async fn an_attestor_does_not_outlive_its_daemon_however_that_ends() {
         let child = attestor(stack.daemon.pid());
         stack.daemon.signal(signal);
         stack.daemon.ended().await;
-        until(async || has_ended(child)).await;
+        gone(child).await;
     }
     // Not even while it does not listen.
     let mut stack = Stack::start().await;
@@ -355,5 +391,5 @@ async fn an_attestor_does_not_outlive_its_daemon_however_that_ends() {
     kill(Pid::from_raw(child), Signal::SIGSTOP).unwrap();
     stack.daemon.signal(Signal::SIGKILL);
     stack.daemon.ended().await;
-    until(async || has_ended(child)).await;
+    gone(child).await;
 }
