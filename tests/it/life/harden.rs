@@ -29,7 +29,8 @@ use crate::support::{Daemon, Setup, Stack, until};
 const STRANGER: u32 = 65532;
 const VICTIMS: &str = "RAVI_TEST_VICTIMS";
 const UID: &str = "RAVI_TEST_ATTACKER_UID";
-const ATTACKS: [(&str, fn(i32) -> nix::Result<()>); 8] = [
+type Attack = fn(i32) -> nix::Result<()>;
+const ATTACKS: [(&str, Attack); 8] = [
     ("PTRACE_ATTACH", |pid| traced(libc::PTRACE_ATTACH, pid)),
     ("PTRACE_SEIZE", |pid| traced(libc::PTRACE_SEIZE, pid)),
     ("process_vm_readv", read_memory),
