@@ -90,6 +90,10 @@ fn readable(config: &Config, config_path: &Path, settings: &Settings) -> Vec<Pat
     }
     read.extend(settings.environment.path(Variable::CredentialsDirectory));
     read.extend(config.upstream.ca_file.clone());
+    // A configuration without a file has a name that is no path.
+    read.retain(|path| path.is_absolute());
+    read.sort_unstable();
+    read.dedup();
     read
 }
 
