@@ -8,19 +8,38 @@
 use std::io;
 use std::os::fd::{AsFd, OwnedFd};
 use std::os::unix::net::UnixStream;
-use std::sync::{Arc, LazyLock};
+use std::sync::{Arc, LazyLock, OnceLock};
 use std::time::Duration;
 
 use tokio::io::Interest;
 
 use crate::sys;
 use crate::sys::Protection;
+use crate::sys::attestor::Attestor;
 pub use crate::sys::peer::{Credentials, Executable};
 
 /// Longest chain of parents that is followed.
 const MAX_DEPTH: usize = 64;
 /// Where the end of a process cannot be waited for (descriptor limit), it is asked for this often.
 const FALLBACK_POLL: Duration = Duration::from_millis(100);
+
+/// Looks into processes for us. Set once, by `main`, before a thread is started; absent in clients and
+/// in tests, which are not confined and look for themselves. One for the whole process, as confinement
+/// is: whoever asks, the rule of what may be looked into is the same.
+static ATTESTOR: OnceLock<Attestor> = OnceLock::new();
+
+/// From now on, what a process runs is read by the attestor. Only the first one counts.
+pub fn look_through(attestor: Attestor) {
+    let _ = ATTESTOR.set(attestor);
+}
+
+/// Done when the attestor has ended; never where there is none. Must run inside a tokio runtime.
+pub async fn attestor_ended() {
+    let Some(attestor) = ATTESTOR.get() else { return std::future::pending().await };
+    if let Ok(pidfd) = attestor.pidfd().try_clone_to_owned() {
+        Pidfd::new(pidfd).ended().await;
+    }
+}
 
 /// Handed to every request of a connection as its `ConnectInfo`.
 #[derive(Clone, Debug)]
@@ -69,7 +88,7 @@ impl Peer {
             Self { uid, gid, foreign, process: None, executable: None, tier: PeerTier::None, pidfd: None };
         let Some((pidfd, tier)) = pinned.filter(|_| pid != 0) else { return unknown };
         let Ok(stat) = sys::peer::stat(pid) else { return unknown };
-        let executable = sys::peer::executable(pid).ok();
+        let executable = pidfd.executable(pid);
         let process = pidfd.process(pid, stat.start_time);
         match process {
             Some(_) => Self { process, executable, tier, pidfd: Some(pidfd), ..unknown },
@@ -204,7 +223,7 @@ impl ProcessId {
     /// The file that it runs now: another one after an exec. `None` as in [`Peer::executable`].
     pub fn executable(self) -> Option<Executable> {
         let pidfd = Pidfd::open(self)?;
-        let executable = sys::peer::executable(self.pid).ok()?;
+        let executable = pidfd.executable(self.pid)?;
         pidfd.is_alive().then_some(executable)
     }
 
@@ -284,6 +303,19 @@ impl Pidfd {
         let stat = sys::peer::stat(pid).ok()?;
         let process = pidfd.process(pid, stat.start_time)?;
         Some((pidfd, process))
+    }
+
+    /// The file that this process runs now; `pid` is its own.
+    fn executable(&self, pid: u32) -> Option<Executable> {
+        let Some(attestor) = ATTESTOR.get() else { return sys::peer::executable(pid).ok() };
+        let found = attestor.executable(pid, &self.0);
+        if let Err(error) = &found
+            && error.kind() == io::ErrorKind::TimedOut
+        {
+            // Once for each time it falls silent: until it speaks again, nothing is asked.
+            tracing::warn!("the attestor does not answer; roles that match an executable are refused");
+        }
+        found.ok()
     }
 
     /// Makes an identity of what was read under `pid` while this was held. `None` if the process has

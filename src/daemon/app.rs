@@ -1,7 +1,8 @@
 //! The composition root: reads and judges everything, then binds the sockets.
 //!
-//! Order matters: configuration first, keys and the audit trail next, sockets last. A daemon that
-//! cannot do its work safely never listens (I10).
+//! Order matters: the configuration first, then the audit trail, then the process is confined to what
+//! these need, then come the keys, and the sockets last. A daemon that cannot do its work safely never
+//! listens (I10).
 
 use std::fs::DirBuilder;
 use std::os::unix::fs::DirBuilderExt;
@@ -11,9 +12,9 @@ use std::sync::{Arc, Mutex, OnceLock, PoisonError};
 use jiff::Timestamp;
 
 use super::error::{StartError, remedy};
-use super::listen::{self, Bound, Mode};
-use super::notify;
+use super::listen::{self, Adopted, Bound, Mode};
 use super::settings::{Loaded, Settings};
+use super::{confine, notify};
 use crate::audit::AuditFile;
 use crate::broker::{Broker, BrokerError, Parts};
 use crate::clock::Clock;
@@ -68,6 +69,8 @@ impl App {
         protections.push(arena.reached().protection());
         make_directory(&config.audit.file)?;
         let audit = AuditFile::open(&config.audit.file, config.audit.max_bytes, clock.clone())?;
+        let adopted = listen::adopt()?;
+        protections.extend(confine::to_its_needs(&config, &path, &settings, &adopted)?);
         protections.push(PeerTier::of_host().protection());
         let keyring = Arc::new(Keyring::new(arena.clone()));
         let keys = key_source(&config, &settings.environment);
@@ -81,7 +84,7 @@ impl App {
         let vault = Vault::new(upstream.clone(), arena, keyring, clock.clone(), config.vault.clone());
         let parts = Parts { policy, vault, upstream, keys, audit: Arc::new(audit), clock: clock.clone() };
         let broker = Broker::new(&config, parts);
-        let (agent, admin) = sockets(&config)?;
+        let (agent, admin) = sockets(&config, adopted)?;
         let host = Arc::new(Host {
             broker: broker.clone(),
             settings,
@@ -215,8 +218,7 @@ fn ravi(
     Ok(Arc::new(HttpUpstream::new(http, keyring, budget, clock)?))
 }
 
-fn sockets(config: &Config) -> Result<(Bound, Bound), StartError> {
-    let adopted = listen::adopt()?;
+fn sockets(config: &Config, adopted: Adopted) -> Result<(Bound, Bound), StartError> {
     let mode = config.listen.group.map_or(Mode::Owner, Mode::Group);
     let agent = match adopted.agent {
         Some(bound) => bound,

@@ -66,6 +66,11 @@ pub enum StartError {
         /// What is in the way.
         shortfall: Shortfall,
     },
+    /// The attestor is gone, so nobody could be identified any more.
+    #[error(
+        "the attestor, the daemon's child, has ended; every value and key was wiped\nstart the daemon again, and find out who ended its child"
+    )]
+    AttestorEnded,
     /// No random numbers.
     #[error("the system's random source or memory failed\nlook at the limits of the process")]
     NoRandom,

@@ -3,6 +3,10 @@
 
 #![allow(unsafe_code, reason = "system calls; each block says why it is sound")]
 
+pub mod attestor;
+pub mod capability;
+pub mod confine;
+mod descriptors;
 pub mod harden;
 pub mod inherited;
 pub mod locked;

@@ -5,6 +5,7 @@
 
 mod crash;
 mod custody;
+mod harden;
 mod limits;
 mod memory;
 mod reload;
