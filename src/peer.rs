@@ -22,7 +22,7 @@ const MAX_DEPTH: usize = 64;
 /// Where the end of a process cannot be waited for (descriptor limit), it is asked for this often.
 const FALLBACK_POLL: Duration = Duration::from_millis(100);
 
-/// Handed to every request of a connection as its `ConnectInfo`.
+/// Handed to every request of a connection in its extensions.
 #[derive(Clone, Debug)]
 pub struct PeerInfo(pub Arc<Peer>);
 

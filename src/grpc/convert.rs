@@ -3,6 +3,7 @@
 use std::str::FromStr;
 use std::time::Duration;
 
+use super::retire::padding;
 use crate::broker::{BrokerError, Described, Leased, Result};
 use crate::clock::{BootInstant, Clock};
 use crate::lease::Lease;
@@ -138,7 +139,8 @@ pub(super) fn leased(leased: Leased, clock: &dyn Clock) -> (Option<pb::Lease>, O
     let Leased { lease: terms, credential } = leased;
     let value = credential.value.expose().to_owned();
     let username = credential.username.unwrap_or_default();
-    (Some(lease(&terms, clock)), Some(pb::Credential { value, username }))
+    let credential = pb::Credential { padding: padding(&value), value, username };
+    (Some(lease(&terms, clock)), Some(credential))
 }
 
 pub(super) fn password_name(name: PasswordName) -> pb::PasswordName {

@@ -2,6 +2,7 @@
 
 use tonic::{Request, Response};
 
+use super::retire::padding;
 use super::{Agent, Answer, convert, peer};
 use crate::broker::BrokerError;
 use crate::limit::Class;
@@ -25,7 +26,7 @@ impl SessionService for Agent {
         let opened = self.broker.open_session(peer, &role, opening(&message)?)?;
         let session = Some(convert::session(&opened.described, &*self.clock));
         let token = opened.token.expose().to_owned();
-        Ok(Response::new(pb::OpenSessionResponse { session, token }))
+        Ok(Response::new(pb::OpenSessionResponse { session, padding: padding(&token), token }))
     }
 
     async fn describe_session(
