@@ -66,6 +66,8 @@ pub struct Broker {
     refusals: Refusals,
     /// Whether requests are served: the gate is open and the audit trail can be written.
     serving: watch::Sender<bool>,
+    /// Told of every lock, when it is done.
+    locks: watch::Sender<()>,
     /// Cancelled when the daemon is told to stop: streams end.
     stopping: CancellationToken,
     login: tokio::sync::Mutex<()>,
@@ -126,6 +128,7 @@ impl Broker {
             mark: Mark::beside(&config.audit.file),
             refusals: Refusals::default(),
             serving: watch::Sender::new(true),
+            locks: watch::Sender::new(()),
             stopping: CancellationToken::new(),
             login: tokio::sync::Mutex::new(()),
             served: AtomicU64::new(0),
@@ -194,6 +197,11 @@ impl Broker {
     /// Whether requests are served, now and whenever that changes.
     pub fn serving(&self) -> watch::Receiver<bool> {
         self.serving.subscribe()
+    }
+
+    /// Changes at every lock, once sessions, leases and values are gone.
+    pub fn locks(&self) -> watch::Receiver<()> {
+        self.locks.subscribe()
     }
 
     fn tell_health(&self) {

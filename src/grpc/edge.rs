@@ -1,6 +1,7 @@
 //! What stands around every call of a socket: what is no gRPC request is refused before a service sees
 //! it, the errors that tonic makes by itself get the broker's details, and every call has an id under which
-//! the operator can ask why it was refused. May import `status` and `types`.
+//! the operator can ask why it was refused. May import `status`, `retire`
+//! and `types`.
 
 use std::convert::Infallible;
 use std::hash::{BuildHasher, RandomState};
@@ -15,7 +16,7 @@ use tonic::Code;
 use tonic::body::Body;
 use tower::{Layer, Service};
 
-use super::status;
+use super::{Retire, status};
 use crate::types::DenialId;
 
 const CONTENT_TYPE: &[u8] = b"application/grpc";
@@ -49,6 +50,7 @@ where
     }
 
     fn call(&mut self, mut request: Request<Body>) -> Self::Future {
+        Retire::after_request(request.uri().path(), request.extensions());
         if let Some(refusal) = refusal(&request) {
             return Either::Left(ready(Ok(refusal)));
         }

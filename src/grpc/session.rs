@@ -23,8 +23,7 @@ impl SessionService for Agent {
         let caller = caller(&metadata, &extensions)?;
         let role = convert::name("role", &message.role).map_err(|_| BrokerError::RoleNotAvailable)?;
         let opened = self.broker.open_session(caller, &role, opening(&message)?)?;
-        let session = Some(convert::session(&opened.described, &*self.clock));
-        let token = opened.token.expose().to_owned();
+        let (session, token) = convert::opened(&opened, &*self.clock);
         Ok(Response::new(pb::OpenSessionResponse { session, token }))
     }
 
@@ -48,8 +47,7 @@ impl SessionService for Agent {
     ) -> Answer<pb::DelegateSessionResponse> {
         let (admitted, delegation) = self.admit(request, Class::Read, |message| delegation(&message))?;
         let opened = self.broker.delegate_session(&admitted, delegation)?;
-        let session = Some(convert::session(&opened.described, &*self.clock));
-        let token = opened.token.expose().to_owned();
+        let (session, token) = convert::opened(&opened, &*self.clock);
         Ok(Response::new(pb::DelegateSessionResponse { session, token }))
     }
 
