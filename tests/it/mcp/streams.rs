@@ -38,11 +38,11 @@ fn ping(id: &str) -> String {
     format!("{}\n", json!({ "jsonrpc": "2.0", "id": id, "method": "ping" }))
 }
 
-/// The ids of the answers, which have to be answers to pings.
+/// The ids of the answers to pings. One that was asked among too many others is answered all the same.
 fn ids(lines: impl Iterator<Item = std::io::Result<String>>) -> Vec<String> {
     let id = |line: std::io::Result<String>| {
         let answer: Value = serde_json::from_str(line.unwrap().trim()).expect("a line of JSON");
-        assert_eq!(answer["result"], json!({}));
+        assert!(answer["result"].is_object() || answer["error"]["code"] == -32000, "{answer:.200}");
         answer["id"].as_str().unwrap().to_owned()
     };
     lines.map(id).collect()
@@ -61,7 +61,8 @@ async fn files_are_read_to_the_end_and_written() {
     std::fs::write(&input, text.trim_end()).unwrap();
     let child = start(File::open(&input).unwrap(), File::create(&output).unwrap());
     ended(child).await;
-    let mut answered = ids(BufReader::new(File::open(&output).unwrap()).lines().skip(1));
+    let mut answered = ids(BufReader::new(File::open(&output).unwrap()).lines());
+    answered.retain(|id| id != "opening");
     answered.sort();
     assert!(answered == many(), "{} answers", answered.len());
 }
