@@ -19,22 +19,30 @@ async fn a_daemon_that_does_not_wipe_is_caught() {
     if !may_look() {
         return;
     }
+    let wiped = after_ten_leases(None).await;
     let script = format!("exec '{}' \"$@\"", unwiped().display());
-    let mut stage = Stage::with(|setup| setup.wrapper = Some(script)).await;
-    let names: Vec<String> = (0..10).map(|number| format!("CANARY_{number}")).collect();
-    for name in &names {
-        stage.plant_secret(name);
-    }
+    let unwiped = after_ten_leases(Some(script)).await;
+    unwiped.show();
+    assert_eq!(wiped.beyond(STAGE, &nothing), "", "the shipped daemon");
+    let census = unwiped.table.stage(STAGE);
+    assert!(census.copies(Kind::Secret) >= LEASES, "an allocator that does not wipe was not noticed");
+}
+
+const LEASES: usize = 10;
+const STAGE: &str = "not wiping";
+
+/// The daemon when its only client is gone, and with it the buffers of the connection.
+async fn after_ten_leases(wrapper: Option<String>) -> Stage {
+    let mut stage = Stage::with(|setup| setup.wrapper = wrapper).await;
     let agent = stage.agent("notes").await;
-    for name in &names {
+    for number in 0..LEASES {
+        let name = format!("CANARY_{number}");
+        stage.plant_secret(&name);
         let (lease, _) = agent.acquire(&format!("secret/{name}"), None, "").await.unwrap();
         agent.release(lease.lease_id).await.unwrap();
     }
     agent.close_session().await.unwrap();
-    // Only its heap counts: buffers of open connections are there in either build.
     drop(agent);
-    stage.search("without wiping", &nothing);
-    stage.show();
-    let census = stage.table.stage("without wiping");
-    assert!(census.copies(Kind::Secret) >= names.len(), "an allocator that does not wipe was not noticed");
+    stage.search(STAGE, &nothing);
+    stage
 }

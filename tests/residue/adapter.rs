@@ -8,7 +8,9 @@ use tokio::io::{AsyncBufReadExt, AsyncWriteExt, BufReader, Lines};
 use tokio::process::{Child, ChildStdin, ChildStdout, Command};
 
 use crate::canary::Kind;
-use crate::memory::may_look;
+use crate::frozen::Frozen;
+use crate::memory::{may_look, read_all};
+use crate::scan::strays;
 use crate::stage::{Stage, settled};
 use crate::support::{NOTES, bounded};
 
@@ -45,7 +47,8 @@ impl Adapter {
     }
 
     async fn request(&mut self, method: &str, params: Value) -> Value {
-        self.send(&json!({ "jsonrpc": "2.0", "id": 1, "method": method, "params": params }).to_string()).await;
+        self.send(&json!({ "jsonrpc": "2.0", "id": 1, "method": method, "params": params }).to_string())
+            .await;
         let line = bounded(self.output.next_line()).await.unwrap().expect("the adapter has not ended");
         serde_json::from_str(&line).expect("JSON on standard output")
     }
@@ -82,6 +85,13 @@ async fn the_adapter_keeps_no_copy_of_what_it_has_answered() {
     stage.plant_password(NOTES, "github.com", "notes-agent");
     let mut adapter = Adapter::start(&stage.stack.setup.agent_socket, "notes").await;
     adapter.drive().await;
+    // Its session is its own; the token is learnt from its memory.
+    let mut tokens = Vec::new();
+    let frozen = Frozen::new(adapter.pid());
+    read_all(adapter.pid(), |_, content| tokens.extend(strays(content)));
+    drop(frozen);
+    assert!(!tokens.is_empty(), "an open session has a token");
+    tokens.iter().for_each(|(kind, token)| stage.saw(*kind, token));
     let waiting = |kind| if kind == Kind::SessionToken { TOKENS } else { 0 };
     let census = settled(adapter.pid(), &stage.canaries, &waiting);
     stage.table.add("adapter", census);

@@ -10,13 +10,14 @@ use crate::frozen::Frozen;
 use crate::memory;
 use crate::scan::{Hit, Scanner};
 
+/// Mappings that the kernel hands out to nobody: its own pages, and memory that only the process can read.
+const KEPT_BACK: [&str; 3] = ["[vvar", "[vsyscall]", "/secretmem"];
+
 /// What one search has found.
 #[derive(Default)]
 pub(crate) struct Census {
     pub(crate) found: Vec<Found>,
     pub(crate) bytes: u64,
-    /// Mappings that the kernel does not hand out.
-    pub(crate) refused: Vec<String>,
 }
 
 /// A hit and its place. Never the text.
@@ -47,18 +48,26 @@ impl Census {
             }));
         });
         assert!(bytes > 1 << 20, "hardly anything of the process was read");
-        Self { found, bytes, refused }
+        let known = |name: &String| KEPT_BACK.iter().any(|kept| name.starts_with(kept));
+        assert!(refused.iter().all(known), "not searched: {refused:?}");
+        Self { found, bytes }
     }
 
     /// Searches files, and texts that are none.
-    pub(crate) fn of_texts<'a>(texts: impl IntoIterator<Item = (String, &'a [u8])>, canaries: &[Canary]) -> Self {
+    pub(crate) fn of_texts<'a>(
+        texts: impl IntoIterator<Item = (String, &'a [u8])>,
+        canaries: &[Canary],
+    ) -> Self {
         let scanner = Scanner::new(canaries);
         let mut census = Self::default();
-        for (place, text) in texts {
-            census.bytes += text.len() as u64;
-            census.found.extend(scanner.scan(text).into_iter().map(|hit| Found { hit, place: place.clone() }));
-        }
+        texts.into_iter().for_each(|(place, text)| census.add(&scanner, &place, text));
         census
+    }
+
+    /// Searches one text more.
+    pub(crate) fn add(&mut self, scanner: &Scanner, place: &str, text: &[u8]) {
+        self.bytes += text.len() as u64;
+        self.found.extend(scanner.scan(text).into_iter().map(|hit| Found { hit, place: place.to_owned() }));
     }
 
     /// Searches one file.

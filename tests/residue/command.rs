@@ -32,10 +32,13 @@ pub(crate) async fn drive(stage: &mut Stage) -> Shell {
     let file = SessionFile::read(&stage.stack.setup.directory().join(&session)).unwrap();
     stage.saw(Kind::SessionToken, file.token.expose());
     shell.succeed(&format!("export RAVI_BROKER_SESSION_FILE={session}")).await;
-    shell.succeed(&format!("export RAVI_BROKER_ADMIN_SOCKET={}", stage.stack.setup.admin_socket.display())).await;
+    shell
+        .succeed(&format!("export RAVI_BROKER_ADMIN_SOCKET={}", stage.stack.setup.admin_socket.display()))
+        .await;
     let acquired = shell.succeed("ravi-broker lease acquire secret/SHELL --with-value --format json").await;
     let acquired: serde_json::Value = serde_json::from_str(&acquired).expect("a document");
-    let lease = acquired["lease_id"].as_str().or_else(|| acquired["lease"]["lease_id"].as_str()).expect("its id");
+    let lease =
+        acquired["lease_id"].as_str().or_else(|| acquired["lease"]["lease_id"].as_str()).expect("its id");
     for line in [
         "get secret/SHELL",
         "get secret/SHELL --role notes",
@@ -59,7 +62,9 @@ pub(crate) async fn drive(stage: &mut Stage) -> Shell {
     ] {
         shell.succeed(&format!("ravi-broker {line}")).await;
     }
-    for line in ["get secret/ABSENT", "get secret/SHELL --role few", &format!("lease read {lease}"), "get nothing"] {
+    for line in
+        ["get secret/ABSENT", "get secret/SHELL --role few", &format!("lease read {lease}"), "get nothing"]
+    {
         assert_ne!(shell.run(&format!("ravi-broker {line}")).await.status, 0, "{line}");
     }
     shell
@@ -81,7 +86,8 @@ async fn the_command_line_ends_without_a_copy_of_what_it_printed() {
     stage.plant_secret("CANARY");
     stage.plant_password(crate::support::NOTES, "github.com", "notes-agent");
     // A session of this process is one of its children too.
-    let (session, token) = stage.stack.stranger().await.open_session(OpenSession::role("notes")).await.unwrap();
+    let (session, token) =
+        stage.stack.stranger().await.open_session(OpenSession::role("notes")).await.unwrap();
     stage.saw(Kind::SessionToken, token.expose());
     let path = stage.stack.setup.directory().join(HANDED_OVER).join("session");
     SessionFile::new(&stage.stack.setup.agent_socket, &session, token).write(&path).unwrap();
@@ -110,7 +116,8 @@ async fn the_command_line_ends_without_a_copy_of_what_it_printed() {
         command.stdout(Stdio::piped()).stderr(Stdio::piped());
         let scanner = Scanner::new(&stage.canaries);
         let daemon = stage.stack.daemon.pid();
-        let (census, outcome) = tokio::task::spawn_blocking(move || at_exit(command, daemon, &scanner)).await.unwrap();
+        let (census, outcome) =
+            tokio::task::spawn_blocking(move || at_exit(command, daemon, &scanner)).await.unwrap();
         assert_eq!(outcome == Some(0), !line.contains("ABSENT"), "{line}");
         if !census.is_clean() {
             failures += &format!("{line}:\n{census}");
@@ -135,7 +142,11 @@ fn at_exit(mut command: Command, daemon: i32, scanner: &Scanner) -> (Census, Opt
             ended => panic!("it ended before it could be looked at: {ended:?}"),
         }
     }
-    let census = Census::of_stopped(pid.as_raw(), scanner);
+    let mut census = Census::of_stopped(pid.as_raw(), scanner);
+    for name in ["environ", "cmdline"] {
+        let path = format!("/proc/{pid}/{name}");
+        census.add(scanner, &path, &fs::read(&path).expect("it is still there"));
+    }
     ptrace::cont(pid, None::<Signal>).unwrap();
     (census, child.wait().unwrap().code())
 }

@@ -67,7 +67,9 @@ impl Driven {
         stage.plant_password(NOTES, "example.com", "assistant-notes-agent@agents.sandbox.example");
         let (lease_id, read) = self.acquire(wire, "secret/CANARY").await.unwrap();
         assert!(read.expose() == value.expose(), "another value");
-        for resource in ["password/example.com", "password/github.com/notes-agent", "identity/email", "identity/phone"] {
+        for resource in
+            ["password/example.com", "password/github.com/notes-agent", "identity/email", "identity/phone"]
+        {
             self.acquire(wire, resource).await.unwrap();
         }
         let mut leases = wire.leases();
@@ -84,7 +86,12 @@ impl Driven {
         identities.get_identity(wire.request(pb::GetIdentityRequest {})).await.unwrap();
     }
 
-    async fn set(&self, wire: &Wire, key: &str, value: &Secret) -> Result<Response<pb::SetSecretResponse>, Status> {
+    async fn set(
+        &self,
+        wire: &Wire,
+        key: &str,
+        value: &Secret,
+    ) -> Result<Response<pb::SetSecretResponse>, Status> {
         let (key, value, reason) = (key.to_owned(), value.expose().to_owned(), String::new());
         wire.vault().set_secret(wire.request(pb::SetSecretRequest { key, value, reason })).await
     }
@@ -138,7 +145,8 @@ impl Driven {
     async fn sign_in(&self, stage: &mut Stage) {
         let (_, token) = self.acquire(&self.deploy, "sso/token").await.unwrap();
         stage.saw(Kind::SignInToken, token.expose());
-        let minted = stage.stack.control().identity_key(DEPLOY).expect("signing in takes a key of the identity");
+        let minted =
+            stage.stack.control().identity_key(DEPLOY).expect("signing in takes a key of the identity");
         stage.saw(Kind::IdentityKey, minted.expose());
         self.acquire(&self.deploy, "secret/STRIPE_API_KEY").await.unwrap();
     }
@@ -146,7 +154,10 @@ impl Driven {
     /// At Ravi the value becomes another; the broker finds out when its own is no longer fresh.
     async fn rotations(&self, stage: &mut Stage) {
         let value = stage.plant_secret("CANARY");
-        until(async || self.acquire(&self.notes, "secret/CANARY").await.unwrap().1.expose() == value.expose()).await;
+        until(async || {
+            self.acquire(&self.notes, "secret/CANARY").await.unwrap().1.expose() == value.expose()
+        })
+        .await;
     }
 
     async fn refusals(&self, stage: &mut Stage) {
@@ -213,7 +224,8 @@ impl Driven {
         stage.plant_secret("LEFT");
         control.add_fault(Fault::new("/api/secrets/", Answer::Held)).unwrap();
         let asked = control.requests("GET", "/api/secrets/");
-        let message = |resource: &str| pb::AcquireLeaseRequest { resource: resource.to_owned(), ..Default::default() };
+        let message =
+            |resource: &str| pb::AcquireLeaseRequest { resource: resource.to_owned(), ..Default::default() };
         let mut leases = self.notes.leases();
         let left = self.notes.request(message("secret/LEFT"));
         let left = tokio::spawn(async move { leases.acquire_lease(left).await.is_ok() });
@@ -240,8 +252,14 @@ impl Driven {
         let mut admin = wire.admin();
         admin.get_status(pb::GetStatusRequest {}).await.unwrap();
         let sessions = admin.list_sessions(pb::ListSessionsRequest {}).await.unwrap().into_inner().sessions;
-        let leases = admin.list_leases(pb::AdminServiceListLeasesRequest::default()).await.unwrap().into_inner().leases;
-        let mut tail = admin.tail_audit(pb::TailAuditRequest { lines: 100, follow: true }).await.unwrap().into_inner();
+        let leases = admin
+            .list_leases(pb::AdminServiceListLeasesRequest::default())
+            .await
+            .unwrap()
+            .into_inner()
+            .leases;
+        let mut tail =
+            admin.tail_audit(pb::TailAuditRequest { lines: 100, follow: true }).await.unwrap().into_inner();
         tail.next().await.unwrap().unwrap();
         self.keys(stage, &wire).await;
         admin.reload(pb::ReloadRequest {}).await.unwrap();
@@ -271,7 +289,11 @@ impl Driven {
         let import = |management: &str, identity: &str| pb::ImportKeysRequest {
             management_key: management.to_owned(),
             identity_key: identity.to_owned(),
-            identity_uuid: if identity.is_empty() { String::new() } else { ravi_broker::sandbox::seed::NOTES_AGENT.uuid.to_string() },
+            identity_uuid: if identity.is_empty() {
+                String::new()
+            } else {
+                ravi_broker::sandbox::seed::NOTES_AGENT.uuid.to_string()
+            },
         };
         let (unknown, formless) = (Canary::key(Kind::ManagementKey), Canary::fresh(Kind::Written));
         admin.import_keys(import(unknown.value(), "")).await.unwrap_err();

@@ -29,21 +29,21 @@ pub(crate) enum Form {
     Huffman(usize),
     /// The bytes that a token's text stands for.
     Decoded,
-    /// The first bytes of the random part.
-    Head,
-    /// The last bytes.
-    Tail,
+    /// Some bytes of the random part in a row.
+    Part,
     /// What begins like a key or token, and is none that was planted.
     Unknown,
 }
 
-/// Bytes of a fragment.
+/// Bytes of a part that is looked for.
 const FRAGMENT: usize = 16;
+/// Bytes from one part to the next: of a value, `FRAGMENT + STRIDE - 1` bytes in a row are always found.
+const STRIDE: usize = 4;
 
 impl Form {
     /// Less than the whole value.
     pub(crate) fn is_fragment(self) -> bool {
-        matches!(self, Self::Head | Self::Tail)
+        self == Self::Part
     }
 }
 
@@ -67,9 +67,10 @@ pub(crate) fn forms(canary: &Canary) -> Vec<(Form, Vec<u8>)> {
         (Form::UrlReserved, url(value)),
         (Form::Utf16Le, value.encode_utf16().flat_map(u16::to_le_bytes).collect()),
         (Form::Utf16Be, value.encode_utf16().flat_map(u16::to_be_bytes).collect()),
-        (Form::Head, random[..FRAGMENT].to_vec()),
-        (Form::Tail, random[random.len() - FRAGMENT..].to_vec()),
+        (Form::Part, random[random.len() - FRAGMENT..].to_vec()),
     ];
+    // Whatever overwrote the rest of a value, its beginning for example, has left one of these.
+    all.extend(random.windows(FRAGMENT).step_by(STRIDE).map(|part| (Form::Part, part.to_vec())));
     for before in 0..3 {
         // The first group that is the value's alone, and as many whole ones as follow.
         let own = &bytes[(3 - before) % 3..];
@@ -107,7 +108,11 @@ fn huffman(text: &[u8], shift: usize) -> Vec<u8> {
         bits.extend((0..length).rev().map(|bit| code >> bit & 1 == 1));
     }
     let own = &bits[(8 - shift) % 8..];
-    own.as_chunks::<8>().0.iter().map(|byte| byte.iter().fold(0, |sum, bit| sum << 1 | u8::from(*bit))).collect()
+    own.as_chunks::<8>()
+        .0
+        .iter()
+        .map(|byte| byte.iter().fold(0, |sum, bit| sum << 1 | u8::from(*bit)))
+        .collect()
 }
 
 /// RFC 7541, appendix B, for the digits of base64url and their neighbours: codes of one length count up.
@@ -115,7 +120,8 @@ fn huffman_code(byte: u8) -> (u32, u32) {
     const FIVE: &[u8] = b"012aceiost";
     const SIX: &[u8] = b" %-./3456789=A_bdfghlmnpru";
     const SEVEN: &[u8] = b":BCDEFGHIJKLMNOPQRSTUVWYjkqvwxyz";
-    let position = |codes: &[u8]| codes.iter().position(|code| *code == byte).map(|at| u32::try_from(at).unwrap());
+    let position =
+        |codes: &[u8]| codes.iter().position(|code| *code == byte).map(|at| u32::try_from(at).unwrap());
     if let Some(at) = position(FIVE) {
         return (at, 5);
     }
@@ -142,7 +148,8 @@ mod tests {
         let forms = forms(&canary);
         for before in ["", "a", "ab", "abc"] {
             let text = BASE64.encode(format!("{before}{}{before}", canary.value()).as_bytes());
-            let found = forms.iter().any(|(_, form)| text.as_bytes().windows(form.len()).any(|at| at == form));
+            let found =
+                forms.iter().any(|(_, form)| text.as_bytes().windows(form.len()).any(|at| at == form));
             assert!(found, "after {} bytes", before.len());
         }
     }
@@ -161,8 +168,10 @@ mod tests {
     #[test]
     fn what_has_to_be_escaped_has_a_form_of_its_own() {
         let canaries = [Canary::fresh(Kind::Secret), Canary::fresh(Kind::Secret)];
-        let has = |wanted: Form| canaries.iter().any(|canary| forms(canary).iter().any(|(form, _)| *form == wanted));
-        for form in [Form::Json, Form::Url, Form::UrlReserved, Form::Utf16Le, Form::Base64(2), Form::Head] {
+        let has = |wanted: Form| {
+            canaries.iter().any(|canary| forms(canary).iter().any(|(form, _)| *form == wanted))
+        };
+        for form in [Form::Json, Form::Url, Form::UrlReserved, Form::Utf16Le, Form::Base64(2), Form::Part] {
             assert!(has(form), "{form}");
         }
     }

@@ -1,5 +1,7 @@
 //! The search: every form of every canary in one pass.
 
+use std::collections::HashMap;
+
 use aho_corasick::{AhoCorasick, AhoCorasickKind, MatchKind};
 
 use crate::canary::{Canary, Kind};
@@ -60,24 +62,47 @@ impl Scanner {
                 hits.push(Hit { kind, canary, form, offset: found.start(), length });
             }
         }
-        let within = |inner: &Hit, outer: &Hit| {
-            inner.length < outer.length
-                && outer.offset <= inner.offset
-                && inner.offset + inner.length <= outer.offset + outer.length
-                && (inner.canary == outer.canary || inner.canary.is_none())
-                || inner.canary.is_none() && outer.canary.is_some() && inner.offset == outer.offset
-        };
-        // Only neighbours can lie within each other.
-        hits.sort_by_key(|hit| (hit.offset, usize::MAX - hit.length));
+        // What begins first and is longest comes first; what nobody planted comes last.
+        hits.sort_by_key(|hit| (hit.canary.is_none(), hit.offset, usize::MAX - hit.length));
         let mut kept: Vec<Hit> = Vec::new();
-        for (at, hit) in hits.iter().enumerate() {
-            let near = &hits[at.saturating_sub(8)..(at + 8).min(hits.len())];
-            if !near.iter().any(|other| within(hit, other)) {
-                kept.push(hit.clone());
+        let mut last_of: HashMap<usize, usize> = HashMap::new();
+        for hit in hits {
+            let last = match hit.canary {
+                Some(canary) => last_of.get(&canary).copied(),
+                None => kept.iter().position(|known| (known.offset..known.end()).contains(&hit.offset)),
+            };
+            match last.map(|at| &mut kept[at]) {
+                Some(last) if hit.lies_in(last) || hit.canary.is_none() => {}
+                // Parts of one value that overlap are one part.
+                Some(last)
+                    if hit.form == Form::Part && last.form == Form::Part && hit.offset <= last.end() =>
+                {
+                    last.length = hit.end() - last.offset;
+                }
+                _ => {
+                    hit.canary.map(|canary| last_of.insert(canary, kept.len()));
+                    kept.push(hit);
+                }
             }
         }
         kept
     }
+}
+
+impl Hit {
+    fn end(&self) -> usize {
+        self.offset + self.length
+    }
+
+    fn lies_in(&self, other: &Self) -> bool {
+        other.offset <= self.offset && self.end() <= other.end()
+    }
+}
+
+/// Tokens that nobody planted, as they stand in a text: to be looked for in their other forms.
+pub(crate) fn strays(text: &[u8]) -> Vec<(Kind, String)> {
+    let hits = Scanner::new(&[]).scan(text).into_iter();
+    hits.map(|hit| (hit.kind, String::from_utf8_lossy(&text[hit.offset..hit.end()]).into_owned())).collect()
 }
 
 /// The length of a text that begins like a key or token; 0: it does not go on like one.
@@ -99,13 +124,16 @@ mod tests {
     fn every_form_of_every_kind_is_found_once() {
         for kind in Kind::ALL {
             let canaries = [Canary::fresh(Kind::Secret), Canary::key(kind)];
-            let canaries = if kind == Kind::SessionToken { canaries } else { [Canary::fresh(kind), Canary::key(kind)] };
+            let canaries =
+                if kind == Kind::SessionToken { canaries } else { [Canary::fresh(kind), Canary::key(kind)] };
             let scanner = Scanner::new(&canaries);
             for (index, canary) in canaries.iter().enumerate() {
                 for (form, text) in forms(canary) {
                     let hidden = [b"before \xff".as_slice(), &text, b"\xfe after"].concat();
                     let hits = scanner.scan(&hidden);
-                    let found = hits.iter().any(|hit| hit.canary == Some(index) && hit.form == form && hit.offset == 8);
+                    let found = hits
+                        .iter()
+                        .any(|hit| hit.canary == Some(index) && hit.form == form && hit.offset == 8);
                     assert!(found, "{kind} as {form}");
                     assert_eq!(hits.len(), 1, "{kind} as {form} is found more than once");
                 }
@@ -115,11 +143,24 @@ mod tests {
     }
 
     #[test]
+    fn a_value_whose_beginning_was_overwritten_is_found_as_one_part() {
+        let canaries = [Canary::key(Kind::SignInToken)];
+        let value = canaries[0].value().as_bytes();
+        let rest = [b"another answer", &value[10..35], b"\0"].concat();
+        let hits = Scanner::new(&canaries).scan(&rest);
+        assert_eq!(hits.iter().map(|hit| hit.form).collect::<Vec<_>>(), [Form::Part]);
+        assert!(hits[0].length >= 20, "{} of 25 bytes were found", hits[0].length);
+    }
+
+    #[test]
     fn a_token_that_nobody_planted_is_found_by_how_it_begins() {
         let scanner = Scanner::new(&[Canary::fresh(Kind::Secret)]);
         let stray = Canary::key(Kind::SessionToken);
         let hits = scanner.scan(format!("authorization: Bearer {}\r\n", stray.value()).as_bytes());
-        assert_eq!(hits.iter().map(|hit| (hit.kind, hit.form)).collect::<Vec<_>>(), [(Kind::SessionToken, Form::Unknown)]);
+        assert_eq!(
+            hits.iter().map(|hit| (hit.kind, hit.form)).collect::<Vec<_>>(),
+            [(Kind::SessionToken, Form::Unknown)]
+        );
         assert!(scanner.scan(b"ravi_mgmt_ is how it begins").is_empty());
     }
 }

@@ -31,7 +31,8 @@ impl KeyPages {
         read_all(pid, |mapping, content| {
             if starts.contains(&mapping.start) {
                 // Random bytes differ from each other; counters and padding do not.
-                let random = |half: &&[u8]| half.iter().collect::<std::collections::BTreeSet<_>>().len() >= HALF / 2;
+                let random =
+                    |half: &&[u8]| half.iter().collect::<std::collections::BTreeSet<_>>().len() >= HALF / 2;
                 halves.extend(content.chunks_exact(HALF).filter(random).map(<[u8]>::to_vec));
             }
         });
@@ -46,7 +47,9 @@ impl KeyPages {
         read_all(pid, |mapping, content| {
             if !self.starts.contains(&mapping.start) {
                 let hits = automaton.find_overlapping_iter(content);
-                places.extend(hits.map(|hit| format!("{} +{:#x}", mapping.place(hit.start() as u64), hit.start())));
+                places.extend(
+                    hits.map(|hit| format!("{} +{:#x}", mapping.place(hit.start() as u64), hit.start())),
+                );
             }
         });
         places

@@ -19,13 +19,12 @@ use crate::wire::channel;
 
 /// Calls in flight at once.
 const CALLS: usize = 8;
-/// Copies of its value that one call may need while its answer is on the way: the message, and its
-/// encoded form.
-pub(crate) const PER_CALL: usize = 2;
-/// Copies of the caller's token while its call is under way: the header as it came.
+/// Copies of its value that a call needs while its answer is on the way: the message, or its encoded form.
+pub(crate) const PER_CALL: usize = 1;
+/// Copies of the caller's token while its call is under way: the header as it came, and decoded.
 pub(crate) const TOKEN_PER_CALL: usize = 2;
-/// Copies of the key while a request to Ravi is under way: the header, and its written form.
-pub(crate) const KEY_PER_REQUEST: usize = 3;
+/// Copies of the key while a request to Ravi is under way: its header as it was written.
+pub(crate) const KEY_PER_REQUEST: usize = 1;
 
 /// Answers whose values their receiver does not take.
 pub(crate) struct Held {
@@ -101,7 +100,8 @@ async fn copies_are_bounded_by_the_calls_in_flight() {
     let mut waiting = tokio::task::JoinSet::new();
     for number in 0..CALLS {
         let agent = stage.stack.holder(&ravi_broker::secret::Secret::copy_of(&token)).await;
-        waiting.spawn(async move { agent.acquire(&format!("secret/ABSENT_{number}"), None, "").await.is_ok() });
+        waiting
+            .spawn(async move { agent.acquire(&format!("secret/ABSENT_{number}"), None, "").await.is_ok() });
     }
     bounded(control.reached("GET", "/api/secrets/", before + CALLS as u64)).await;
     let fetching = |kind| match kind {
