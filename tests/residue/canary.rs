@@ -69,6 +69,9 @@ pub(crate) struct Canary {
     value: String,
 }
 
+/// Bytes of a block of AES.
+pub(crate) const BLOCK: usize = 16;
+
 /// Base64url digits that the public id of a session takes in its token, with the one it shares.
 const SESSION_ID_DIGITS: usize = 22;
 
@@ -83,9 +86,12 @@ impl Canary {
     pub(crate) fn fresh(kind: Kind) -> Self {
         static COUNT: AtomicU64 = AtomicU64::new(0);
         let number = COUNT.fetch_add(1, Ordering::Relaxed);
-        let (head, tail) = (digits::<16>(), digits::<16>());
         let escaped = if number.is_multiple_of(2) { "\"\\/ ä\n" } else { "-" };
-        Self { kind, value: format!("{head}{escaped}{number}{tail}") }
+        let mut value = format!("{}{escaped}{number}", digits::<16>());
+        // The last block of a cipher is all random and not whole: implementations treat it on its own.
+        let length = (value.len() + BLOCK).next_multiple_of(BLOCK) + BLOCK - 1;
+        value.push_str(&digits::<48>()[..length - value.len()]);
+        Self { kind, value }
     }
 
     /// A fresh key of the form that Ravi gives its keys.

@@ -9,7 +9,6 @@ use crate::memory::may_look;
 use crate::stage::Stage;
 
 #[tokio::test(flavor = "multi_thread")]
-#[expect(clippy::print_stdout, reason = "a test that does not run has to say so")]
 async fn a_core_dump_of_the_resting_daemon_holds_nothing() {
     if !may_look() {
         return;

@@ -6,7 +6,7 @@ use std::fmt;
 use data_encoding::{BASE64, BASE64URL, BASE64URL_NOPAD, HEXLOWER, HEXUPPER};
 use percent_encoding::{AsciiSet, NON_ALPHANUMERIC, utf8_percent_encode};
 
-use crate::canary::{Canary, Kind};
+use crate::canary::{BLOCK, Canary, Kind};
 
 /// How a value was found.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
@@ -31,19 +31,23 @@ pub(crate) enum Form {
     Decoded,
     /// Some bytes of the random part in a row.
     Part,
+    /// What does not fill a block of a cipher, at the end.
+    LastBlock,
     /// What begins like a key or token, and is none that was planted.
     Unknown,
 }
 
 /// Bytes of a part that is looked for.
 const FRAGMENT: usize = 16;
+/// Bytes that no chance brings together.
+const SHORTEST: usize = 10;
 /// Bytes from one part to the next: of a value, `FRAGMENT + STRIDE - 1` bytes in a row are always found.
 const STRIDE: usize = 4;
 
 impl Form {
     /// Less than the whole value.
     pub(crate) fn is_fragment(self) -> bool {
-        self == Self::Part
+        matches!(self, Self::Part | Self::LastBlock)
     }
 }
 
@@ -71,6 +75,10 @@ pub(crate) fn forms(canary: &Canary) -> Vec<(Form, Vec<u8>)> {
     ];
     // Whatever overwrote the rest of a value, its beginning for example, has left one of these.
     all.extend(random.windows(FRAGMENT).step_by(STRIDE).map(|part| (Form::Part, part.to_vec())));
+    let last = bytes.len() / BLOCK * BLOCK;
+    if bytes.len() - last >= SHORTEST {
+        all.push((Form::LastBlock, bytes[last..].to_vec()));
+    }
     for before in 0..3 {
         // The first group that is the value's alone, and as many whole ones as follow.
         let own = &bytes[(3 - before) % 3..];

@@ -112,7 +112,7 @@ fn token_length(text: &[u8], kind: Kind) -> usize {
     let count = digits.iter().take(256).take_while(digit).count();
     // Words of a program's texts have underscores between them; a random text has capitals and figures.
     let random = [u8::is_ascii_uppercase, u8::is_ascii_lowercase, u8::is_ascii_digit];
-    let looks_random = random.iter().all(|is| digits[..count].iter().any(|byte| is(byte)));
+    let looks_random = random.iter().all(|is| digits[..count].iter().any(is));
     if count >= DIGITS && looks_random { kind.prefix().len() + count } else { 0 }
 }
 

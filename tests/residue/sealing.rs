@@ -57,7 +57,6 @@ impl KeyPages {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-#[expect(clippy::print_stdout, reason = "a test that does not run has to say so")]
 async fn the_sealing_key_is_on_its_page_alone_and_gone_after_a_lock() {
     if !may_look() {
         return;

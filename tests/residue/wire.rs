@@ -49,10 +49,10 @@ impl Wire {
         Self { channel: BoxCloneSyncService::new(recorded), authorization: None }
     }
 
-    /// Sends the token with every further call.
+    /// Sends the token with every further call; not marked as sensitive, as clients in other languages send
+    /// it, so that it goes into the header table of the connection.
     pub(crate) fn with_token(mut self, token: &str) -> Self {
-        let mut value = MetadataValue::try_from(format!("Bearer {token}")).expect("a token fits a header");
-        value.set_sensitive(true);
+        let value = MetadataValue::try_from(format!("Bearer {token}")).expect("a token fits a header");
         self.authorization = Some(value);
         self
     }
