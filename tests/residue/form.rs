@@ -175,10 +175,8 @@ mod tests {
 
     #[test]
     fn what_has_to_be_escaped_has_a_form_of_its_own() {
-        let canaries = [Canary::fresh(Kind::Secret), Canary::fresh(Kind::Secret)];
-        let has = |wanted: Form| {
-            canaries.iter().any(|canary| forms(canary).iter().any(|(form, _)| *form == wanted))
-        };
+        let canary = Canary::seen(Kind::Secret, "a \"value\" with-a-dash\\/ ä\n and a 10-byte end");
+        let has = |wanted: Form| forms(&canary).iter().any(|(form, _)| *form == wanted);
         for form in [Form::Json, Form::Url, Form::UrlReserved, Form::Utf16Le, Form::Base64(2), Form::Part] {
             assert!(has(form), "{form}");
         }

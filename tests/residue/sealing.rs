@@ -10,14 +10,14 @@ const PAGE: u64 = 4096;
 const HALF: usize = 16;
 
 /// What the locked pages of a process hold, in halves of a key, and the addresses of these pages.
-struct KeyPages {
+pub(crate) struct KeyPages {
     halves: Vec<Vec<u8>>,
     starts: Vec<u64>,
 }
 
 impl KeyPages {
     /// `None`: there is none that can be read, as under memfd_secret.
-    fn find(pid: i32) -> Option<Self> {
+    pub(crate) fn find(pid: i32) -> Option<Self> {
         let _frozen = Frozen::new(pid);
         let locked = |flags: &[&str]| {
             let all = mappings(pid);
@@ -37,6 +37,11 @@ impl KeyPages {
             }
         });
         (!halves.is_empty()).then_some(Self { halves, starts })
+    }
+
+    /// How often a half occurs in a text.
+    pub(crate) fn count_in(&self, text: &[u8]) -> usize {
+        AhoCorasick::new(&self.halves).expect("a few halves").find_overlapping_iter(text).count()
     }
 
     /// Where their halves are besides.

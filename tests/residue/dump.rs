@@ -6,6 +6,7 @@ use nix::sys::signal::Signal;
 
 use crate::census::Census;
 use crate::memory::may_look;
+use crate::sealing::KeyPages;
 use crate::stage::Stage;
 
 #[tokio::test(flavor = "multi_thread")]
@@ -27,8 +28,11 @@ async fn a_core_dump_of_the_resting_daemon_holds_nothing() {
         Ok(_) if !core.exists() => println!("skipped: gdb may not dump a process here"),
         Ok(_) => {
             let census = Census::of_file(&core, &stage.canaries);
+            let sealing = KeyPages::find(stage.stack.daemon.pid());
+            let sealing = sealing.map_or(0, |key| key.count_in(&std::fs::read(&core).unwrap()));
             std::fs::remove_file(&core).unwrap();
             assert!(census.bytes > 1 << 20, "hardly anything was dumped");
+            assert_eq!(sealing, 0, "the sealing key is in the dump");
             assert!(census.is_clean(), "a dump by a debugger:\n{census}");
         }
     }
