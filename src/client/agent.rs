@@ -7,6 +7,7 @@ use std::time::Duration;
 use tonic::Request;
 use tonic::metadata::{Ascii, MetadataValue};
 use tonic::transport::Channel;
+use zeroize::Zeroizing;
 
 use super::channel::{self, Events, MAX_ANSWER_BYTES, answer, events};
 use super::convert;
@@ -62,11 +63,7 @@ impl AgentClient {
     /// Sends the token with every further call. One that no broker can have issued is sent as an empty
     /// one, for the broker to refuse.
     pub fn with_token(mut self, token: Secret) -> Self {
-        let bearer = Secret::new(format!("Bearer {}", token.expose()));
-        let value = MetadataValue::try_from(bearer.expose());
-        let mut value = value.unwrap_or_else(|_| MetadataValue::from_static("Bearer "));
-        value.set_sensitive(true);
-        self.authorization = Some(value);
+        self.authorization = Some(authorization(&token));
         self
     }
 
@@ -261,4 +258,35 @@ impl AgentClient {
         }
         request
     }
+}
+
+/// A session without a connection, for a program that lives on between its calls. While a connection is
+/// open its buffers keep what has gone through them; one that is made for a call takes them away with it.
+/// Has no `Debug` and no `Clone`, since it holds the token.
+pub struct HeldSession {
+    socket: PathBuf,
+    authorization: MetadataValue<Ascii>,
+}
+
+impl HeldSession {
+    /// A session that was opened at `socket`.
+    pub fn new(socket: &Path, token: &Secret) -> Self {
+        Self { socket: socket.to_owned(), authorization: authorization(token) }
+    }
+
+    /// Connects to the session's socket, for calls under the session.
+    pub async fn connect(&self) -> Result<AgentClient, ClientError> {
+        let client = AgentClient::connect(std::slice::from_ref(&self.socket)).await?;
+        Ok(AgentClient { authorization: Some(self.authorization.clone()), ..client })
+    }
+}
+
+/// The header value of a token, shared by all requests that carry it. Being marked as sensitive it is left
+/// out of logs and of the compression tables of HTTP/2 (RFC 7541, section 7.1.3).
+fn authorization(token: &Secret) -> MetadataValue<Ascii> {
+    let bearer = Zeroizing::new(["Bearer ", token.expose()].concat());
+    let value = MetadataValue::try_from(bearer.as_str());
+    let mut value = value.unwrap_or_else(|_| MetadataValue::from_static("Bearer "));
+    value.set_sensitive(true);
+    value
 }

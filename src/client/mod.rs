@@ -19,7 +19,7 @@ mod model;
 mod session_file;
 
 pub use admin::AdminClient;
-pub use agent::AgentClient;
+pub use agent::{AgentClient, HeldSession};
 pub use channel::Events;
 pub use error::{Attempt, BrokerError, ClientError, ConnectFailure, ErrorReason};
 pub use model::*;
