@@ -36,6 +36,9 @@ pub enum BrokerError {
     /// Absent or forbidden.
     #[error("no such resource is available to this session")]
     ResourceNotAvailable,
+    /// The value may be used, and not in this way.
+    #[error("the role does not let this value be delivered in that way")]
+    DeliveryNotAllowed,
     /// Absent or foreign lease.
     #[error("no such lease is available to this session")]
     LeaseNotAvailable,

@@ -38,7 +38,7 @@ use crate::config::Config;
 use crate::lease::Leases;
 use crate::limit::{Class, Limits, Share};
 use crate::peer::Peer;
-use crate::policy::{Action, Grant, Policy};
+use crate::policy::{Action, Denied, Grant, Policy};
 use crate::session::{Session, Sessions};
 use crate::types::SessionId;
 use crate::upstream::Upstream;
@@ -157,14 +157,18 @@ impl Broker {
         Ok(session)
     }
 
-    /// The answer of [`Policy::authorize`]. A refusal is recorded with its rule; the agent is not told which.
+    /// The answer of [`Policy::authorize`]. A refusal is recorded with its rule; the agent is not told which, except
+    /// that another way of delivery would do.
     fn authorize(&self, admitted: &Admitted, action: Action) -> Result<Grant> {
         let session = &admitted.session;
         let decided = self.policy.load().authorize(&session.role, session.narrowed.as_ref(), action.clone());
         decided.map_err(|denied| {
             self.count_denied();
             self.record_denied(session, &action, denied);
-            BrokerError::ResourceNotAvailable
+            match denied {
+                Denied::Delivery => BrokerError::DeliveryNotAllowed,
+                _ => BrokerError::ResourceNotAvailable,
+            }
         })
     }
 

@@ -234,12 +234,13 @@ fn rule(denied: Denied) -> Cause {
         Denied::NoMatch => Cause::RoleMismatch,
         Denied::NoScope => Cause::ScopeMissing,
         Denied::Narrowed => Cause::ScopeNotGranted,
+        Denied::Delivery => Cause::DeliveryForbidden,
     }
 }
 
 fn verb_of(action: &Action) -> Verb {
     match action {
-        Action::Acquire(_) => Verb::LeaseAcquired,
+        Action::Acquire(..) => Verb::LeaseAcquired,
         Action::ListSecrets | Action::ListPasswords => Verb::VaultList,
         Action::SetSecret(_) => Verb::VaultSet,
         Action::CreatePassword(_) => Verb::VaultCreate,
@@ -251,14 +252,14 @@ fn verb_of(action: &Action) -> Verb {
 
 fn refused(action: &Action) -> Verb {
     match action {
-        Action::Acquire(_) => Verb::LeaseDenied,
+        Action::Acquire(..) => Verb::LeaseDenied,
         action => verb_of(action),
     }
 }
 
 fn resource_of(action: &Action) -> Option<Resource> {
     match action {
-        Action::Acquire(resource) => Some(resource.clone()),
+        Action::Acquire(resource, _) => Some(resource.clone()),
         Action::SetSecret(key) | Action::DeleteSecret(key) => Some(Resource::Secret(key.clone())),
         Action::CreatePassword(name) | Action::UpdatePassword(name) | Action::DeletePassword(name) => {
             Some(Resource::Password(name.clone()))

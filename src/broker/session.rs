@@ -44,7 +44,7 @@ pub struct Described {
 
 impl Broker {
     /// Assumes a role for the calling process.
-    pub fn open_session(
+    pub async fn open_session(
         self: &Arc<Self>,
         peer: &Arc<Peer>,
         role: &RoleName,
@@ -56,6 +56,7 @@ impl Broker {
             self.record_open_limited(peer, role);
             BrokerError::limited("limits.open", limited)
         })?;
+        let peer = &peer.established(self.policy.load().needs(role, peer)).await;
         let policy = self.policy.load();
         let role =
             policy.assume(role, &peer.as_of_now()).map_err(|denied| self.role_denied(peer, role, denied))?;

@@ -8,7 +8,7 @@ use crate::clock::{BootInstant, Clock};
 use crate::lease::Lease;
 use crate::limit::{Class, Remaining, Share};
 use crate::pb;
-use crate::types::{LeaseId, NameError, PasswordName, Reason, Resource, SecretKey, SessionId};
+use crate::types::{Delivery, LeaseId, NameError, PasswordName, Reason, Resource, SecretKey, SessionId};
 
 /// A longer life than this is a mistake, not a wish.
 const LONGEST_TTL: Duration = Duration::from_secs(366 * 24 * 3600);
@@ -56,6 +56,19 @@ pub(super) fn password_length(length: u32) -> Result<u8> {
         0 => Ok(DEFAULT_PASSWORD_LENGTH),
         length if PASSWORD_LENGTHS.contains(&length) => u8::try_from(length).map_err(|_| wrong),
         _ => Err(wrong),
+    }
+}
+
+/// Reads where a value goes.
+pub(super) fn delivery(wire: i32) -> Result<Delivery> {
+    match pb::Delivery::try_from(wire) {
+        Ok(pb::Delivery::Unspecified | pb::Delivery::Shown) => Ok(Delivery::Shown),
+        Ok(pb::Delivery::File) => Ok(Delivery::File),
+        Ok(pb::Delivery::Descriptor) => Ok(Delivery::Descriptor),
+        Ok(pb::Delivery::Stdin) => Ok(Delivery::Stdin),
+        Ok(pb::Delivery::Environment) => Ok(Delivery::Environment),
+        Ok(pb::Delivery::Helper) => Ok(Delivery::Helper),
+        Err(_) => Err(BrokerError::Argument { field: "delivery", problem: "expected a known delivery" }),
     }
 }
 
@@ -131,7 +144,18 @@ pub(super) fn lease(lease: &Lease, clock: &dyn Clock) -> pb::Lease {
         renewable_for: left(lease.terms.limit_at),
         revocable: lease.revocable,
         uses: lease.uses,
-        ..Default::default()
+        delivery: wire_delivery(lease.delivery).into(),
+    }
+}
+
+fn wire_delivery(delivery: Delivery) -> pb::Delivery {
+    match delivery {
+        Delivery::Shown => pb::Delivery::Shown,
+        Delivery::File => pb::Delivery::File,
+        Delivery::Descriptor => pb::Delivery::Descriptor,
+        Delivery::Stdin => pb::Delivery::Stdin,
+        Delivery::Environment => pb::Delivery::Environment,
+        Delivery::Helper => pb::Delivery::Helper,
     }
 }
 

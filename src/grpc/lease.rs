@@ -19,11 +19,12 @@ impl LeaseService for Agent {
         &self,
         request: Request<pb::AcquireLeaseRequest>,
     ) -> Answer<pb::AcquireLeaseResponse> {
-        let (admitted, (resource, ttl, reason)) = self.admit(request, Class::Read, |message| {
+        let (admitted, (resource, delivery, ttl, reason)) = self.admit(request, Class::Read, |message| {
             let resource = convert::name("resource", &message.resource)?;
-            Ok((resource, convert::ttl(message.ttl)?, convert::reason(&message.reason)?))
+            let delivery = convert::delivery(message.delivery)?;
+            Ok((resource, delivery, convert::ttl(message.ttl)?, convert::reason(&message.reason)?))
         })?;
-        let leased = self.broker.acquire(&admitted, resource, ttl, reason).await?;
+        let leased = self.broker.acquire(&admitted, resource, delivery, ttl, reason).await?;
         let (lease, credential) = convert::leased(leased, &*self.clock);
         Ok(Response::new(pb::AcquireLeaseResponse { lease, credential }))
     }

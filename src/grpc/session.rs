@@ -22,7 +22,7 @@ impl SessionService for Agent {
         let (_, extensions, message) = request.into_parts();
         let peer = peer(&extensions)?;
         let role = convert::name("role", &message.role).map_err(|_| BrokerError::RoleNotAvailable)?;
-        let opened = self.broker.open_session(peer, &role, opening(&message)?)?;
+        let opened = self.broker.open_session(peer, &role, opening(&message)?).await?;
         let session = Some(convert::session(&opened.described, &*self.clock));
         let token = opened.token.expose().to_owned();
         Ok(Response::new(pb::OpenSessionResponse { session, token }))

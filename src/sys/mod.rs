@@ -3,6 +3,8 @@
 
 #![allow(unsafe_code, reason = "system calls; each block says why it is sound")]
 
+pub mod digest;
+pub mod facts;
 pub mod harden;
 pub mod inherited;
 pub mod locked;

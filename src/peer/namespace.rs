@@ -1,0 +1,39 @@
+//! Whether a process is in our own user and PID namespace.
+
+use crate::sys::facts;
+
+/// Where a process is, seen from us.
+///
+/// In namespaces of its own a process can be given any pid and, inside, any user, and can arrange what
+/// programs see at any path.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Namespace {
+    /// In our user and PID namespace.
+    Ours,
+    /// In another one.
+    Other,
+    /// It cannot be told.
+    Unknown,
+}
+
+impl Namespace {
+    /// Of the process that has this pid now.
+    ///
+    /// The namespaces themselves decide where they may be looked at. Else the maps of ids do: a user
+    /// namespace that nobody with our own rights made cannot have the same.
+    pub(super) fn of(pid: u32) -> Self {
+        match facts::pid_namespaces(pid) {
+            Ok(1) => {}
+            Ok(_) => return Self::Other,
+            Err(_) => return Self::Unknown,
+        }
+        let own = std::process::id();
+        let looked = facts::namespaces(pid).and_then(|its| Ok(its == facts::namespaces(own)?));
+        let compared = || facts::id_maps(pid).and_then(|its| Ok(its == facts::id_maps(own)?));
+        match looked.or_else(|_| compared()) {
+            Ok(true) => Self::Ours,
+            Ok(false) => Self::Other,
+            Err(_) => Self::Unknown,
+        }
+    }
+}
