@@ -176,3 +176,19 @@ pub(super) fn password_name(name: PasswordName) -> pb::PasswordName {
 pub(super) fn secret_name(key: SecretKey) -> pb::SecretName {
     pb::SecretName { key: key.as_str().to_owned(), resource: Resource::Secret(key).to_string() }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn an_unnamed_delivery_is_shown_and_an_unknown_one_is_refused() {
+        assert_eq!(delivery(0), Ok(Delivery::Shown));
+        for known in Delivery::INJECTED {
+            assert_eq!(delivery(wire_delivery(known).into()), Ok(known));
+        }
+        for unknown in [-1, 7, i32::MAX] {
+            assert!(matches!(delivery(unknown), Err(BrokerError::Argument { field: "delivery", .. })));
+        }
+    }
+}

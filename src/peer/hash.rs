@@ -6,8 +6,8 @@ use std::sync::{Mutex, MutexGuard, PoisonError};
 use tokio::sync::Semaphore;
 
 use super::{Executable, Pidfd, ProcessId};
-use crate::sys::digest::{LONGEST, executable_digest};
-use crate::sys::facts::{FileVersion, executable_version};
+use crate::sys::digest::{LONGEST, digest};
+use crate::sys::facts::FileVersion;
 use crate::types::FileHash;
 
 /// States of files whose hash is kept.
@@ -63,18 +63,15 @@ async fn read_once(process: ProcessId, version: FileVersion) -> Option<Hashed> {
         // Whoever waits may have given up; the turn ends with the reading.
         let _turn = turn;
         let pidfd = Pidfd::open(process)?;
-        let digest = executable_digest(process.pid).ok()?;
+        let digest = digest(&mut pidfd.open_executable(process.pid)?).ok()?;
         let hashed = Hashed { hash: FileHash(digest.sha256), version: digest.version };
-        let unchanged = digest.version == version && pidfd.is_alive();
-        unchanged.then(|| known().remember(hashed))
+        (digest.version == version).then(|| known().remember(hashed))
     };
     tokio::task::spawn_blocking(read).await.ok()?
 }
 
 fn version_of(process: ProcessId) -> Option<FileVersion> {
-    let pidfd = Pidfd::open(process)?;
-    let version = executable_version(process.pid).ok()?;
-    pidfd.is_alive().then_some(version)
+    Pidfd::open(process)?.executable_version(process.pid)
 }
 
 fn known() -> MutexGuard<'static, Known> {

@@ -87,8 +87,8 @@ impl Peer {
         let unknown = Self { foreign: is_foreign(credentials), ..Self::unknown(uid, gid) };
         let Some((pidfd, tier)) = pinned.filter(|_| pid != 0) else { return unknown };
         let Ok(stat) = sys::peer::stat(pid) else { return unknown };
-        let executable = sys::peer::executable(pid).ok();
-        let (namespace, cgroup) = (Namespace::of(pid), cgroup(pid));
+        let executable = pidfd.executable(pid);
+        let (namespace, cgroup) = (Namespace::of(pid, &pidfd), cgroup(pid));
         let process = pidfd.process(pid, stat.start_time);
         match process {
             Some(_) => Self { process, executable, namespace, cgroup, tier, pidfd: Some(pidfd), ..unknown },
@@ -123,7 +123,7 @@ impl Peer {
         let parent_executable = self.parent_executable.clone();
         let parent_executable =
             parent_executable.filter(|_| parent_executable_of(process) == self.parent_executable);
-        let (namespace, cgroup) = (Namespace::of(process.pid), cgroup(process.pid));
+        let (namespace, cgroup) = (Namespace::of(process.pid, pidfd), cgroup(process.pid));
         let known = Self { executable, hashed, parent_executable, ..self.clone() };
         if pidfd.is_alive() {
             Self { namespace, cgroup, ..known }
@@ -148,11 +148,6 @@ impl Peer {
             peer.parent_executable = parent_executable_of(process);
         }
         Arc::new(peer)
-    }
-
-    /// True if it runs the file at this path, symbolic links followed.
-    pub fn runs(&self, path: &Path) -> bool {
-        self.executable.as_ref().is_some_and(|executable| executable.is_at(path))
     }
 
     /// The systemd units that it is in.

@@ -1,5 +1,6 @@
 //! Whether a process is in our own user and PID namespace.
 
+use super::Pidfd;
 use crate::sys::facts;
 
 /// Where a process is, seen from us.
@@ -17,23 +18,24 @@ pub enum Namespace {
 }
 
 impl Namespace {
-    /// Of the process that has this pid now.
+    /// Of the process that `pidfd` pins; `pid` is its own.
     ///
     /// The namespaces themselves decide where they may be looked at. Else the maps of ids do: a user
     /// namespace that nobody with our own rights made cannot have the same.
-    pub(super) fn of(pid: u32) -> Self {
+    pub(super) fn of(pid: u32, pidfd: &Pidfd) -> Self {
         match facts::pid_namespaces(pid) {
             Ok(1) => {}
             Ok(_) => return Self::Other,
             Err(_) => return Self::Unknown,
         }
         let own = std::process::id();
-        let looked = facts::namespaces(pid).and_then(|its| Ok(its == facts::namespaces(own)?));
-        let compared = || facts::id_maps(pid).and_then(|its| Ok(its == facts::id_maps(own)?));
-        match looked.or_else(|_| compared()) {
-            Ok(true) => Self::Ours,
-            Ok(false) => Self::Other,
-            Err(_) => Self::Unknown,
+        let ours = facts::namespaces(own).ok();
+        let looked = pidfd.namespaces(pid).zip(ours).map(|(its, ours)| its == ours);
+        let compared = || Some(facts::id_maps(pid).ok()? == facts::id_maps(own).ok()?);
+        match looked.or_else(compared) {
+            Some(true) => Self::Ours,
+            Some(false) => Self::Other,
+            None => Self::Unknown,
         }
     }
 }

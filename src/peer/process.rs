@@ -1,5 +1,6 @@
 //! A process by more than its pid, and the descriptor that pins it. Imports `sys`.
 
+use std::fs::File;
 use std::io;
 use std::os::fd::OwnedFd;
 use std::sync::Arc;
@@ -9,6 +10,7 @@ use tokio::io::Interest;
 
 use super::Executable;
 use crate::sys;
+use crate::sys::facts::{self, FileVersion, Namespaces};
 
 /// Longest chain of parents that is followed.
 const MAX_DEPTH: usize = 64;
@@ -54,9 +56,7 @@ impl ProcessId {
 
     /// The file that it runs now: another one after an exec. `None` as in [`Peer::executable`].
     pub fn executable(self) -> Option<Executable> {
-        let pidfd = Pidfd::open(self)?;
-        let executable = sys::peer::executable(self.pid).ok()?;
-        pidfd.is_alive().then_some(executable)
+        Pidfd::open(self)?.executable(self.pid)
     }
 
     /// True if both are alive and this is `ancestor` or one of its descendants, as of now.
@@ -142,5 +142,29 @@ impl Pidfd {
     pub(super) fn process(&self, pid: u32, start_time: u64) -> Option<ProcessId> {
         let serial = sys::peer::serial(&self.0);
         self.is_alive().then_some(ProcessId { pid, start_time, serial })
+    }
+}
+
+/// What takes the right to trace the process. `pid` is its own; `None` also if it has ended meanwhile, as
+/// then it may have been read of another one.
+impl Pidfd {
+    pub(super) fn executable(&self, pid: u32) -> Option<Executable> {
+        self.alive(sys::peer::executable(pid))
+    }
+
+    pub(super) fn executable_version(&self, pid: u32) -> Option<FileVersion> {
+        self.alive(facts::executable_version(pid))
+    }
+
+    pub(super) fn open_executable(&self, pid: u32) -> Option<File> {
+        self.alive(facts::open_executable(pid))
+    }
+
+    pub(super) fn namespaces(&self, pid: u32) -> Option<Namespaces> {
+        self.alive(facts::namespaces(pid))
+    }
+
+    fn alive<T>(&self, read: io::Result<T>) -> Option<T> {
+        read.ok().filter(|_| self.is_alive())
     }
 }

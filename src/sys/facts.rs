@@ -3,7 +3,7 @@
 //!
 //! Sources: `/proc/<pid>/cgroup` (`cgroups(7)`), `NSpid` of `/proc/<pid>/status` (Linux 4.1), `uid_map` and
 //! `gid_map` (`user_namespaces(7)`), `/proc/<pid>/ns/*` (`namespaces(7)`), `/proc/<pid>/exe`. The last two
-//! take the right to trace the process, the others do not. Every read is bounded.
+//! take the right to trace the process (`ptrace(2)`), the others do not. Every read is bounded.
 
 use std::fs::File;
 use std::io::{self, Read};
@@ -115,6 +115,11 @@ pub fn executable_version(pid: u32) -> io::Result<FileVersion> {
     Ok(stat(format!("/proc/{pid}/exe").as_str())?.into())
 }
 
+/// The file that the process runs now, to be read. Takes the right to trace it and to read the file.
+pub fn open_executable(pid: u32) -> io::Result<File> {
+    File::open(format!("/proc/{pid}/exe"))
+}
+
 /// A whole file of at most `limit` bytes; `EFBIG` if it is longer.
 fn read(path: &str, limit: usize) -> io::Result<Vec<u8>> {
     let mut content = Vec::new();
@@ -161,7 +166,7 @@ mod tests {
     fn a_pid_that_cannot_be_is_an_error_and_a_long_file_too() {
         assert!(cgroup(u32::MAX).is_err() && pid_namespaces(u32::MAX).is_err());
         assert!(id_maps(u32::MAX).is_err() && namespaces(u32::MAX).is_err());
-        assert!(executable_version(u32::MAX).is_err());
+        assert!(executable_version(u32::MAX).is_err() && open_executable(u32::MAX).is_err());
         assert_eq!(read("/dev/zero", 10).unwrap_err().raw_os_error(), Some(libc::EFBIG));
     }
 }
