@@ -139,6 +139,8 @@ pub enum Cause {
     ScopeNotGranted,
     /// Denied: no scope of the session allows it.
     ScopeMissing,
+    /// Denied: the session may use the value, and the role forbids this way of delivery.
+    DeliveryForbidden,
     /// Denied: no token was sent.
     TokenMissing,
     /// Denied: the token is of no session.

@@ -11,7 +11,7 @@ use super::error::BrokerError;
 use super::{Admitted, Broker, Caller};
 use crate::audit::{Actor, Cause, Event, Target, Verb};
 use crate::lease::LeaseError;
-use crate::peer::{Peer, PeerTier};
+use crate::peer::{Peer, PeerTier, ProcessId};
 use crate::policy::scope::Scope;
 use crate::policy::{Action, Denied, Role};
 use crate::session::{OpenError, Session, TokenError, actor_of};
@@ -111,7 +111,7 @@ impl Broker {
     pub(super) fn refuse_open(&self, caller: Caller<'_>, role: &RoleName, error: OpenError) {
         let cause = match error {
             OpenError::ScopeNotGranted => Cause::ScopeNotGranted,
-            OpenError::NoAnchor | OpenError::NoProcess => Cause::PeerUnknown,
+            OpenError::NoAnchor | OpenError::NoCgroup | OpenError::NoProcess => Cause::PeerUnknown,
             OpenError::ParentEnded => Cause::SessionOver,
             OpenError::Capacity(_) => Cause::CapacityReached,
             OpenError::NoRandom => Cause::Internal,
@@ -121,7 +121,10 @@ impl Broker {
 
     /// Too many sessions opened by one user.
     pub(super) fn refuse_open_rate(&self, caller: Caller<'_>, role: &RoleName) {
-        self.refuse(Refused::of(caller, Some(role)).asked(Asked::Role(role.clone())).bounded(), Cause::RateLimited);
+        self.refuse(
+            Refused::of(caller, Some(role)).asked(Asked::Role(role.clone())).bounded(),
+            Cause::RateLimited,
+        );
     }
 
     /// A call without a token.
@@ -133,8 +136,11 @@ impl Broker {
     pub(super) fn refuse_token(&self, caller: Caller<'_>, error: &TokenError) {
         let (cause, compared) = match error {
             TokenError::Unknown => (Cause::TokenUnknown, Compared::Nothing),
-            TokenError::Foreign(bound) => (Cause::TokenForeign, Compared::Text(vec![foreign(bound, caller.peer)])),
+            TokenError::Foreign(bound) => {
+                (Cause::TokenForeign, Compared::Text(vec![foreign(bound, caller.peer)]))
+            }
             TokenError::Ended(_) => (Cause::SessionOver, Compared::Nothing),
+            TokenError::Exec(lines) => (Cause::RoleMismatch, Compared::Text(lines.clone())),
         };
         self.refuse(Refused { compared, ..Refused::of(caller, None).bounded() }, cause);
     }
@@ -166,6 +172,16 @@ impl Broker {
         self.refuse(refused.resource(action.resource()), rule(denied));
     }
 
+    /// A value that only the broker's own programs are given.
+    pub(super) fn refuse_program(&self, admitted: &Admitted, action: &Action) -> BrokerError {
+        let runs = admitted.peer.process.and_then(ProcessId::executable);
+        let runs = runs.map_or("cannot be established".to_owned(), |file| file.path.display().to_string());
+        let compared = Compared::Text(vec![format!("use_by = \"cli\"; the caller's program: {runs}")]);
+        let refused = Refused { verb: refused(action), compared, ..Refused::within(admitted) };
+        self.refuse(refused.resource(action.resource()), Cause::DeliveryForbidden);
+        BrokerError::DeliveryNotAllowed
+    }
+
     /// What policy allowed and did not come about.
     pub(super) fn record_failed(&self, admitted: &Admitted, action: &Action, error: &BrokerError) {
         let session = &admitted.session;
@@ -195,7 +211,15 @@ impl Broker {
             self.try_record(&event.denial(denial).unrecorded(unrecorded));
         }
         let at = self.clock.wall();
-        self.refusals.push(Refusal { id: denial, at, rule: cause, asked, actor: refused.actor, tier, compared });
+        self.refusals.push(Refusal {
+            id: denial,
+            at,
+            rule: cause,
+            asked,
+            actor: refused.actor,
+            tier,
+            compared,
+        });
     }
 }
 
@@ -253,7 +277,7 @@ impl<'a> Refused<'a> {
     }
 
     fn role_compared(self, broker: &Broker, role: &RoleName) -> Self {
-        let lines = broker.policy.load().role(role).map(|role| role.judge(self.peer));
+        let lines = broker.policy.load().role(role).map(|role| role.judge(self.peer).lines);
         Self { compared: lines.map_or(Compared::Nothing, Compared::Text), ..self }
     }
 }
@@ -281,12 +305,13 @@ fn rule(denied: Denied) -> Cause {
         Denied::NoMatch => Cause::RoleMismatch,
         Denied::NoScope => Cause::ScopeMissing,
         Denied::Narrowed => Cause::ScopeNotGranted,
+        Denied::Delivery => Cause::DeliveryForbidden,
     }
 }
 
 fn refused(action: &Action) -> Verb {
     match action {
-        Action::Acquire(_) => Verb::LeaseDenied,
+        Action::Acquire(..) => Verb::LeaseDenied,
         action => super::record::verb_of(action),
     }
 }

@@ -161,6 +161,7 @@ reasons! {
     ConfigurationInvalid = "CONFIGURATION_INVALID",
     Internal = "INTERNAL",
     MethodUnknown = "METHOD_UNKNOWN",
+    DeliveryNotAllowed = "DELIVERY_NOT_ALLOWED",
 }
 
 impl fmt::Display for ErrorReason {
@@ -277,7 +278,7 @@ mod tests {
             assert_eq!(ErrorReason::of(name).as_str(), name);
             known.insert(ErrorReason::of(name));
         }
-        assert_eq!(known.len(), 27);
+        assert_eq!(known.len(), 28);
         assert_eq!(ErrorReason::of("UNSPECIFIED"), ErrorReason::Unrecognised);
     }
 

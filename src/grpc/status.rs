@@ -92,6 +92,7 @@ fn classify(error: &BrokerError) -> (Code, ErrorReason) {
         E::RoleNotAvailable => (Code::PermissionDenied, R::RoleNotAvailable),
         E::ScopeNotGranted => (Code::PermissionDenied, R::ScopeNotGranted),
         E::ResourceNotAvailable => (Code::PermissionDenied, R::ResourceNotAvailable),
+        E::DeliveryNotAllowed => (Code::PermissionDenied, R::DeliveryNotAllowed),
         E::LeaseNotAvailable => (Code::PermissionDenied, R::LeaseNotAvailable),
         E::LeaseExpired => (Code::FailedPrecondition, R::LeaseExpired),
         E::LeaseRevoked => (Code::FailedPrecondition, R::LeaseRevoked),

@@ -80,6 +80,9 @@ fn next_step(error: &BrokerError) -> String {
             "Do not try other spellings. List what you may see with passwords_list or secrets_list; if you \
              need more, ask the person you work for."
         }
+        Reason::DeliveryNotAllowed => {
+            "The role forbids this way of delivery. Do not try others; ask the person you work for."
+        }
         Reason::LeaseNotAvailable | Reason::LeaseExpired | Reason::LeaseRevoked => "Call the tool again.",
         Reason::ArgumentInvalid | Reason::ResourceNameInvalid => "Correct the arguments and call again.",
         Reason::RateLimited | Reason::UpstreamThrottled => return wait(error),

@@ -7,6 +7,8 @@ pub mod attestor;
 pub mod capability;
 pub mod confine;
 mod descriptors;
+pub mod digest;
+pub mod facts;
 pub mod harden;
 pub mod inherited;
 pub mod locked;

@@ -8,9 +8,11 @@
 use ravi_broker::client::{BrokerError, ClientError, ErrorReason};
 
 mod cache;
+mod delivery;
 mod fault;
 mod lease;
 mod limit;
+mod matching;
 mod name;
 mod process;
 mod revoke;
