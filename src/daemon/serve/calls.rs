@@ -129,6 +129,18 @@ impl HttpBody for Answer {
 mod tests {
     use super::*;
 
+    #[tokio::test]
+    async fn a_connection_is_not_idle_while_a_call_is_open() {
+        let (busy, quiet) = (Calls::default(), Calls::default());
+        let open = busy.open();
+        tokio::select! {
+            () = busy.idle(Duration::from_millis(10)) => panic!("idle over an open call"),
+            () = quiet.idle(Duration::from_millis(200)) => {}
+        }
+        drop(open);
+        busy.idle(Duration::from_millis(10)).await;
+    }
+
     #[test]
     fn a_callers_time_limit_is_read_by_its_unit() {
         let limits = [
