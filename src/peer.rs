@@ -41,7 +41,7 @@ pub async fn attestor_ended() {
     }
 }
 
-/// Handed to every request of a connection as its `ConnectInfo`.
+/// Handed to every request of a connection in its extensions.
 #[derive(Clone, Debug)]
 pub struct PeerInfo(pub Arc<Peer>);
 

@@ -158,6 +158,7 @@ impl Broker {
         let wiped = self.vault.wipe();
         let revoked = self.end_all(&self.sessions_where(|_| true), End::Locked);
         self.tell_health();
+        self.locks.send_replace(());
         let marked = self.mark.make();
         self.record_admin(Verb::AdminLock, reason).map_err(|_| BrokerError::Unrecorded)?;
         marked.map_err(|_| BrokerError::Argument {

@@ -62,6 +62,8 @@ pub struct Broker {
     mark: Mark,
     /// Whether requests are served: the gate is open and the audit trail can be written.
     serving: watch::Sender<bool>,
+    /// Told of every lock, when it is done.
+    locks: watch::Sender<()>,
     /// Cancelled when the daemon is told to stop: streams end.
     stopping: CancellationToken,
     login: tokio::sync::Mutex<()>,
@@ -117,6 +119,7 @@ impl Broker {
             switch: Mutex::new(()),
             mark: Mark::beside(&config.audit.file),
             serving: watch::Sender::new(true),
+            locks: watch::Sender::new(()),
             stopping: CancellationToken::new(),
             login: tokio::sync::Mutex::new(()),
             served: AtomicU64::new(0),
@@ -192,6 +195,11 @@ impl Broker {
     /// Whether requests are served, now and whenever that changes.
     pub fn serving(&self) -> watch::Receiver<bool> {
         self.serving.subscribe()
+    }
+
+    /// Changes at every lock, once sessions, leases and values are gone.
+    pub fn locks(&self) -> watch::Receiver<()> {
+        self.locks.subscribe()
     }
 
     fn tell_health(&self) {

@@ -77,7 +77,7 @@ pub(super) fn lease(lease: Option<pb::Lease>) -> Result<Lease> {
 }
 
 pub(super) fn credential(credential: Option<pb::Credential>) -> Result<Credential> {
-    let pb::Credential { value, username } = credential.ok_or(ClientError::Protocol)?;
+    let pb::Credential { value, username, .. } = credential.ok_or(ClientError::Protocol)?;
     Ok(Credential { value: Secret::new(value), username: present(username) })
 }
 

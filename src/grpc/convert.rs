@@ -3,7 +3,10 @@
 use std::str::FromStr;
 use std::time::Duration;
 
-use crate::broker::{BrokerError, Described, Leased, Result};
+use bytes::Bytes;
+
+use super::retire::padding;
+use crate::broker::{BrokerError, Described, Leased, Opened, Result};
 use crate::clock::{BootInstant, Clock};
 use crate::lease::Lease;
 use crate::limit::{Class, Remaining, Share};
@@ -101,7 +104,14 @@ pub(super) fn session(described: &Described, clock: &dyn Clock) -> pb::Session {
         scopes: described.scopes.clone(),
         expires_at: timestamp(clock.wall_at(described.expires_at)),
         expires_in: duration(described.expires_at.since(clock.now())),
+        padding: Bytes::new(),
     }
+}
+
+/// The one copy of a token that goes to the wire, behind its session.
+pub(super) fn opened(opened: &Opened, clock: &dyn Clock) -> (Option<pb::Session>, String) {
+    let token = opened.token.expose().to_owned();
+    (Some(pb::Session { padding: padding(&token), ..session(&opened.described, clock) }), token)
 }
 
 pub(super) fn limit(remaining: &Remaining) -> pb::Limit {
@@ -130,6 +140,7 @@ pub(super) fn lease(lease: &Lease, clock: &dyn Clock) -> pb::Lease {
         renewable_for: left(lease.terms.limit_at),
         revocable: lease.revocable,
         uses: lease.uses,
+        padding: Bytes::new(),
     }
 }
 
@@ -138,7 +149,8 @@ pub(super) fn leased(leased: Leased, clock: &dyn Clock) -> (Option<pb::Lease>, O
     let Leased { lease: terms, credential } = leased;
     let value = credential.value.expose().to_owned();
     let username = credential.username.unwrap_or_default();
-    (Some(lease(&terms, clock)), Some(pb::Credential { value, username }))
+    let lease = pb::Lease { padding: padding(&value), ..lease(&terms, clock) };
+    (Some(lease), Some(pb::Credential { value, username }))
 }
 
 pub(super) fn password_name(name: PasswordName) -> pb::PasswordName {

@@ -1,5 +1,6 @@
 //! What stands around every call of a socket: what is no gRPC request is refused before a service sees
-//! it, and the errors that tonic makes by itself get the broker's details. May import `status` alone.
+//! it, and the errors that tonic makes by itself get the broker's details. May import
+//! `status` and `retire` alone.
 
 use std::convert::Infallible;
 use std::task::{Context, Poll};
@@ -11,7 +12,7 @@ use tonic::Code;
 use tonic::body::Body;
 use tower::{Layer, Service};
 
-use super::status;
+use super::{Retire, status};
 
 const CONTENT_TYPE: &[u8] = b"application/grpc";
 
@@ -44,6 +45,7 @@ where
     }
 
     fn call(&mut self, request: Request<Body>) -> Self::Future {
+        Retire::after_request(request.uri().path(), request.extensions());
         match refusal(&request) {
             Some(refusal) => Either::Left(ready(Ok(refusal))),
             None => Either::Right(self.0.call(request).map_ok(status::explain as Explain)),

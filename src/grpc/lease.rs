@@ -5,7 +5,7 @@ use std::pin::Pin;
 use futures_util::stream::{self, Stream};
 use tonic::{Request, Response, Status};
 
-use super::{Agent, Answer, convert};
+use super::{Agent, Answer, Retire, convert};
 use crate::broker::{Seen, Watch};
 use crate::lease::{Event, EventKind};
 use crate::limit::Class;
@@ -19,19 +19,23 @@ impl LeaseService for Agent {
         &self,
         request: Request<pb::AcquireLeaseRequest>,
     ) -> Answer<pb::AcquireLeaseResponse> {
+        let retire = Retire::of(request.extensions());
         let (admitted, (resource, ttl, reason)) = self.admit(request, Class::Read, |message| {
             let resource = convert::name("resource", &message.resource)?;
             Ok((resource, convert::ttl(message.ttl)?, convert::reason(&message.reason)?))
         })?;
         let leased = self.broker.acquire(&admitted, resource, ttl, reason).await?;
+        retire.after_answer(&leased.credential.value);
         let (lease, credential) = convert::leased(leased, &*self.clock);
         Ok(Response::new(pb::AcquireLeaseResponse { lease, credential }))
     }
 
     async fn read_lease(&self, request: Request<pb::ReadLeaseRequest>) -> Answer<pb::ReadLeaseResponse> {
+        let retire = Retire::of(request.extensions());
         let (admitted, id) =
             self.admit(request, Class::Read, |message| convert::lease_id(&message.lease_id))?;
         let leased = self.broker.read_lease(&admitted, id).await?;
+        retire.after_answer(&leased.credential.value);
         let (lease, credential) = convert::leased(leased, &*self.clock);
         Ok(Response::new(pb::ReadLeaseResponse { lease, credential }))
     }

@@ -6,6 +6,7 @@ mod convert;
 mod edge;
 mod identity;
 mod lease;
+mod retire;
 mod session;
 mod status;
 mod vault;
@@ -17,6 +18,7 @@ use tonic::{Extensions, Request, Response, Status};
 
 pub use self::admin::{Admin, Process, Reloaded};
 pub use self::edge::Edge;
+pub use self::retire::Retire;
 use crate::broker::{Admitted, Broker, BrokerError, Caller};
 use crate::clock::Clock;
 use crate::limit::Class;

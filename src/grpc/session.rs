@@ -23,8 +23,7 @@ impl SessionService for Agent {
         let peer = peer(&extensions)?;
         let role = convert::name("role", &message.role).map_err(|_| BrokerError::RoleNotAvailable)?;
         let opened = self.broker.open_session(peer, &role, opening(&message)?)?;
-        let session = Some(convert::session(&opened.described, &*self.clock));
-        let token = opened.token.expose().to_owned();
+        let (session, token) = convert::opened(&opened, &*self.clock);
         Ok(Response::new(pb::OpenSessionResponse { session, token }))
     }
 

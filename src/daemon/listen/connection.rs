@@ -13,7 +13,6 @@ use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 use tokio::net::UnixStream;
 use tokio::time::Sleep;
 use tokio_util::sync::{CancellationToken, WaitForCancellationFutureOwned};
-use tonic::transport::server::Connected;
 
 use super::incoming::Permit;
 use crate::peer::{Peer, PeerInfo};
@@ -51,19 +50,16 @@ impl Connection {
         };
         Self { stream, peer: PeerInfo(peer), greeting: Some(greeting), _permit: permit }
     }
+
+    /// Who connected.
+    pub fn peer(&self) -> PeerInfo {
+        self.peer.clone()
+    }
 }
 
 impl Greeting {
     fn is_over(&mut self, cx: &mut Context<'_>) -> bool {
         self.deadline.as_mut().poll(cx).is_ready() || self.stopped.as_mut().poll(cx).is_ready()
-    }
-}
-
-impl Connected for Connection {
-    type ConnectInfo = PeerInfo;
-
-    fn connect_info(&self) -> PeerInfo {
-        self.peer.clone()
     }
 }
 

@@ -14,7 +14,6 @@ use ravi_broker::clock::{Clock, SystemClock};
 use ravi_broker::daemon::listen::{BindError, adopt};
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::UnixStream as AsyncStream;
-use tonic::transport::server::Connected;
 
 use super::*;
 
@@ -48,7 +47,7 @@ pub(super) fn play_server(socket: &Path) {
     runtime().block_on(async {
         let mut incoming = accepting(socket, Admission::Everyone, WIDE);
         say("ready");
-        let peer = next(&mut incoming).await.connect_info().0;
+        let peer = next(&mut incoming).await.peer().0;
         say(&format!("foreign {}, process {}", peer.foreign, peer.process.is_some()));
     });
 }
@@ -139,7 +138,7 @@ async fn one_user_over_its_cap_leaves_room_for_another() {
     let mut neighbour = Process::start_as(STRANGER, "connect", &socket);
     assert_eq!(neighbour.hear(), "connected");
     let connection = next(&mut incoming).await;
-    assert_eq!(connection.connect_info().0.uid, STRANGER);
+    assert_eq!(connection.peer().0.uid, STRANGER);
 }
 
 #[tokio::test]
@@ -148,7 +147,7 @@ async fn the_admin_socket_is_for_our_user_and_root() {
     let mut incoming = accepting(&socket, Admission::Operator, WIDE);
     let _client = UnixStream::connect(&socket).unwrap();
     let own = next(&mut incoming).await;
-    assert_eq!(own.connect_info().0.uid, Uid::effective().as_raw());
+    assert_eq!(own.peer().0.uid, Uid::effective().as_raw());
     if !can_become_others() {
         return;
     }

@@ -8,6 +8,7 @@ mod frames;
 mod messages;
 mod raw;
 mod requests;
+mod retire;
 mod sockets;
 mod tokens;
 mod watch;

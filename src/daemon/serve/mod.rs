@@ -1,0 +1,109 @@
+//! Which services are on which socket, and the loop that accepts their connections.
+
+mod calls;
+mod connection;
+mod retirement;
+
+use std::convert::Infallible;
+use std::sync::Arc;
+
+use futures_util::StreamExt;
+use http::{Request, Response};
+use tokio::sync::watch;
+use tokio_util::sync::CancellationToken;
+use tokio_util::task::TaskTracker;
+use tonic::body::Body;
+use tonic::service::Routes;
+use tonic_health::ServingStatus;
+use tonic_health::server::HealthReporter;
+use tower::{Layer, Service};
+
+use self::connection::Times;
+use self::retirement::Triggers;
+use super::listen::Incoming;
+use crate::broker::Broker;
+use crate::grpc::{Admin, Agent, Edge, MAX_MESSAGE_BYTES};
+
+/// What health checks call the server as a whole.
+const WHOLE_SERVER: &str = "";
+
+/// Serves the agent socket until `stop`, then lets the calls under way finish. A lock of the broker ends
+/// every connection.
+pub(super) async fn agents(agent: Agent, incoming: Incoming, broker: Arc<Broker>, stop: CancellationToken) {
+    let (health, health_service) = tonic_health::server::health_reporter();
+    let names =
+        [name(&agent.sessions()), name(&agent.leases()), name(&agent.vault()), name(&agent.identities())];
+    let announcing = announce(health, names, broker.serving(), stop.clone());
+    let routes = Routes::new(health_service.max_decoding_message_size(MAX_MESSAGE_BYTES))
+        .add_service(agent.sessions())
+        .add_service(agent.leases())
+        .add_service(agent.vault())
+        .add_service(agent.identities());
+    let triggers = Triggers::on_stop(stop).or_lock(broker.locks());
+    tokio::join!(announcing, accept(incoming, Edge.layer(routes.prepare()), triggers));
+}
+
+/// Serves the admin socket until `stop`, then lets the calls under way finish.
+pub(super) async fn operator(admin: Admin, incoming: Incoming, stop: CancellationToken) {
+    let (health, health_service) = tonic_health::server::health_reporter();
+    let names = [name(&admin.service())];
+    // The operator is served even while agents are not.
+    let always = watch::Sender::new(true);
+    let announcing = announce(health, names, always.subscribe(), stop.clone());
+    let routes =
+        Routes::new(health_service.max_decoding_message_size(MAX_MESSAGE_BYTES)).add_service(admin.service());
+    let triggers = Triggers::on_stop(stop);
+    tokio::join!(announcing, accept(incoming, Edge.layer(routes.prepare()), triggers));
+}
+
+/// Serves each connection in a task of its own, until no more come in and the last has ended. How many
+/// there are at once is bounded by `incoming`, which keeps the socket's lock until then.
+async fn accept<S>(mut incoming: Incoming, service: S, triggers: Triggers)
+where
+    S: Service<Request<Body>, Response = Response<Body>, Error = Infallible> + Clone + Send + 'static,
+    S::Future: Send,
+{
+    let connections = TaskTracker::new();
+    while let Some(Ok(connection)) = incoming.next().await {
+        let (peer, service, triggers) = (connection.peer(), service.clone(), triggers.clone());
+        connections.spawn(connection::serve(connection, peer, service, Times::default(), triggers));
+    }
+    connections.close();
+    connections.wait().await;
+}
+
+fn name<S: tonic::server::NamedService>(_: &S) -> &'static str {
+    S::NAME
+}
+
+/// Keeps the health service true: a broker that is locked, or cannot write its audit trail, serves
+/// nobody. At the end it tells those who watch, and ends their streams: the drain would wait for them.
+async fn announce<const N: usize>(
+    mut health: HealthReporter,
+    names: [&'static str; N],
+    mut serving: watch::Receiver<bool>,
+    stop: CancellationToken,
+) {
+    let all = || names.into_iter().chain([WHOLE_SERVER]);
+    let mut told = None;
+    loop {
+        let stopping = stop.is_cancelled();
+        let serves = *serving.borrow_and_update() && !stopping;
+        let status = if serves { ServingStatus::Serving } else { ServingStatus::NotServing };
+        if told.replace(serves) != Some(serves) {
+            for name in all() {
+                health.set_service_status(name, status).await;
+            }
+        }
+        if stopping {
+            break;
+        }
+        tokio::select! {
+            () = stop.cancelled() => {}
+            Ok(()) = serving.changed() => {}
+        }
+    }
+    for name in all() {
+        health.clear_service_status(name).await;
+    }
+}
