@@ -244,7 +244,7 @@ async fn a_token_stands_behind_the_part_of_its_frame_that_is_copied() {
     let at = data[0].windows(4).position(|bytes| bytes == b"rbt_").expect("the token");
     assert!(at >= COPIED, "the token begins at byte {at} of the frame");
     // Not only because the session's own description is long.
-    assert!(pb::OpenSessionResponse::decode(&data[0][5..]).unwrap().padding.len() >= COPIED);
+    assert!(pb::OpenSessionResponse::decode(&data[0][5..]).unwrap().session.unwrap().padding.len() >= COPIED);
 }
 
 /// Every frame but the first has its head copied.
