@@ -161,6 +161,7 @@ reasons! {
     ConfigurationInvalid = "CONFIGURATION_INVALID",
     Internal = "INTERNAL",
     MethodUnknown = "METHOD_UNKNOWN",
+    ConnectionRetired = "CONNECTION_RETIRED",
 }
 
 impl fmt::Display for ErrorReason {

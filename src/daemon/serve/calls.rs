@@ -39,12 +39,17 @@ impl Calls {
 
     /// Returns once there was no open call for this long, or up to a quarter longer.
     pub(super) async fn idle(&self, time: Duration) {
+        self.quiet(time, || 0).await;
+    }
+
+    /// The same, with as many open calls as do not count.
+    pub(super) async fn quiet(&self, time: Duration, besides: impl Fn() -> usize) {
         const LOOKS: u32 = 4;
         let (mut quiet, mut seen) = (0, self.begun());
         while quiet < LOOKS {
             tokio::time::sleep(time / LOOKS).await;
             let begun = self.begun();
-            let busy = begun != seen || self.0.open.load(Ordering::Relaxed) > 0;
+            let busy = begun != seen || self.0.open.load(Ordering::Relaxed) > besides();
             (quiet, seen) = (if busy { 0 } else { quiet + 1 }, begun);
         }
     }
