@@ -81,6 +81,9 @@ pub enum BrokerError {
     /// Going down.
     #[error("the broker is shutting down; connect again when it is back")]
     Draining,
+    /// The end of a stream whose connection carried a value.
+    #[error("this connection carried a value and is closed, so that nothing keeps it; open the stream again")]
+    ConnectionRetired,
     /// Nothing is released without a record.
     #[error("the audit record could not be written, so nothing was released")]
     AuditUnavailable,

@@ -106,6 +106,7 @@ fn classify(error: &BrokerError) -> (Code, ErrorReason) {
         E::Capacity(_) => (Code::ResourceExhausted, R::CapacityReached),
         E::Locked => (Code::FailedPrecondition, R::BrokerLocked),
         E::Draining => (Code::Unavailable, R::BrokerDraining),
+        E::ConnectionRetired => (Code::Unavailable, R::ConnectionRetired),
         E::AuditUnavailable | E::Unrecorded => (Code::Unavailable, R::AuditUnavailable),
         E::LoginRequired => (Code::FailedPrecondition, R::LoginRequired),
         E::NoIdentity => (Code::FailedPrecondition, R::UpstreamRefused),
