@@ -73,11 +73,9 @@ impl Cursor {
         self.state != ROOT && self.passed_to == at
     }
 
-    /// True if both read the same from `at` on.
+    /// True if both read the same from `at` on: what has begun has no symbol that they read differently.
     pub(super) fn agrees(&self, other: &Self, automaton: &Automaton, at: u64) -> bool {
-        self.state == other.state
-            && self.start(automaton, at) == other.start(automaton, at)
-            && self.is_passing(at) == other.is_passing(at)
+        self.state == other.state && self.start(automaton, at) == other.start(automaton, at)
     }
 
     fn step(&mut self, automaton: &Automaton, class: u8, number: u64) -> Option<u64> {

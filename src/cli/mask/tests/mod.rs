@@ -248,6 +248,24 @@ fn only_what_may_begin_a_match_is_held_back() {
 }
 
 #[test]
+fn what_stands_after_a_match_or_a_lone_digit_is_not_held_back() {
+    let mask = mask(&["hunter2-abcdefg~", "\u{df}-value-1234"]);
+    let (mut stream, mut out) = (mask.stream(), Vec::new());
+    for text in ["aHVudGVyMi1hYmNkZWZnfg==\n", "68756E746572322D616263646566677E\r\n", "choose a, b or c: "] {
+        stream.feed(text.as_bytes(), &mut out);
+        assert_eq!(stream.held(), 0, "after {text:?}");
+    }
+}
+
+#[test]
+fn escapes_that_look_like_the_value_or_end_with_the_output_are_masked_as_a_whole() {
+    assert_eq!(masked(&["1abc"], "-%31abc-"), "-[ravi:masked]-");
+    assert_eq!(masked(&["nabc"], "-\\u006eabc-"), "-[ravi:masked]-");
+    assert_eq!(masked(&["abcd%"], "-%61bcd%"), "-[ravi:masked]");
+    assert_eq!(masked(&["abcd\\"], "-\\x61bcd\\"), "-[ravi:masked]");
+}
+
+#[test]
 fn what_is_held_back_has_a_bound_whatever_comes() {
     let value = "a".repeat(50);
     let mask = mask(&[&value, "%%%%%%%%%%%%", "0000000000000000000000000", "==========="]);
