@@ -58,6 +58,7 @@ mod exit;
 mod input;
 mod lease;
 mod login;
+pub mod mask;
 mod notes;
 mod operator;
 mod output;
