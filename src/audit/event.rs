@@ -147,6 +147,8 @@ pub enum Cause {
     TokenUnknown,
     /// Denied: the token is of a session that belongs to another process.
     TokenForeign,
+    /// Denied: another process sent on a connection that is not its own. The record names the connection's.
+    SenderForeign,
     /// Denied: the caller could not be established.
     PeerUnknown,
     /// Denied: the session is over.

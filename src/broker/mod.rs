@@ -114,6 +114,8 @@ pub struct Caller<'a> {
     pub peer: &'a Arc<Peer>,
     /// From the call's metadata.
     pub token: Option<&'a str>,
+    /// The session of the link that it came over: it stands for a token.
+    pub linked: Option<SessionId>,
     /// Under which the operator can ask why it was refused, if it is.
     pub denial: DenialId,
 }
@@ -173,11 +175,14 @@ impl Broker {
     /// The live session of the caller.
     fn identify(&self, caller: Caller<'_>) -> Result<Arc<Session>> {
         self.gate.check()?;
-        let token = caller.token.ok_or_else(|| {
-            self.refuse_tokenless(caller);
-            BrokerError::SessionRequired
-        })?;
-        let session = self.sessions.authenticate(caller.peer, token);
+        let session = match (caller.token, caller.linked) {
+            (Some(token), _) => self.sessions.authenticate(caller.peer, token),
+            (None, Some(linked)) => self.sessions.authenticate_linked(caller.peer, linked),
+            (None, None) => {
+                self.refuse_tokenless(caller);
+                return Err(BrokerError::SessionRequired);
+            }
+        };
         let session = session.and_then(|session| self.judge_again(session));
         Ok(session.inspect_err(|error| self.refuse_token(caller, error))?)
     }
@@ -264,7 +269,7 @@ impl Admitted {
     }
 
     fn caller(&self) -> Caller<'_> {
-        Caller { peer: &self.peer, token: None, denial: self.denial }
+        Caller { peer: &self.peer, token: None, linked: None, denial: self.denial }
     }
 
     /// The session's handle, for logs.

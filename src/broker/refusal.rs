@@ -18,6 +18,8 @@ use crate::session::{OpenError, Session, TokenError, actor_of};
 use crate::types::{DenialId, LeaseId, Resource, RoleName};
 use crate::upstream::UpstreamError;
 
+/// Of what is refused before there is a call. Nobody is told it.
+pub(super) const NO_CALL: DenialId = DenialId([0; 16]);
 /// Refusals that are remembered.
 const REMEMBERED: usize = 1024;
 
@@ -145,6 +147,14 @@ impl Broker {
         self.refuse(Refused { compared, ..Refused::of(caller, None).bounded() }, cause);
     }
 
+    /// Bytes that another process sent on somebody's connection.
+    pub(super) fn refuse_sender(&self, owner: Caller<'_>, stranger: u32) {
+        let text =
+            format!("the connection is of process {:?}; process {stranger} sent on it", owner.peer.process);
+        let compared = Compared::Text(vec![text]);
+        self.refuse(Refused { compared, ..Refused::of(owner, None).bounded() }, Cause::SenderForeign);
+    }
+
     /// A call that was refused before it was known, or asked, what it is about.
     pub(super) fn refuse_unasked(&self, caller: Caller<'_>, session: &Session, cause: Cause) {
         self.refuse(Refused::of(caller, None).session(session).bounded(), cause);
@@ -208,7 +218,8 @@ impl Broker {
         if let Some(unrecorded) = unrecorded {
             let event = asked.about(Event::of(verb, &refused.actor));
             let event = if refused.failed { event.failed(cause) } else { event.denied(cause) };
-            self.try_record(&event.denial(denial).unrecorded(unrecorded));
+            let event = if denial == NO_CALL { event } else { event.denial(denial) };
+            self.try_record(&event.unrecorded(unrecorded));
         }
         let at = self.clock.wall();
         self.refusals.push(Refusal {

@@ -4,11 +4,12 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use super::error::{BrokerError, Result};
+use super::refusal::NO_CALL;
 use super::{Admitted, Broker, Caller, Revoked};
 use crate::clock::BootInstant;
 use crate::lease::Lease;
 use crate::limit::Remaining;
-use crate::peer::Pidfd;
+use crate::peer::{Peer, Pidfd};
 use crate::secret::Secret;
 use crate::session::{Binding, Delegation, End, Opening, Session};
 use crate::types::{Resource, RoleName, SessionId};
@@ -78,6 +79,24 @@ impl Broker {
         let (session, token) = opened.inspect_err(|error| self.refuse_open(caller, role.name(), *error))?;
         self.establish(caller, &session)?;
         Ok(Opened { described: self.describe(&session)?, token })
+    }
+
+    /// The session whose processes may take turns on a link, by the token of the launcher that made it.
+    pub fn bind_link(&self, peer: &Arc<Peer>, token: &str) -> Option<Arc<Session>> {
+        let caller = Caller { peer, token: Some(token), linked: None, denial: NO_CALL };
+        self.identify(caller).ok()
+    }
+
+    /// Whether the process may speak on the link of this session. A refusal is recorded.
+    pub fn link_admits(&self, session: &Session, peer: &Arc<Peer>) -> bool {
+        let caller = Caller { peer, token: None, linked: Some(session.id), denial: NO_CALL };
+        self.identify(caller).is_ok()
+    }
+
+    /// Bytes of a process on a connection or in a conversation that another one had begun.
+    pub fn refuse_stranger(&self, owner: &Arc<Peer>, stranger: u32) {
+        let caller = Caller { peer: owner, token: None, linked: None, denial: NO_CALL };
+        self.refuse_sender(caller, stranger);
     }
 
     /// Opens a session below the caller's own, at most as able and as long.

@@ -71,7 +71,7 @@ impl Bench {
     }
 
     fn caller<'a>(&'a self, token: Option<&'a str>) -> Caller<'a> {
-        Caller { peer: &self.peer, token, denial: DenialId([7; 16]) }
+        Caller { peer: &self.peer, token, linked: None, denial: DenialId([7; 16]) }
     }
 
     fn admit(&self, opened: &Opened) -> Admitted {

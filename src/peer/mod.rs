@@ -14,7 +14,7 @@ mod process;
 mod tier;
 mod unit;
 
-use std::os::fd::AsFd;
+use std::os::fd::{AsFd, OwnedFd};
 use std::path::Path;
 use std::sync::{Arc, LazyLock};
 
@@ -82,6 +82,15 @@ impl Peer {
             Ok(Some(fd)) => Some((Pidfd::new(fd), PeerTier::PidfdAtConnect)),
             Ok(None) => Pidfd::of(credentials.pid).map(|pidfd| (pidfd, PeerTier::PidAndStartTime)),
             Err(_) => None,
+        };
+        Self::examine(credentials, pinned)
+    }
+
+    /// Reads the facts about who sent something, which `pidfd` pins; without one, whoever has its pid now.
+    pub fn of_sender(credentials: Credentials, pidfd: Option<OwnedFd>) -> Self {
+        let pinned = match pidfd {
+            Some(fd) => Some((Pidfd::new(fd), PeerTier::PidfdAtConnect)),
+            None => Pidfd::of(credentials.pid).map(|pidfd| (pidfd, PeerTier::PidAndStartTime)),
         };
         Self::examine(credentials, pinned)
     }

@@ -366,6 +366,19 @@ impl Sessions {
         }
     }
 
+    /// The live session of a link, if this process may use it.
+    pub fn authenticate_linked(&self, peer: &Peer, id: SessionId) -> Result<Arc<Session>, TokenError> {
+        let session = self.find(id).ok_or(TokenError::Unknown)?;
+        if !session.holder.admits(peer) {
+            return Err(TokenError::Foreign(session.binding().to_string()));
+        }
+        match session.end() {
+            Some(end) => Err(TokenError::Ended(end)),
+            None if self.clock.now() >= session.expires_at() => Err(TokenError::Ended(End::Expired)),
+            None => Ok(session),
+        }
+    }
+
     /// Ends a session and those delegated from it, itself first. Empty: it was not live.
     pub fn end(&self, id: SessionId, end: End) -> Vec<Arc<Session>> {
         let _changing = lock(&self.changing);

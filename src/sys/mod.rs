@@ -13,6 +13,7 @@ pub mod harden;
 pub mod inherited;
 pub mod locked;
 pub mod peer;
+pub mod socket;
 pub mod time;
 
 /// How far one protection of the process got, for `status`.
