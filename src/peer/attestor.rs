@@ -7,14 +7,14 @@ use std::sync::OnceLock;
 use super::{Executable, Pidfd};
 use crate::sys;
 use crate::sys::attestor::Attestor;
-use crate::sys::facts::{self, FileVersion, Namespaces};
+use crate::sys::facts::{self, FileVersion, Traced};
 
 /// Looks into processes for us. Set once, by `main`, before a thread is started; absent in clients and
 /// in tests, which are not confined and look for themselves. One for the whole process, as confinement
 /// is: whoever asks, the rule of what may be looked into is the same.
 static ATTESTOR: OnceLock<Attestor> = OnceLock::new();
 
-/// From now on, what a process runs is read by the attestor. Only the first one counts.
+/// From now on, processes are looked into by the attestor. Only the first one counts.
 pub fn look_through(attestor: Attestor) {
     let _ = ATTESTOR.set(attestor);
 }
@@ -31,26 +31,31 @@ pub async fn attestor_ended() {
 /// one.
 impl Pidfd {
     pub(super) fn executable(&self, pid: u32) -> Option<Executable> {
-        let found = match ATTESTOR.get() {
-            Some(attestor) => attestor.executable(pid, self.as_fd()),
-            None => sys::peer::executable(pid),
-        };
-        self.alive(found)
+        self.look(pid, Attestor::executable, sys::peer::executable)
+    }
+
+    pub(super) fn traced(&self, pid: u32) -> Traced {
+        self.look(pid, Attestor::traced, |pid| Ok(facts::traced(pid))).unwrap_or_default()
     }
 
     pub(super) fn executable_version(&self, pid: u32) -> Option<FileVersion> {
-        self.alive(facts::executable_version(pid))
+        self.look(pid, Attestor::executable_version, facts::executable_version)
     }
 
     pub(super) fn open_executable(&self, pid: u32) -> Option<File> {
-        self.alive(facts::open_executable(pid))
+        self.look(pid, Attestor::open_executable, facts::open_executable)
     }
 
-    pub(super) fn namespaces(&self, pid: u32) -> Option<Namespaces> {
-        self.alive(facts::namespaces(pid))
-    }
-
-    fn alive<T>(&self, found: io::Result<T>) -> Option<T> {
+    fn look<T>(
+        &self,
+        pid: u32,
+        through: impl Fn(&Attestor, u32) -> io::Result<T>,
+        ourselves: impl Fn(u32) -> io::Result<T>,
+    ) -> Option<T> {
+        let found = match ATTESTOR.get() {
+            Some(attestor) => through(attestor, pid),
+            None => ourselves(pid),
+        };
         if let Err(error) = &found
             && error.kind() == io::ErrorKind::TimedOut
         {

@@ -26,6 +26,7 @@ pub use self::process::{Pidfd, ProcessId};
 pub use self::tier::PeerTier;
 pub use self::unit::Units;
 use crate::sys;
+use crate::sys::facts::Traced;
 pub use crate::sys::peer::{Credentials, Executable};
 use crate::types::CgroupPath;
 
@@ -100,8 +101,8 @@ impl Peer {
         let unknown = Self { foreign: is_foreign(credentials), ..Self::unknown(uid, gid) };
         let Some((pidfd, tier)) = pinned.filter(|_| pid != 0) else { return unknown };
         let Ok(stat) = sys::peer::stat(pid) else { return unknown };
-        let executable = pidfd.executable(pid);
-        let (namespace, cgroup) = (Namespace::of(pid, &pidfd), cgroup(pid));
+        let Traced { executable, namespaces } = pidfd.traced(pid);
+        let (namespace, cgroup) = (Namespace::of(pid, namespaces), cgroup(pid));
         let process = pidfd.process(pid, stat.start_time);
         match process {
             Some(_) => Self { process, executable, namespace, cgroup, tier, pidfd: Some(pidfd), ..unknown },
@@ -130,13 +131,13 @@ impl Peer {
     /// for another program.
     pub fn as_of_now(&self) -> Self {
         let Some((process, pidfd)) = self.process.zip(self.pidfd.as_ref()) else { return self.clone() };
-        let now = process.executable();
-        let executable = self.executable.clone().filter(|attested| now.as_ref() == Some(attested));
+        let now = pidfd.traced(process.pid);
+        let executable = self.executable.clone().filter(|attested| now.executable.as_ref() == Some(attested));
         let hashed = self.hashed.filter(|hashed| executable.is_some() && hashed.is_of(process));
         let parent_executable = self.parent_executable.clone();
         let parent_executable =
             parent_executable.filter(|_| parent_executable_of(process) == self.parent_executable);
-        let (namespace, cgroup) = (Namespace::of(process.pid, pidfd), cgroup(process.pid));
+        let (namespace, cgroup) = (Namespace::of(process.pid, now.namespaces), cgroup(process.pid));
         let known = Self { executable, hashed, parent_executable, ..self.clone() };
         if pidfd.is_alive() {
             Self { namespace, cgroup, ..known }

@@ -1,7 +1,8 @@
 //! Whether a process is in our own user and PID namespace.
 
-use super::Pidfd;
-use crate::sys::facts;
+use std::sync::LazyLock;
+
+use crate::sys::facts::{self, Namespaces};
 
 /// Where a process is, seen from us.
 ///
@@ -18,20 +19,20 @@ pub enum Namespace {
 }
 
 impl Namespace {
-    /// Of the process that `pidfd` pins; `pid` is its own.
+    /// Of the process with this pid, which the caller pins; `found` is what the attestor or we saw of it.
     ///
     /// The namespaces themselves decide where they may be looked at. Else the maps of ids do: a user
     /// namespace that nobody with our own rights made cannot have the same.
-    pub(super) fn of(pid: u32, pidfd: &Pidfd) -> Self {
+    pub(super) fn of(pid: u32, found: Option<Namespaces>) -> Self {
+        static OURS: LazyLock<Option<Namespaces>> =
+            LazyLock::new(|| facts::namespaces(std::process::id()).ok());
         match facts::pid_namespaces(pid) {
             Ok(1) => {}
             Ok(_) => return Self::Other,
             Err(_) => return Self::Unknown,
         }
-        let own = std::process::id();
-        let ours = facts::namespaces(own).ok();
-        let looked = pidfd.namespaces(pid).zip(ours).map(|(its, ours)| its == ours);
-        let compared = || Some(facts::id_maps(pid).ok()? == facts::id_maps(own).ok()?);
+        let looked = found.zip(*OURS).map(|(its, ours)| its == ours);
+        let compared = || Some(facts::id_maps(pid).ok()? == facts::id_maps(std::process::id()).ok()?);
         match looked.or_else(compared) {
             Some(true) => Self::Ours,
             Some(false) => Self::Other,

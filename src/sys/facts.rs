@@ -3,7 +3,8 @@
 //!
 //! Sources: `/proc/<pid>/cgroup` (`cgroups(7)`), `NSpid` of `/proc/<pid>/status` (Linux 4.1), `uid_map` and
 //! `gid_map` (`user_namespaces(7)`), `/proc/<pid>/ns/*` (`namespaces(7)`), `/proc/<pid>/exe`. The last two
-//! take the right to trace the process (`ptrace(2)`), the others do not. Every read is bounded.
+//! take the right to trace the process (`ptrace(2)`), the others do not. Every read is bounded. Imports its
+//! neighbours in `sys`.
 
 use std::fs::File;
 use std::io::{self, Read};
@@ -11,7 +12,10 @@ use std::path::{Path, PathBuf};
 use std::sync::LazyLock;
 
 use nix::errno::Errno;
-use nix::sys::stat::{FileStat, stat};
+use nix::fcntl::{OFlag, open};
+use nix::sys::stat::{FileStat, Mode, fstat, stat};
+
+use super::peer::{Executable, executable, self_fd};
 
 /// One path of at most 4,096 bytes for each hierarchy.
 const CGROUP_LIMIT: usize = 64 << 10;
@@ -98,8 +102,8 @@ pub fn id_maps(pid: u32) -> io::Result<IdMaps> {
 /// Which namespaces a process is in: device and inode of each.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Namespaces {
-    user: (u64, u64),
-    pid: (u64, u64),
+    pub(super) user: (u64, u64),
+    pub(super) pid: (u64, u64),
 }
 
 /// The user and PID namespace of the process. Takes the right to trace it.
@@ -109,6 +113,20 @@ pub fn namespaces(pid: u32) -> io::Result<Namespaces> {
         Ok((stat.st_dev, stat.st_ino))
     };
     Ok(Namespaces { user: of("user")?, pid: of("pid")? })
+}
+
+/// What is asked of every peer and takes the right to trace it. `None`: it could not be read.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Traced {
+    /// See [`executable`].
+    pub executable: Option<Executable>,
+    /// See [`namespaces`].
+    pub namespaces: Option<Namespaces>,
+}
+
+/// Both at once.
+pub fn traced(pid: u32) -> Traced {
+    Traced { executable: executable(pid).ok(), namespaces: namespaces(pid).ok() }
 }
 
 /// One state of one file. A change of its content changes the time of its last change, which no user can
@@ -146,7 +164,18 @@ pub fn executable_version(pid: u32) -> io::Result<FileVersion> {
 
 /// The file that the process runs now, to be read. Takes the right to trace it and to read the file.
 pub fn open_executable(pid: u32) -> io::Result<File> {
-    File::open(format!("/proc/{pid}/exe"))
+    open_regular(&format!("/proc/{pid}/exe"))
+}
+
+/// Opened only once it is known to be a regular file: to open another kind may wait or act. Nor does it wait
+/// for whoever holds a lease on the file (`EWOULDBLOCK`; `fcntl(2)`, `F_SETLEASE`).
+fn open_regular(path: &str) -> io::Result<File> {
+    let file = open(path, OFlag::O_PATH | OFlag::O_CLOEXEC, Mode::empty())?;
+    if fstat(&file)?.st_mode & libc::S_IFMT != libc::S_IFREG {
+        return Err(Errno::EINVAL.into());
+    }
+    let flags = OFlag::O_RDONLY | OFlag::O_NONBLOCK | OFlag::O_NOCTTY | OFlag::O_CLOEXEC;
+    Ok(open(self_fd(&file).as_str(), flags, Mode::empty())?.into())
 }
 
 /// A whole file of at most `limit` bytes; `EFBIG` if it is longer.
@@ -199,6 +228,21 @@ mod tests {
         assert_eq!(id_maps(own).unwrap(), id_maps(own).unwrap());
         assert_eq!(pid_namespaces(own).unwrap(), 1);
         assert!(executable_version(own).unwrap().size > 0);
+    }
+
+    #[test]
+    fn only_a_regular_file_is_opened_and_nothing_is_waited_for() {
+        let room = tempfile::tempdir().unwrap();
+        let fifo = room.path().join("fifo");
+        nix::unistd::mkfifo(&fifo, Mode::S_IRUSR | Mode::S_IWUSR).unwrap();
+        for path in [fifo.to_str().unwrap(), "/dev/zero", "/"] {
+            assert_eq!(open_regular(path).unwrap_err().raw_os_error(), Some(libc::EINVAL), "{path}");
+        }
+        let file = open_executable(std::process::id()).unwrap();
+        assert_eq!(FileVersion::from(fstat(&file).unwrap()), executable_version(std::process::id()).unwrap());
+        let set = |command| nix::fcntl::fcntl(&file, command).unwrap();
+        assert_ne!(set(nix::fcntl::FcntlArg::F_GETFD) & libc::FD_CLOEXEC, 0);
+        assert_eq!(set(nix::fcntl::FcntlArg::F_GETFL) & libc::O_ACCMODE, libc::O_RDONLY);
     }
 
     #[test]
