@@ -12,6 +12,7 @@ mod delivery;
 mod fault;
 mod lease;
 mod limit;
+mod link;
 mod matching;
 mod name;
 mod process;
