@@ -52,7 +52,7 @@ impl ProcessId {
         (unchanged && pidfd.is_alive()).then_some(parent)
     }
 
-    /// The file that it runs now: another one after an exec. `None` as in [`Peer::executable`].
+    /// The file that it runs now: another one after an exec. `None` as in [`super::Peer::executable`].
     pub fn executable(self) -> Option<Executable> {
         Pidfd::open(self)?.executable(self.pid)
     }

@@ -258,6 +258,28 @@ async fn a_process_of_another_namespace_matches_only_where_the_role_says_so() {
     }
 }
 
+/// Only root can make such a namespace. Nothing tells it apart but itself, and to look at that takes the right
+/// to trace.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_user_namespace_that_maps_all_users_as_ours_does_is_still_another_one() {
+    if unshared("--user").is_none() || !Uid::effective().is_root() {
+        return skipped("this host does not let us make a user namespace with every user");
+    }
+    let stack =
+        stack(&[("ours", "{ uid = UID }".into()), ("any", "{ uid = UID, foreign = true }".into())]).await;
+    let maps = fs::read_to_string("/proc/self/uid_map").unwrap();
+    if maps.split_ascii_whitespace().collect::<Vec<_>>() != ["0", "0", "4294967295"] {
+        return skipped("the tests run in a user namespace of their own");
+    }
+    let script = r#"
+        unshare --user sh -c 'until grep -q . /proc/self/gid_map; do :; done; exec "$0" "$@"' "$0" "$@" & its=$!
+        until { echo 0 0 4294967295 > /proc/$its/uid_map; } 2>/dev/null; do kill -0 $its || exit 99; done
+        echo 0 0 4294967295 > /proc/$its/gid_map
+        wait $its; exit $?"#;
+    assert!(!gets(&stack, sh(), script, program(), "ours"));
+    assert!(gets(&stack, sh(), script, program(), "any"));
+}
+
 /// Whoever has a mount namespace of his own decides what lies at a path, for himself.
 #[tokio::test(flavor = "multi_thread")]
 async fn a_file_that_is_mounted_over_another_is_not_taken_for_it() {
