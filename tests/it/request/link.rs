@@ -89,7 +89,8 @@ async fn the_processes_of_a_session_take_turns() {
 async fn a_process_outside_of_the_session_is_refused_on_a_stolen_copy_and_disturbs_nobody() {
     let stack = Stack::start().await;
     let (link, _) = linked(&stack).await;
-    let script = format!("mkfifo gate; ( ( read go < gate; {GET} 2>&1; echo left $? ) & ); echo set; read never");
+    let script =
+        format!("mkfifo gate; ( ( read go < gate; {GET} 2>&1; echo left $? ) & ); echo set; read never");
     let mut thief = shell(&stack, &link, &script.replace("read never", "exec sleep 60"), true);
     let mut said = BufReader::new(thief.stdout.take().unwrap()).lines();
     assert_eq!(bounded(said.next_line()).await.unwrap().as_deref(), Some("set"));
@@ -146,7 +147,8 @@ async fn a_connection_is_of_one_process() {
     let mut rest = Vec::new();
     // A reset is an end as well.
     let _ = bounded(stream.read_to_end(&mut rest)).await;
-    until(async || stack.audited("session.denied").iter().any(|record| record["cause"] == "sender_foreign")).await;
+    until(async || stack.audited("session.denied").iter().any(|record| record["cause"] == "sender_foreign"))
+        .await;
 }
 
 /// Who connects is nobody; who speaks is judged.
@@ -173,6 +175,7 @@ async fn a_socket_that_was_handed_on_speaks_for_the_one_that_uses_it() {
     let _ = stream.write_all(b"\0\0\0\x04\0\0\0\0\0").await;
     let mut rest = Vec::new();
     let _ = bounded(stream.read_to_end(&mut rest)).await;
-    until(async || stack.audited("session.denied").iter().any(|record| record["cause"] == "sender_foreign")).await;
+    until(async || stack.audited("session.denied").iter().any(|record| record["cause"] == "sender_foreign"))
+        .await;
     drop((other, own));
 }
