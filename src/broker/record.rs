@@ -17,9 +17,7 @@ impl Broker {
         let ttl = session.expires_at().since(session.opened_at);
         let event = match session.parent {
             None => Event::of(Verb::SessionOpened, &session.actor),
-            Some(parent) => {
-                Event::of(Verb::SessionDelegated, &session.actor).target(Target::Session(parent))
-            }
+            Some(parent) => Event::of(Verb::SessionDelegated, &session.actor).target(Target::Session(parent)),
         };
         self.must_record(&event.ttl(ttl).reason(session.reason.as_ref()))
     }
@@ -43,7 +41,8 @@ impl Broker {
             End::ParentEnded => event(Verb::SessionRevoked).because(Cause::SessionEnded),
             End::RoleChanged => event(Verb::SessionRevoked).because(Cause::Reload),
         };
-        let holder = Actor { session: Some(session.id), role: Some(session.role.clone()), ..Actor::default() };
+        let holder =
+            Actor { session: Some(session.id), role: Some(session.role.clone()), ..Actor::default() };
         let of_leases = leases.iter().map(|lease| revoked(lease, &holder, Cause::SessionEnded));
         let events: Vec<Event<'_>> = std::iter::once(of_session).chain(of_leases).collect();
         let _ = self.told(self.audit.record_all(&events));

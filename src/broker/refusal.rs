@@ -121,7 +121,10 @@ impl Broker {
 
     /// Too many sessions opened by one user.
     pub(super) fn refuse_open_rate(&self, caller: Caller<'_>, role: &RoleName) {
-        self.refuse(Refused::of(caller, Some(role)).asked(Asked::Role(role.clone())).bounded(), Cause::RateLimited);
+        self.refuse(
+            Refused::of(caller, Some(role)).asked(Asked::Role(role.clone())).bounded(),
+            Cause::RateLimited,
+        );
     }
 
     /// A call without a token.
@@ -133,7 +136,9 @@ impl Broker {
     pub(super) fn refuse_token(&self, caller: Caller<'_>, error: &TokenError) {
         let (cause, compared) = match error {
             TokenError::Unknown => (Cause::TokenUnknown, Compared::Nothing),
-            TokenError::Foreign(bound) => (Cause::TokenForeign, Compared::Text(vec![foreign(bound, caller.peer)])),
+            TokenError::Foreign(bound) => {
+                (Cause::TokenForeign, Compared::Text(vec![foreign(bound, caller.peer)]))
+            }
             TokenError::Ended(_) => (Cause::SessionOver, Compared::Nothing),
         };
         self.refuse(Refused { compared, ..Refused::of(caller, None).bounded() }, cause);
@@ -195,7 +200,15 @@ impl Broker {
             self.try_record(&event.denial(denial).unrecorded(unrecorded));
         }
         let at = self.clock.wall();
-        self.refusals.push(Refusal { id: denial, at, rule: cause, asked, actor: refused.actor, tier, compared });
+        self.refusals.push(Refusal {
+            id: denial,
+            at,
+            rule: cause,
+            asked,
+            actor: refused.actor,
+            tier,
+            compared,
+        });
     }
 }
 

@@ -73,18 +73,13 @@ impl Broker {
             .assume(role, &peer.as_of_now())
             .map_err(|denied| self.refuse_role(caller, role, denied))?;
         let opened = self.sessions.open(&role, peer, opening);
-        let (session, token) =
-            opened.inspect_err(|error| self.refuse_open(caller, role.name(), *error))?;
+        let (session, token) = opened.inspect_err(|error| self.refuse_open(caller, role.name(), *error))?;
         self.establish(caller, &session)?;
         Ok(Opened { described: self.describe(&session)?, token })
     }
 
     /// Opens a session below the caller's own, at most as able and as long.
-    pub fn delegate_session(
-        self: &Arc<Self>,
-        admitted: &Admitted,
-        delegation: Delegation,
-    ) -> Result<Opened> {
+    pub fn delegate_session(self: &Arc<Self>, admitted: &Admitted, delegation: Delegation) -> Result<Opened> {
         let parent = &admitted.session;
         let policy = self.policy.load();
         let role = policy.role(&parent.role).ok_or(BrokerError::SessionRevoked)?;
@@ -184,7 +179,11 @@ impl Broker {
     /// ends with that.
     fn end_with_process(self: &Arc<Self>, session: &Arc<Session>) -> Result<()> {
         let anchor = session.anchor();
-        if session.parent.and_then(|parent| self.sessions.find(parent)).is_some_and(|it| it.anchor() == anchor) {
+        if session
+            .parent
+            .and_then(|parent| self.sessions.find(parent))
+            .is_some_and(|it| it.anchor() == anchor)
+        {
             return Ok(());
         }
         let process = Pidfd::open(anchor).ok_or(BrokerError::RoleNotAvailable)?;

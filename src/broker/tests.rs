@@ -319,7 +319,8 @@ async fn an_answer_from_before_a_write_does_not_replace_what_was_written() {
 async fn a_narrowed_session_is_shown_only_what_the_role_still_grants() {
     let bench = Bench::new();
     let scopes = opening(&["secret:read:OPENAI_*", "secret:write"]);
-    let opened = bench.broker.open_session(bench.caller(None), &"agent".parse().unwrap(), scopes).ok().unwrap();
+    let opened =
+        bench.broker.open_session(bench.caller(None), &"agent".parse().unwrap(), scopes).ok().unwrap();
     bench.reload(IDENTITY, r#""secret:read:OPENAI_API_*", "secret:list""#, "");
     let described = bench.broker.describe_session(&bench.admit(&opened)).unwrap();
     assert_eq!(described.scopes, ["secret:read:OPENAI_API_*"]);

@@ -55,7 +55,7 @@ impl Driven {
 
     async fn acquire(&self, wire: &Wire, resource: &str) -> Result<(String, Secret), Status> {
         let (resource, reason) = (resource.to_owned(), "residue".to_owned());
-        let message = pb::AcquireLeaseRequest { resource, ttl: None, reason };
+        let message = pb::AcquireLeaseRequest { resource, reason, ..Default::default() };
         let answer = wire.leases().acquire_lease(wire.request(message)).await?.into_inner();
         Ok((answer.lease.unwrap().lease_id, Secret::new(answer.credential.unwrap().value)))
     }

@@ -221,7 +221,7 @@ async fn a_value_of_any_length_stands_behind_the_part_of_its_frame_that_is_copie
         let at = data[0].len() - length;
         assert!(at >= COPIED, "the value begins at byte {at} of the frame");
         let answer = pb::AcquireLeaseResponse::decode(&data[0][5..]).unwrap();
-        let padding = answer.credential.unwrap().padding;
+        let padding = answer.lease.unwrap().padding;
         assert_eq!((padding.len() + length) % COPIED, 0, "the exact length shows");
     }
 }
