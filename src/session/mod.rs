@@ -158,9 +158,13 @@ pub enum OpenError {
 pub enum TokenError {
     /// Unknown or malformed.
     Unknown,
-    /// From a process that the session does not belong to. The caller is not told; the operator is, in
-    /// words, to what it is bound.
-    Foreign(String),
+    /// From a process that the session does not belong to. The caller is not told; the operator is.
+    Foreign {
+        /// Whose token it is.
+        session: SessionId,
+        /// In words, to what it is bound.
+        bound: String,
+    },
     /// The caller's own session, which is over.
     Ended(End),
 }
@@ -175,6 +179,17 @@ pub struct Sessions {
     deadlines: Deadlines<SessionId>,
     max: usize,
     clock: Arc<dyn Clock>,
+}
+
+impl End {
+    /// Why a session ended whose parent ended for this reason. None outlives the parent's time, and what the
+    /// operator or the daemon does is done to all.
+    fn of_child(self) -> Self {
+        match self {
+            Self::Closed | Self::ProcessEnded | Self::ParentEnded => Self::ParentEnded,
+            Self::Expired | Self::Revoked | Self::Locked | Self::RoleChanged | Self::Stopping => self,
+        }
+    }
 }
 
 impl Session {
@@ -215,13 +230,14 @@ impl Holder {
         if !presented.is(&self.token) {
             return Err(TokenError::Unknown);
         }
-        if self.admits(peer) { Ok(()) } else { Err(TokenError::Foreign(self.binding.to_string())) }
+        let foreign = || TokenError::Foreign { session: presented.id, bound: self.binding.to_string() };
+        if self.admits(peer) { Ok(()) } else { Err(foreign()) }
     }
 
     /// The binding of a child: the parent's own, or the subtree of a living process within it.
     fn binding_for(&self, pid: Option<u32>) -> Option<Binding> {
         let Some(pid) = pid else { return Some(self.binding.clone()) };
-        let process = ProcessId::of(pid)?;
+        let process = ProcessId::of(pid).filter(|process| process.pid != INIT)?;
         self.binding.covers(process).then_some(Binding::Subtree(process))
     }
 
@@ -325,8 +341,8 @@ impl Sessions {
         Ok((session, secret))
     }
 
-    /// Moves the end of a live session to `ttl` from now, at most to its parent's end. Returns the new end;
-    /// `None`: it is over.
+    /// Moves the end of a live session to `ttl` from now, at most to its parent's end. What is below it ends
+    /// no later than it. Returns the new end; `None`: it is over.
     pub fn renew(&self, session: &Session, ttl: Duration) -> Option<BootInstant> {
         let _changing = lock(&self.changing);
         let now = self.clock.now();
@@ -335,10 +351,31 @@ impl Sessions {
         }
         let of_parent = session.parent.and_then(|parent| self.find(parent)).map(|parent| parent.expires_at());
         let end = of_parent.map_or(now + ttl, |latest| latest.min(now + ttl));
+        self.move_end(session, end);
+        let mut below = self.children(session);
+        while let Some(child) = below.pop() {
+            if child.expires_at() > end {
+                self.move_end(&child, end);
+                below.extend(self.children(&child));
+            }
+        }
+        Some(end)
+    }
+
+    /// What is left of a wish for `ttl` under the parent's end.
+    pub fn reach(&self, session: &Session, ttl: Duration) -> Duration {
+        let parent = session.parent.and_then(|parent| self.find(parent));
+        parent.map_or(ttl, |parent| ttl.min(parent.expires_at().since(self.clock.now())))
+    }
+
+    fn move_end(&self, session: &Session, end: BootInstant) {
         self.deadlines.remove(session.expires_at(), session.id);
         session.expires_at.store(end.as_nanos(), Ordering::Relaxed);
         self.deadlines.insert(end, session.id);
-        Some(end)
+    }
+
+    fn children(&self, session: &Session) -> Vec<Arc<Session>> {
+        lock(&session.children).iter().filter_map(|child| self.find(*child)).collect()
     }
 
     /// The live session of a token, if this process may use it.
@@ -377,7 +414,7 @@ impl Sessions {
         let mut at = 0;
         while let Some(session) = ended.get(at) {
             let children = std::mem::take(&mut *lock(&session.children));
-            ended.extend(children.into_iter().filter_map(|child| self.end_one(child, End::ParentEnded)));
+            ended.extend(children.into_iter().filter_map(|child| self.end_one(child, end.of_child())));
             at += 1;
         }
         ended
