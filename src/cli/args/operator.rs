@@ -25,8 +25,8 @@ pub(crate) struct Login {
 
 #[derive(Args, Debug)]
 #[command(after_help = "\
-The caller of a refused call is told an id and not the reason. The daemon remembers the last 1,024;
-the audit trail has all of them, with the rule alone.
+The caller of a refused call is told an id and not the reason. The daemon remembers the last 1,024
+since its start; the audit trail keeps the rule alone.
 
 Example:
   ravi-broker explain den_mfrggzdfmztwq2lknnwg23tpoa")]
