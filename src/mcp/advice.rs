@@ -95,7 +95,7 @@ fn step(error: &BrokerError) -> String {
         }
         Reason::RoleNotAvailable => {
             "Tell the person you work for: the daemon's configuration has no such role, or does not let \
-             this program assume it (see `match` there, and `ravi-broker audit tail`)."
+             this program assume it (see `match` there)."
         }
         Reason::ScopeNotGranted | Reason::ResourceNotAvailable => {
             "Do not try other spellings. List what you may see with passwords_list or secrets_list; if you \

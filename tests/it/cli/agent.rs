@@ -336,7 +336,7 @@ async fn a_session_tells_what_it_is_and_what_is_left() {
     assert_fields(&shown["limits"][0], &["name", "rate", "remaining", "resets_in"]);
     let page = shell.run("ravi-broker session show").good();
     assert!(
-        page.contains("Ends in   1h\n") && page.contains("Scopes    secret:read, identity:read\n"),
+        page.contains("Ends in    1h\n") && page.contains("Scopes     secret:read, identity:read\n"),
         "{page}"
     );
     assert_lines_up(page.split_once("\n\n").unwrap().1);
