@@ -161,8 +161,9 @@ impl Broker {
         let policy = self.policy.load();
         let role = policy.role(&session.role).ok_or(BrokerError::SessionRevoked)?;
         self.limits.take(role, session.root, class).map_err(|(share, limited)| {
-            self.refuse_unasked(caller, &session, Cause::RateLimited);
-            BrokerError::limited(limit_name(share, class), limited)
+            let limit = limit_name(share, class);
+            self.refuse_rate(caller, &session, limit);
+            BrokerError::limited(limit, limited)
         })?;
         Ok(Admitted::of(caller, session))
     }

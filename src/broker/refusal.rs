@@ -14,8 +14,8 @@ use crate::lease::LeaseError;
 use crate::peer::{Peer, PeerTier, ProcessId};
 use crate::policy::scope::Scope;
 use crate::policy::{Action, Denied, Role};
-use crate::session::{OpenError, Session, TokenError, actor_of};
-use crate::types::{DenialId, LeaseId, Resource, RoleName};
+use crate::session::{End, OpenError, Session, TokenError, actor_of};
+use crate::types::{DenialId, LeaseId, Resource, RoleName, SessionId};
 use crate::upstream::UpstreamError;
 
 /// Of what is refused before there is a call. Nobody is told it.
@@ -58,8 +58,13 @@ pub enum Asked {
 #[derive(Clone, Debug)]
 enum Compared {
     Nothing,
+    /// A limit that was reached.
+    Limit(&'static str),
     Text(Vec<String>),
-    Scopes { role: Arc<Role>, narrowed: Option<Arc<[Scope]>> },
+    Scopes {
+        role: Arc<Role>,
+        narrowed: Option<Arc<[Scope]>>,
+    },
 }
 
 /// The last refusals, oldest first. Locked for a push or a look.
@@ -86,11 +91,14 @@ impl Refusal {
     pub fn selectors(&self) -> Vec<String> {
         match &self.compared {
             Compared::Nothing => Vec::new(),
+            Compared::Limit(name) => vec![format!("limit that was reached: {name}")],
             Compared::Text(lines) => lines.clone(),
             Compared::Scopes { role, narrowed } => {
                 let of_role = role.scopes().iter().map(|scope| format!("scope of the role: {scope}"));
                 let own = narrowed.iter().flat_map(|scopes| scopes.iter());
-                of_role.chain(own.map(|scope| format!("scope of the session: {scope}"))).collect()
+                of_role
+                    .chain(own.map(|scope| format!("scope that the session was opened with: {scope}")))
+                    .collect()
             }
         }
     }
@@ -109,24 +117,30 @@ impl Broker {
         BrokerError::RoleNotAvailable
     }
 
-    /// A session that could not be opened or delegated.
-    pub(super) fn refuse_open(&self, caller: Caller<'_>, role: &RoleName, error: OpenError) {
-        let cause = match error {
-            OpenError::ScopeNotGranted => Cause::ScopeNotGranted,
-            OpenError::NoAnchor | OpenError::NoCgroup | OpenError::NoProcess => Cause::PeerUnknown,
-            OpenError::ParentEnded => Cause::SessionOver,
-            OpenError::Capacity(_) => Cause::CapacityReached,
-            OpenError::NoRandom => Cause::Internal,
-        };
-        self.refuse(Refused::of(caller, Some(role)).asked(Asked::Role(role.clone())), cause);
+    /// A session that could not be opened.
+    pub(super) fn refuse_open(&self, caller: Caller<'_>, role: &Arc<Role>, error: OpenError) {
+        let (cause, compared) = unopened(error, role, None);
+        let refused = Refused::of(caller, Some(role.name())).asked(Asked::Role(role.name().clone()));
+        self.refuse(Refused { compared, ..refused }, cause);
+    }
+
+    /// A session that could not be delegated.
+    pub(super) fn refuse_delegation(&self, admitted: &Admitted, role: &Arc<Role>, error: OpenError) {
+        let (cause, compared) = unopened(error, role, admitted.session.narrowed.clone());
+        let refused = Refused::within(admitted).asked(Asked::Role(role.name().clone()));
+        self.refuse(Refused { compared, ..refused }, cause);
     }
 
     /// Too many sessions opened by one user.
-    pub(super) fn refuse_open_rate(&self, caller: Caller<'_>, role: &RoleName) {
-        self.refuse(
-            Refused::of(caller, Some(role)).asked(Asked::Role(role.clone())).bounded(),
-            Cause::RateLimited,
-        );
+    pub(super) fn refuse_open_rate(&self, caller: Caller<'_>, role: &RoleName, limit: &'static str) {
+        let refused = Refused::of(caller, Some(role)).asked(Asked::Role(role.clone())).bounded();
+        self.refuse(Refused { compared: Compared::Limit(limit), ..refused }, Cause::RateLimited);
+    }
+
+    /// Too many requests of one session, or of its role.
+    pub(super) fn refuse_rate(&self, caller: Caller<'_>, session: &Session, limit: &'static str) {
+        let refused = Refused::of(caller, None).session(session).bounded();
+        self.refuse(Refused { compared: Compared::Limit(limit), ..refused }, Cause::RateLimited);
     }
 
     /// A call without a token.
@@ -138,10 +152,10 @@ impl Broker {
     pub(super) fn refuse_token(&self, caller: Caller<'_>, error: &TokenError) {
         let (cause, compared) = match error {
             TokenError::Unknown => (Cause::TokenUnknown, Compared::Nothing),
-            TokenError::Foreign(bound) => {
-                (Cause::TokenForeign, Compared::Text(vec![foreign(bound, caller.peer)]))
+            TokenError::Foreign { session, bound } => {
+                (Cause::TokenForeign, Compared::Text(vec![foreign(*session, bound, caller.peer)]))
             }
-            TokenError::Ended(_) => (Cause::SessionOver, Compared::Nothing),
+            TokenError::Ended(end) => (Cause::SessionOver, Compared::Text(vec![ended(*end).to_owned()])),
             TokenError::Exec(lines) => (Cause::RoleMismatch, Compared::Text(lines.clone())),
         };
         self.refuse(Refused { compared, ..Refused::of(caller, None).bounded() }, cause);
@@ -201,7 +215,9 @@ impl Broker {
         let refused = Refused { verb: refused(action), ..Refused::within(admitted) };
         let refused = refused.resource(action.resource());
         match error {
-            BrokerError::Capacity(_) => self.refuse(refused, Cause::CapacityReached),
+            BrokerError::Capacity(limit) => {
+                self.refuse(Refused { compared: Compared::Limit(limit), ..refused }, Cause::CapacityReached);
+            }
             error => self.refuse(Refused { failed: true, ..refused }, cause(error)),
         }
     }
@@ -303,10 +319,38 @@ impl Asked {
     }
 }
 
-fn foreign(bound: &str, peer: &Peer) -> String {
-    match peer.process {
-        Some(process) => format!("the session is bound to {bound}; the caller is process {}", process.pid),
-        None => format!("the session is bound to {bound}; the calling process is not known"),
+fn unopened(error: OpenError, role: &Arc<Role>, narrowed: Option<Arc<[Scope]>>) -> (Cause, Compared) {
+    match error {
+        OpenError::ScopeNotGranted => {
+            (Cause::ScopeNotGranted, Compared::Scopes { role: role.clone(), narrowed })
+        }
+        OpenError::NoAnchor | OpenError::NoCgroup | OpenError::NoProcess => {
+            (Cause::PeerUnknown, Compared::Nothing)
+        }
+        OpenError::ParentEnded => (Cause::SessionOver, Compared::Nothing),
+        OpenError::Capacity(limit) => (Cause::CapacityReached, Compared::Limit(limit)),
+        OpenError::NoRandom => (Cause::Internal, Compared::Nothing),
+    }
+}
+
+fn foreign(session: SessionId, bound: &str, peer: &Peer) -> String {
+    let caller = match peer.process {
+        Some(process) => format!("the caller is process {} of uid {}", process.pid, peer.uid),
+        None => format!("the calling process, of uid {}, is not known", peer.uid),
+    };
+    format!("session {session} is bound to {bound}; {caller}")
+}
+
+fn ended(end: End) -> &'static str {
+    match end {
+        End::Closed => "the session was closed by its holder",
+        End::Expired => "the session reached its end",
+        End::Revoked => "the session was revoked by the operator",
+        End::Locked => "the session ended when the broker was locked",
+        End::ProcessEnded => "the process that the session belonged to has ended",
+        End::ParentEnded => "the session that this one was delegated from has ended",
+        End::RoleChanged => "after a reload the role was gone or did not match",
+        End::Stopping => "the daemon was told to stop",
     }
 }
 

@@ -11,7 +11,7 @@ use crate::lease::Lease;
 use crate::limit::Remaining;
 use crate::peer::{Peer, Pidfd};
 use crate::secret::Secret;
-use crate::session::{Binding, Delegation, End, Opening, Session};
+use crate::session::{Binding, Delegation, End, OpenError, Opening, Session};
 use crate::types::{Resource, RoleName, SessionId};
 
 /// A session that was opened, and its token.
@@ -66,7 +66,7 @@ impl Broker {
         self.gate.check()?;
         let peer = caller.peer;
         self.limits.take_open(peer.uid).map_err(|limited| {
-            self.refuse_open_rate(caller, role);
+            self.refuse_open_rate(caller, role, "limits.open");
             BrokerError::limited("limits.open", limited)
         })?;
         let peer = &peer.established(self.policy.load().needs(role, peer)).await;
@@ -76,7 +76,7 @@ impl Broker {
         let role =
             assumed.map_err(|denied| self.refuse_role(Caller { peer: &now, ..caller }, role, denied))?;
         let opened = self.sessions.open(&role, peer, opening);
-        let (session, token) = opened.inspect_err(|error| self.refuse_open(caller, role.name(), *error))?;
+        let (session, token) = opened.inspect_err(|error| self.refuse_open(caller, &role, *error))?;
         self.establish(caller, &session)?;
         Ok(Opened { described: self.describe(&session)?, token })
     }
@@ -106,8 +106,8 @@ impl Broker {
         let role = policy.role(&parent.role).ok_or(BrokerError::SessionRevoked)?;
         let caller = admitted.caller();
         let delegated = self.sessions.delegate(role, parent, caller.peer, delegation);
-        let (session, token) =
-            delegated.inspect_err(|error| self.refuse_open(caller, role.name(), *error))?;
+        let refused = |error: &OpenError| self.refuse_delegation(admitted, role, *error);
+        let (session, token) = delegated.inspect_err(refused)?;
         self.establish(caller, &session)?;
         Ok(Opened { described: self.describe(&session)?, token })
     }
@@ -119,6 +119,7 @@ impl Broker {
         let role = policy.role(&session.role).ok_or(BrokerError::SessionRevoked)?;
         let longest = role.bounds.session_ttl;
         let ttl = ttl.map_or(longest, |ttl| ttl.min(longest));
+        let ttl = self.sessions.reach(session, ttl);
         self.record_session_renewed(session, ttl)?;
         let renewed = self.sessions.renew(session, ttl);
         renewed.ok_or_else(|| session.end().map_or(BrokerError::SessionExpired, BrokerError::from))?;
@@ -207,7 +208,8 @@ impl Broker {
         {
             return Ok(());
         }
-        let process = Pidfd::open(anchor).ok_or(BrokerError::RoleNotAvailable)?;
+        let gone = if session.parent.is_some() { OpenError::NoProcess } else { OpenError::NoAnchor };
+        let process = Pidfd::open(anchor).ok_or(gone)?;
         let (broker, session) = (Arc::downgrade(self), session.clone());
         tokio::spawn(async move {
             tokio::select! {

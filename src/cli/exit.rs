@@ -42,10 +42,7 @@ pub(crate) fn outcome(reason: ErrorReason) -> (Exit, &'static str) {
         R::SessionExpired | R::SessionRevoked => (Exit::Ended, OPEN_ONE),
         R::RoleNotAvailable => (Exit::Denied, "ask the operator which role this program may assume"),
         R::ScopeNotGranted => (Exit::Denied, "leave --scopes away, or ask for less than the role has"),
-        R::ResourceNotAvailable => (
-            Exit::Denied,
-            "`ravi-broker list` shows what there is; an operator finds the rule with `ravi-broker audit tail`",
-        ),
+        R::ResourceNotAvailable => (Exit::Denied, "`ravi-broker list` shows what there is"),
         R::DeliveryNotAllowed => {
             (Exit::Denied, "the operator allows other ways with `inject` and `use_by` of the role")
         }

@@ -173,7 +173,8 @@ fn moment() -> Option<prost_types::Timestamp> {
 fn session(role: String) -> Option<pb::Session> {
     let session_id = SESSION.to_string();
     let (expires_at, expires_in) = (moment(), seconds(60));
-    Some(pb::Session { session_id, role, expires_at, expires_in, ..Default::default() })
+    let binding = pb::SessionBinding::Subtree.into();
+    Some(pb::Session { session_id, role, expires_at, expires_in, binding, ..Default::default() })
 }
 
 fn unused<T>() -> Answer<T> {

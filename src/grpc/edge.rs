@@ -51,10 +51,10 @@ where
 
     fn call(&mut self, mut request: Request<Body>) -> Self::Future {
         Retire::after_request(request.uri().path(), request.extensions());
-        if let Some(refusal) = refusal(&request) {
-            return Either::Left(ready(Ok(refusal)));
-        }
         let id = next_id();
+        if let Some(refusal) = refusal(&request) {
+            return Either::Left(ready(finish((Ok(refusal), id))));
+        }
         request.extensions_mut().insert(id);
         Either::Right(join(self.0.call(request), ready(id)).map(finish as Finish))
     }

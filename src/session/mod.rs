@@ -162,9 +162,13 @@ pub enum OpenError {
 pub enum TokenError {
     /// Unknown or malformed.
     Unknown,
-    /// From a process that the session does not belong to. The caller is not told; the operator is, in
-    /// words, to what it is bound.
-    Foreign(String),
+    /// From a process that the session does not belong to. The caller is not told; the operator is.
+    Foreign {
+        /// Whose token it is.
+        session: SessionId,
+        /// In words, to what it is bound.
+        bound: String,
+    },
     /// The caller's own session, which is over.
     Ended(End),
     /// The process that assumed the role has become another program, which does not match. With the reasons,
@@ -182,6 +186,17 @@ pub struct Sessions {
     deadlines: Deadlines<SessionId>,
     max: usize,
     clock: Arc<dyn Clock>,
+}
+
+impl End {
+    /// Why a session ended whose parent ended for this reason. None outlives the parent's time, and what the
+    /// operator or the daemon does is done to all.
+    fn of_child(self) -> Self {
+        match self {
+            Self::Closed | Self::ProcessEnded | Self::ParentEnded => Self::ParentEnded,
+            Self::Expired | Self::Revoked | Self::Locked | Self::RoleChanged | Self::Stopping => self,
+        }
+    }
 }
 
 impl Session {
@@ -222,13 +237,14 @@ impl Holder {
         if !presented.is(&self.token) {
             return Err(TokenError::Unknown);
         }
-        if self.admits(peer) { Ok(()) } else { Err(TokenError::Foreign(self.binding.to_string())) }
+        let foreign = || TokenError::Foreign { session: presented.id, bound: self.binding.to_string() };
+        if self.admits(peer) { Ok(()) } else { Err(foreign()) }
     }
 
     /// The binding of a child: the parent's own, or the subtree of a living process within it.
     fn binding_for(&self, pid: Option<u32>) -> Option<Binding> {
         let Some(pid) = pid else { return Some(self.binding.clone()) };
-        let process = ProcessId::of(pid)?;
+        let process = ProcessId::of(pid).filter(|process| process.pid != INIT)?;
         self.binding.covers(process).then_some(Binding::Subtree(process))
     }
 
@@ -335,8 +351,8 @@ impl Sessions {
         Ok((session, secret))
     }
 
-    /// Moves the end of a live session to `ttl` from now, at most to its parent's end. Returns the new end;
-    /// `None`: it is over.
+    /// Moves the end of a live session to `ttl` from now, at most to its parent's end. What is below it ends
+    /// no later than it. Returns the new end; `None`: it is over.
     pub fn renew(&self, session: &Session, ttl: Duration) -> Option<BootInstant> {
         let _changing = lock(&self.changing);
         let now = self.clock.now();
@@ -345,10 +361,31 @@ impl Sessions {
         }
         let of_parent = session.parent.and_then(|parent| self.find(parent)).map(|parent| parent.expires_at());
         let end = of_parent.map_or(now + ttl, |latest| latest.min(now + ttl));
+        self.move_end(session, end);
+        let mut below = self.children(session);
+        while let Some(child) = below.pop() {
+            if child.expires_at() > end {
+                self.move_end(&child, end);
+                below.extend(self.children(&child));
+            }
+        }
+        Some(end)
+    }
+
+    /// What is left of a wish for `ttl` under the parent's end.
+    pub fn reach(&self, session: &Session, ttl: Duration) -> Duration {
+        let parent = session.parent.and_then(|parent| self.find(parent));
+        parent.map_or(ttl, |parent| ttl.min(parent.expires_at().since(self.clock.now())))
+    }
+
+    fn move_end(&self, session: &Session, end: BootInstant) {
         self.deadlines.remove(session.expires_at(), session.id);
         session.expires_at.store(end.as_nanos(), Ordering::Relaxed);
         self.deadlines.insert(end, session.id);
-        Some(end)
+    }
+
+    fn children(&self, session: &Session) -> Vec<Arc<Session>> {
+        lock(&session.children).iter().filter_map(|child| self.find(*child)).collect()
     }
 
     /// The live session of a token, if this process may use it.
@@ -370,7 +407,7 @@ impl Sessions {
     pub fn authenticate_linked(&self, peer: &Peer, id: SessionId) -> Result<Arc<Session>, TokenError> {
         let session = self.find(id).ok_or(TokenError::Unknown)?;
         if !session.holder.admits(peer) {
-            return Err(TokenError::Foreign(session.binding().to_string()));
+            return Err(TokenError::Foreign { session: id, bound: session.binding().to_string() });
         }
         match session.end() {
             Some(end) => Err(TokenError::Ended(end)),
@@ -400,7 +437,7 @@ impl Sessions {
         let mut at = 0;
         while let Some(session) = ended.get(at) {
             let children = std::mem::take(&mut *lock(&session.children));
-            ended.extend(children.into_iter().filter_map(|child| self.end_one(child, End::ParentEnded)));
+            ended.extend(children.into_iter().filter_map(|child| self.end_one(child, end.of_child())));
             at += 1;
         }
         ended

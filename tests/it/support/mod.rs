@@ -174,6 +174,14 @@ pub(crate) async fn until(mut is_so: impl AsyncFnMut() -> bool) {
     bounded(async { while !is_so().await {} }).await;
 }
 
+/// What was said, without the ids of refused calls: each call has another.
+pub(crate) fn without_ids(text: &str) -> String {
+    let cut = |part: &str| part.trim_start_matches(|c: char| c.is_ascii_alphanumeric()).to_owned();
+    let mut parts = text.split("den_");
+    let first = parts.next().unwrap_or_default().to_owned();
+    parts.fold(first, |text, part| text + "den_…" + &cut(part))
+}
+
 impl Setup {
     fn new(sandbox: &Sandbox) -> Self {
         let memory = Path::new("/dev/shm");
