@@ -3,10 +3,14 @@
 
 #![allow(unsafe_code, reason = "system calls; each block says why it is sound")]
 
+pub mod cgroup;
 pub mod harden;
 pub mod inherited;
 pub mod locked;
+pub mod memfd;
 pub mod peer;
+pub mod pty;
+pub mod spawn;
 pub mod time;
 
 /// How far one protection of the process got, for `status`.

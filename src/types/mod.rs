@@ -4,9 +4,11 @@
 mod base_url;
 mod ids;
 mod names;
+mod reference;
 mod resource;
 
 pub use base_url::{BaseUrl, BaseUrlError, LOCALHOST};
 pub use ids::{EntryUuid, IdentityUuid, LeaseId, SessionId};
 pub use names::{Domain, IdentityName, NameError, Reason, RoleName, SecretKey, Username};
+pub use reference::{Field, Reference};
 pub use resource::{PasswordName, Resource};
