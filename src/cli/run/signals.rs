@@ -1,5 +1,7 @@
 //! Signals of the launcher, read one by one instead of interrupting it.
 
+use std::cell::RefCell;
+use std::collections::VecDeque;
 use std::io;
 use std::os::fd::{AsFd, OwnedFd};
 
@@ -48,6 +50,8 @@ pub(super) struct Signals {
     descriptor: SignalFd,
     readable: AsyncFd<OwnedFd>,
     before: SigSet,
+    /// Read already. Holds no more than one of each: that is what the kernel keeps.
+    waiting: RefCell<VecDeque<Received>>,
 }
 
 impl Signals {
@@ -58,7 +62,7 @@ impl Signals {
         let before = blocked.thread_swap_mask(SigmaskHow::SIG_BLOCK)?;
         let descriptor = SignalFd::with_flags(&read, SfdFlags::SFD_NONBLOCK | SfdFlags::SFD_CLOEXEC)?;
         let readable = register(descriptor.as_fd().try_clone_to_owned()?, Interest::READABLE)?;
-        Ok(Self { descriptor, readable, before })
+        Ok(Self { descriptor, readable, before, waiting: RefCell::default() })
     }
 
     /// What was blocked before.
@@ -69,24 +73,33 @@ impl Signals {
     /// The next signal. Nothing is lost if this is cancelled.
     pub(super) async fn next(&self) -> Received {
         loop {
-            match self.descriptor.read_signal() {
-                Ok(Some(info)) => {
-                    let number = i32::try_from(info.ssi_signo).unwrap_or_default();
-                    let from = match info.ssi_code {
-                        libc::SI_KERNEL => Sender::Kernel,
-                        _ => Sender::Process(info.ssi_pid.cast_signed()),
-                    };
-                    if let Ok(signal) = Signal::try_from(number) {
-                        return Received { signal, from };
-                    }
-                }
-                Ok(None) | Err(_) => match self.readable.readable().await {
-                    Ok(mut guard) => guard.clear_ready(),
-                    // The runtime is ending.
-                    Err(_) => std::future::pending().await,
-                },
+            let waiting = self.waiting.borrow_mut().pop_front();
+            if let Some(received) = waiting.or_else(|| self.read()) {
+                return received;
+            }
+            match self.readable.readable().await {
+                Ok(mut guard) => guard.clear_ready(),
+                // The runtime is ending.
+                Err(_) => std::future::pending().await,
             }
         }
+    }
+
+    /// Forgets a SIGCONT that has come.
+    pub(super) fn forget_continue(&self) {
+        let mut waiting = self.waiting.borrow_mut();
+        waiting.extend(std::iter::from_fn(|| self.read()));
+        waiting.retain(|received| received.signal != Signal::SIGCONT);
+    }
+
+    fn read(&self) -> Option<Received> {
+        let info = self.descriptor.read_signal().ok()??;
+        let signal = Signal::try_from(i32::try_from(info.ssi_signo).ok()?).ok()?;
+        let from = match info.ssi_code {
+            libc::SI_KERNEL => Sender::Kernel,
+            _ => Sender::Process(info.ssi_pid.cast_signed()),
+        };
+        Some(Received { signal, from })
     }
 
     /// The next signal that is meant to end this process, as its number. Others are dropped.

@@ -147,11 +147,14 @@ impl<'a> Supervisor<'a> {
             return;
         }
         let Some(terminal) = &mut self.terminal else {
-            return stop(Pid::this());
+            stop(Pid::this());
+            // The shell continued the whole group. Passed on late, it would undo the next stop.
+            return self.signals.forget_continue();
         };
         terminal.give_back(self.say);
         // As the terminal would have done, had it seen the key.
         stop(GROUP);
+        self.signals.forget_continue();
         terminal.resume(self.say);
         let _ = killpg(self.program, Signal::SIGCONT);
     }
@@ -160,8 +163,9 @@ impl<'a> Supervisor<'a> {
 /// Stops us, with our group if need be. In a group that no shell watches the kernel ignores it.
 fn stop(whom: Pid) {
     let stop = SigSet::from(Signal::SIGTSTP);
-    let _ = stop.thread_unblock();
+    // Sent while it is blocked: one that the terminal sent and that is still to be read is the same one then.
     let _ = kill(whom, Signal::SIGTSTP);
+    let _ = stop.thread_unblock();
     let _ = stop.thread_block();
 }
 

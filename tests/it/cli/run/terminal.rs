@@ -2,11 +2,13 @@
 
 use std::fs::File;
 use std::io::{Read, Write};
-use std::os::fd::AsFd;
+use std::os::fd::{AsFd, OwnedFd};
+use std::os::unix::fs::OpenOptionsExt;
 use std::process::{Child, Command, Stdio};
 
+use nix::fcntl::OFlag;
 use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
-use nix::pty::{Winsize, openpty};
+use nix::pty::{grantpt, posix_openpt, ptsname_r, unlockpt};
 use nix::sys::termios::{LocalFlags, tcgetattr};
 
 use super::{CANARY, KEY, stack};
@@ -20,26 +22,27 @@ struct Desk {
     terminal: File,
     child: Child,
     shown: String,
+    /// All of it, for when a test fails.
+    history: String,
 }
 
 impl Desk {
-    /// Runs a command as the leader of a session on a terminal of 30 lines and 100 columns.
+    /// Runs a command as the leader of a session on a terminal.
     fn of(stack: &Stack, arguments: &[&str]) -> Self {
-        let size = Winsize { ws_row: 30, ws_col: 100, ws_xpixel: 0, ws_ypixel: 0 };
-        let pty = openpty(&size, None).unwrap();
+        let (master, slave) = pair();
         let mut command: Command = stack.surrounded("setsid");
         command.arg("--ctty").args(arguments).env("TERM", "xterm").env("PS1", "@prompt ");
-        let side = || Stdio::from(pty.slave.try_clone().unwrap());
+        let side = || Stdio::from(slave.try_clone().unwrap());
         let child = command.stdin(side()).stdout(side()).stderr(side()).spawn().unwrap();
         drop(command);
-        Self { terminal: File::from(pty.master), child, shown: String::new() }
+        Self { terminal: master, child, shown: String::new(), history: String::new() }
     }
 
     /// Reads until the terminal has shown this, and forgets what stood before it.
     #[track_caller]
     fn until(&mut self, mark: &str) {
         while !self.shown.contains(mark) {
-            assert!(self.more(), "the end instead of {mark:?}: {}", self.shown);
+            assert!(self.more(), "the end instead of {mark:?}: {}", self.history);
         }
         let end = self.shown.find(mark).unwrap() + mark.len();
         self.shown.drain(..end);
@@ -49,10 +52,11 @@ impl Desk {
     fn more(&mut self) -> bool {
         let mut watched = [PollFd::new(self.terminal.as_fd(), PollFlags::POLLIN)];
         let ready = poll(&mut watched, PollTimeout::from(LONGEST)).unwrap();
-        assert_ne!(ready, 0, "nothing more is shown after: {}", self.shown);
+        assert_ne!(ready, 0, "nothing more is shown after: {:?}", self.history);
         let mut piece = [0; 1024];
         let count = self.terminal.read(&mut piece).unwrap_or_default();
         assert!(!String::from_utf8_lossy(&piece[..count]).contains(CANARY), "a value is shown");
+        self.history.push_str(&String::from_utf8_lossy(&piece[..count]));
         self.shown.push_str(&String::from_utf8_lossy(&piece[..count]));
         count > 0
     }
@@ -69,7 +73,29 @@ impl Desk {
     #[track_caller]
     fn ended(mut self) -> (String, Option<i32>) {
         while self.more() {}
-        (self.shown, self.child.wait().unwrap().code())
+        (std::mem::take(&mut self.shown), self.child.wait().unwrap().code())
+    }
+}
+
+/// Both sides of a terminal of 30 lines and 100 columns. Neither is inherited: whoever held our side would keep the terminal open.
+fn pair() -> (File, File) {
+    let flags = OFlag::O_RDWR | OFlag::O_NOCTTY | OFlag::O_CLOEXEC;
+    let master = posix_openpt(flags).unwrap();
+    grantpt(&master).unwrap();
+    unlockpt(&master).unwrap();
+    let path = ptsname_r(&master).unwrap();
+    let slave = File::options().read(true).write(true).custom_flags(libc::O_NOCTTY).open(path).unwrap();
+    let mut stty = Command::new("stty");
+    stty.args(["rows", "30", "cols", "100"]).stdin(slave.try_clone().unwrap());
+    assert!(stty.status().unwrap().success());
+    (File::from(OwnedFd::from(master)), slave)
+}
+
+impl Drop for Desk {
+    /// What runs on the terminal ends when it is hung up; its leader surely does.
+    fn drop(&mut self) {
+        let _ = self.child.kill();
+        let _ = self.child.wait();
     }
 }
 
@@ -78,7 +104,7 @@ fn arguments<'a>(options: &[&'a str], script: &'a str) -> Vec<&'a str> {
     [&head[..], options, &["--", "sh", "-uc", script]].concat()
 }
 
-const SCRIPT: &str = r#"for fd in 0 1 2; do test -t $fd && printf "$fd "; done; stty size; tty < /dev/tty
+const SCRIPT: &str = r#"for fd in 0 1 2; do test -t $fd && printf "$fd "; done; stty size; tty
     cat "$F"; echo; cat "$F" >&2; printf 'name? '; read name; echo "hello $name"; exit 3"#;
 
 #[tokio::test(flavor = "multi_thread")]
@@ -126,9 +152,7 @@ async fn a_new_size_reaches_the_program() {
         let mut desk = Desk::of(&stack, &arguments(options, script));
         desk.until("ready");
         let mut stty = Command::new("stty");
-        stty
-            .args(["rows", "44", "cols", "120"])
-            .stdin(desk.terminal.try_clone().unwrap());
+        stty.args(["rows", "44", "cols", "120"]).stdin(desk.terminal.try_clone().unwrap());
         assert!(stty.status().unwrap().success());
         desk.until("44 120");
         assert_eq!(desk.ended().1, Some(0));
@@ -180,8 +204,7 @@ async fn the_end_of_the_terminal_is_the_end_of_the_program() {
     );
     let mut desk = Desk::of(&stack, &arguments(&["--file", &file], &script));
     desk.until("ready");
-    let Desk { terminal, mut child, .. } = desk;
-    drop(terminal);
-    child.wait().unwrap();
+    desk.terminal = File::open("/dev/null").unwrap();
+    desk.child.wait().unwrap();
     assert_eq!(std::fs::read_to_string(marker).unwrap(), "gone\n");
 }
