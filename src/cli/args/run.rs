@@ -15,13 +15,15 @@ use crate::types::{Reference, RoleName};
 pub(crate) const MAX_DESCRIPTOR: RawFd = 255;
 
 const ABOUT: &str = "\
-A reference names a credential: ravi://secret/KEY, ravi://password/DOMAIN[/USERNAME] (with #username for
-its account name) or ravi://sso/token. Prefer --file: its path can be read as often as needed, by CMD and
-by what it starts with the descriptor left open, and shows the value to nobody else.
+A reference names a credential: ravi://secret/KEY, ravi://password/DOMAIN[/USERNAME] (with #username \
+for its account name) or ravi://sso/token. Prefer --file: the path can be read as often as needed, by \
+CMD and by what it starts with the descriptor left open, and the value is in no environment and on no \
+disk.
 
-What CMD prints is searched for the values, which are masked; what it writes elsewhere is not: files,
-sockets, /dev/tty. CMD finds its session by RAVI_BROKER_SESSION_FILE, a path and never a token. The exit
-code is that of CMD, 128 and its number for a signal; 127 if CMD is not found, 126 if it cannot be run.
+What CMD prints is searched for the values, which are masked; what it writes elsewhere is not (files, \
+sockets, /dev/tty). CMD finds its session by RAVI_BROKER_SESSION_FILE, a path and never a token. The \
+exit code is that of CMD, or 128 and the number of the signal that ended it; 127 if CMD is not found, \
+126 if it cannot be run.
 
 These variables of the caller do not reach CMD:
 ";

@@ -3,7 +3,7 @@
 use ravi_broker::secret::Secret;
 
 use super::{CANARY, KEY, fs, showing, stack};
-use crate::support::{NOTES, bounded};
+use crate::support::{NOTES, bounded, until};
 
 const ALONE: &str = "canary-9b3f4c20-alone";
 
@@ -66,7 +66,8 @@ async fn no_environment_and_no_command_line_shows_a_value_or_the_token() {
     let stored: serde_json::Value = serde_json::from_str(&fs::read_to_string(&path).unwrap()).unwrap();
     let token = stored["token"].as_str().unwrap();
     // The scan finds what is there.
-    assert!(showing(&path).len() >= 2 && showing(&file).contains(&launched.pid()));
+    until(async || showing(&path).len() >= 2).await;
+    assert!(showing(&file).contains(&launched.pid()));
     assert!(showing(ALONE).is_empty(), "a value is shown");
     assert!(showing(token).is_empty(), "the token is shown");
     launched.signal(super::Signal::SIGTERM);
