@@ -23,6 +23,10 @@ pub(crate) enum Exit {
     Ended = 6,
     /// Ravi failed or refused.
     Upstream = 7,
+    /// The program of `run` is there and cannot be executed (POSIX shells).
+    NotExecutable = 126,
+    /// The program of `run` is not there (POSIX shells).
+    NotFound = 127,
 }
 
 impl From<Exit> for ExitCode {

@@ -51,11 +51,17 @@ impl AgentClient {
 
     /// Connects to the first of the sockets (see [`locate`](super::locate)) that accepts.
     pub async fn connect(candidates: &[PathBuf]) -> Result<Self, ClientError> {
-        if let (Some(channel), Some(socket)) = (channel::over_link(candidates).await, candidates.first()) {
-            return Ok(Self { channel, socket: socket.clone(), authorization: None });
+        let unreachable = match channel::connect(candidates).await {
+            Ok((channel, socket)) => return Ok(Self { channel, socket, authorization: None }),
+            Err(error) => error,
+        };
+        // A sandbox that forbids sockets may still have a link.
+        match (channel::over_link(candidates).await, candidates.first()) {
+            (Some(channel), Some(socket)) => {
+                Ok(Self { channel, socket: socket.clone(), authorization: None })
+            }
+            _ => Err(unreachable),
         }
-        let (channel, socket) = channel::connect(candidates).await?;
-        Ok(Self { channel, socket, authorization: None })
     }
 
     /// The socket that accepted.

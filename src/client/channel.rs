@@ -42,8 +42,8 @@ pub(super) async fn connect(candidates: &[PathBuf]) -> Result<(Channel, PathBuf)
     Err(ClientError::Unreachable { tried })
 }
 
-/// The link that a launcher left open, if it leads to the one candidate. Where sockets are forbidden it is the
-/// only way, and elsewhere as good as any. `None`: there is none, or the broker does not answer on it.
+/// The link that a launcher left open, if it leads to the one candidate: the only way where sockets are
+/// forbidden. `None`: there is none, or the broker does not answer on it.
 pub(super) async fn over_link(candidates: &[PathBuf]) -> Option<Channel> {
     let [candidate] = candidates else { return None };
     if !link::leads_to(candidate) {

@@ -6,6 +6,7 @@ mod delivery;
 mod host;
 mod ids;
 mod names;
+mod reference;
 mod resource;
 
 pub use base_url::{BaseUrl, BaseUrlError, LOCALHOST};
@@ -13,4 +14,5 @@ pub use delivery::Delivery;
 pub use host::{CgroupPath, FileHash, HostNameError, UnitName};
 pub use ids::{DenialId, EntryUuid, IdentityUuid, LeaseId, SessionId};
 pub use names::{Domain, IdentityName, NameError, Reason, RoleName, SecretKey, Username};
+pub use reference::{Field, Reference};
 pub use resource::{PasswordName, Resource};
