@@ -217,7 +217,7 @@ async fn a_client_goes_on_over_a_retired_connection() {
     let agent = victim.stack.agent("deploy").await;
     let admin = victim.stack.admin().await;
     agent.set_secret("WRITTEN", &Secret::copy_of("a written value"), "").await.unwrap();
-    bounded(async { while admin.status().await.unwrap().connections > 0 {} }).await;
+    soon(async { while admin.status().await.unwrap().connections > 0 {} }).await;
     let (_, credential) = agent.acquire("secret/WRITTEN", None, "").await.unwrap();
     assert_eq!(credential.value.expose(), "a written value");
 }
