@@ -355,28 +355,4 @@ mod tests {
         let read = Answer::read(&Answer { exchange: 9, found: Err(error) }.write()).unwrap();
         assert_eq!(read.found.unwrap_err().raw_os_error(), Some(libc::EACCES));
     }
-
-    /// Run with `--ignored --nocapture`.
-    #[test]
-    #[ignore = "a measurement"]
-    #[allow(clippy::disallowed_methods, reason = "a measurement")]
-    fn how_long_a_question_takes() {
-        let attestor = Attestor::start().unwrap();
-        let own = pidfd_open(std::process::id()).unwrap();
-        let mut taken: Vec<_> = (0..20_000)
-            .map(|_| {
-                let before = std::time::Instant::now();
-                attestor.executable(std::process::id(), &own).unwrap();
-                before.elapsed()
-            })
-            .collect();
-        taken.sort();
-        let direct = std::time::Instant::now();
-        (0..20_000).for_each(|_| drop(executable(std::process::id()).unwrap()));
-        let direct = direct.elapsed() / 20_000;
-        println!(
-            "p50 {:?}, p99 {:?}, max {:?}; direct {direct:?}",
-            taken[10_000], taken[19_800], taken[19_999]
-        );
-    }
 }
