@@ -18,7 +18,9 @@
 //! Each with the tests that check it: unit tests by their module, integration tests by their path under
 //! `tests/it/`.
 //!
-//! - **I1** A secret is in a sealed slot, in a [`secret::Secret`], or in a buffer that the allocator wipes.
+//! - **I1** A secret is in a sealed slot, in a [`secret::Secret`], or in a buffer that is wiped when it is
+//!   freed: by the allocator that each program sets ([`program::WIPING`]).
+//!   `tests/architecture.rs::every_program_wipes_what_it_frees`,
 //!   `life::custody::no_key_and_no_value_is_left_outside_the_memory_of_the_daemon`,
 //!   `vault::arena::tests::a_slot_opens_to_what_was_sealed_and_holds_no_plaintext`.
 //! - **I2** No lock or map guard is held over `.await`. The lints `await_holding_lock` and
@@ -49,8 +51,6 @@
 //! - **I10** What the daemon cannot do safely it refuses, and says which rule refused. `life::start`,
 //!   `request::trail::every_refusal_leaves_one_record_with_its_rule`.
 
-use zeroizing_alloc::ZeroAlloc;
-
 pub mod audit;
 pub mod broker;
 pub mod cli;
@@ -63,6 +63,7 @@ pub mod demo;
 pub mod grpc;
 pub mod lease;
 pub mod limit;
+pub mod link;
 pub mod mcp;
 pub mod pb;
 pub mod peer;
@@ -77,7 +78,3 @@ pub mod telemetry;
 pub mod types;
 pub mod upstream;
 pub mod vault;
-
-/// Wipes every block that is freed, in all programs (invariant I1).
-#[global_allocator]
-static ALLOCATOR: ZeroAlloc<std::alloc::System> = ZeroAlloc(std::alloc::System);

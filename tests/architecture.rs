@@ -18,7 +18,7 @@ mod scan;
 #[path = "architecture/tokens.rs"]
 mod tokens;
 
-use scan::judge;
+use scan::{judge, wipes};
 
 /// A module, or a submodule that is imported on its own, and what it may import.
 struct Unit {
@@ -103,6 +103,10 @@ const DENIED_DERIVES: [&str; 10] =
 /// Of these, what may not even be written by hand. A redacted `Debug` may, where a trait forces one.
 const DENIED_IMPLS: [&str; 4] = ["Display", "Serialize", "Clone", "Copy"];
 
+/// What each program has to say, or the blocks that it frees keep what was in them (I1). After a `;`: no
+/// attribute before it that would take it away again.
+const ALLOCATOR: &str = "; #[global_allocator] static ALLOCATOR: WipingAllocator = WIPING;";
+
 /// Lines of a file without its tests.
 const LONG_FILE: usize = 400;
 const TOO_LONG_FILE: usize = 500;
@@ -148,6 +152,17 @@ fn the_table_points_downwards() {
                 UNITS.iter().find(|unit| unit.name == *name).unwrap_or_else(|| panic!("no unit `{name}`"));
             assert!(to.layer <= from.layer, "`{}` is let up to `{name}`", from.name);
         }
+    }
+}
+
+#[test]
+fn every_program_wipes_what_it_frees() {
+    let programs: Vec<Source> = sources().into_iter().filter(|s| s.path.starts_with("src/bin/")).collect();
+    let manifest = fs::read_to_string(root().join("Cargo.toml")).unwrap();
+    assert_eq!(programs.len(), manifest.matches("[[bin]]").count(), "a program lies elsewhere");
+    for Source { path, text } in programs {
+        assert!(manifest.contains(&format!("path = \"{path}\"")), "{path} is no program");
+        assert!(wipes(&text), "{path} does not set the allocator that wipes: see src/program/allocator.rs");
     }
 }
 

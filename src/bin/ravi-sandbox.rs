@@ -2,6 +2,11 @@
 
 use std::process::ExitCode;
 
+use ravi_broker::program::{self, WIPING, WipingAllocator};
+
+#[global_allocator]
+static ALLOCATOR: WipingAllocator = WIPING;
+
 fn main() -> ExitCode {
-    ravi_broker::program::sandbox()
+    program::sandbox()
 }

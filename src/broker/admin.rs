@@ -158,6 +158,7 @@ impl Broker {
         let wiped = self.vault.wipe();
         let revoked = self.end_all(&self.sessions_where(|_| true), End::Locked);
         self.tell_health();
+        self.locks.send_replace(());
         let marked = self.mark.make();
         self.record_admin(Verb::AdminLock, reason).map_err(|_| BrokerError::Unrecorded)?;
         marked.map_err(|_| BrokerError::Argument {
@@ -255,8 +256,8 @@ impl Broker {
 
     fn end_all(&self, sessions: &[SessionId], end: End) -> Revoked {
         let mut all = Revoked::default();
-        for ended in sessions.iter().filter_map(|id| self.end_session(*id, end)) {
-            all.add(ended);
+        for id in sessions {
+            all.add(self.end_session(*id, end));
         }
         all
     }
@@ -275,7 +276,7 @@ impl Revoked {
         Self { sessions: 0, leases: 1, exposed }
     }
 
-    fn add(&mut self, other: Self) {
+    pub(super) fn add(&mut self, other: Self) {
         self.sessions += other.sessions;
         self.leases += other.leases;
         self.exposed.extend(other.exposed);

@@ -46,10 +46,10 @@ pub(crate) fn outcome(reason: ErrorReason) -> (Exit, &'static str) {
         R::SessionExpired | R::SessionRevoked => (Exit::Ended, OPEN_ONE),
         R::RoleNotAvailable => (Exit::Denied, "ask the operator which role this program may assume"),
         R::ScopeNotGranted => (Exit::Denied, "leave --scopes away, or ask for less than the role has"),
-        R::ResourceNotAvailable => (
-            Exit::Denied,
-            "`ravi-broker list` shows what there is; an operator finds the rule with `ravi-broker audit tail`",
-        ),
+        R::ResourceNotAvailable => (Exit::Denied, "`ravi-broker list` shows what there is"),
+        R::DeliveryNotAllowed => {
+            (Exit::Denied, "the operator allows other ways with `inject` and `use_by` of the role")
+        }
         R::LeaseNotAvailable => (Exit::Denied, "`ravi-broker lease list` shows the leases of this session"),
         R::LeaseExpired | R::LeaseRevoked => (Exit::Ended, "acquire a new lease"),
         R::ArgumentInvalid => (Exit::Usage, "`--help` after the command shows what it takes"),
@@ -61,6 +61,7 @@ pub(crate) fn outcome(reason: ErrorReason) -> (Exit, &'static str) {
         }
         R::CapacityReached => (Exit::RateLimited, "release leases or close sessions that are not needed"),
         R::BrokerLocked => (Exit::Denied, "the operator serves again with `ravi-broker unlock`"),
+        R::ConnectionRetired => (Exit::Unreachable, "run it again: another connection is made"),
         R::BrokerDraining => (Exit::Unreachable, "try again once the daemon is back"),
         R::AuditUnavailable => {
             (Exit::Other, "the operator makes room for the audit file; nothing is released before that")
@@ -111,13 +112,14 @@ mod tests {
         let told = codes(1, &[R::AuditUnavailable, R::ConfigurationInvalid, R::Internal, R::Unrecognised])
             + codes(1, &[R::MethodUnknown])
             + codes(2, &[R::ArgumentInvalid, R::ResourceNameInvalid])
-            + codes(3, &[R::BrokerDraining])
+            + codes(3, &[R::BrokerDraining, R::ConnectionRetired])
             + codes(4, &[R::SessionRequired, R::SessionInvalid, R::RoleNotAvailable, R::ScopeNotGranted])
             + codes(4, &[R::ResourceNotAvailable, R::LeaseNotAvailable, R::BrokerLocked])
+            + codes(4, &[R::DeliveryNotAllowed])
             + codes(5, &[R::RateLimited, R::CapacityReached, R::UpstreamThrottled])
             + codes(6, &[R::SessionExpired, R::SessionRevoked, R::LeaseExpired, R::LeaseRevoked])
             + codes(7, &[R::LoginRequired, R::UpstreamUnavailable, R::UpstreamRefused, R::UpstreamInvalid])
             + codes(7, &[R::UpstreamOutcomeUnknown, R::UpstreamPlanRequired]);
-        assert_eq!(told, 28, "a new reason needs its line here");
+        assert_eq!(told, 29, "a new reason needs its line here");
     }
 }

@@ -56,10 +56,9 @@ pub(crate) fn home_path() -> Result<PathBuf, RaviFileError> {
 
 /// Reads the keys of a file that nobody else can have written or read.
 pub(crate) fn read(path: &Path) -> Result<ImportKeys, RaviFileError> {
-    let file = open(path)?;
-    let size = check(&file, path)?;
-    let mut text = Zeroizing::new(Vec::with_capacity(size + 1));
-    file.take(MAX_BYTES).read_to_end(&mut text).map_err(|error| RaviFileError::Io(path.to_owned(), error))?;
+    let mut file = open(path)?;
+    let mut text = Zeroizing::new(vec![0; check(&file, path)?]);
+    file.read_exact(&mut text).map_err(|error| RaviFileError::Io(path.to_owned(), error))?;
     // The parser's own error could quote a key.
     let stored: Stored =
         serde_json::from_slice(&text).map_err(|_| RaviFileError::Malformed(path.to_owned()))?;

@@ -7,6 +7,7 @@ use std::time::Duration;
 use tonic::Request;
 use tonic::metadata::{Ascii, MetadataValue};
 use tonic::transport::Channel;
+use zeroize::Zeroizing;
 
 use super::channel::{self, Events, MAX_ANSWER_BYTES, answer, events};
 use super::convert;
@@ -50,8 +51,17 @@ impl AgentClient {
 
     /// Connects to the first of the sockets (see [`locate`](super::locate)) that accepts.
     pub async fn connect(candidates: &[PathBuf]) -> Result<Self, ClientError> {
-        let (channel, socket) = channel::connect(candidates).await?;
-        Ok(Self { channel, socket, authorization: None })
+        let unreachable = match channel::connect(candidates).await {
+            Ok((channel, socket)) => return Ok(Self { channel, socket, authorization: None }),
+            Err(error) => error,
+        };
+        // A sandbox that forbids sockets may still have a link.
+        match (channel::over_link(candidates).await, candidates.first()) {
+            (Some(channel), Some(socket)) => {
+                Ok(Self { channel, socket: socket.clone(), authorization: None })
+            }
+            _ => Err(unreachable),
+        }
     }
 
     /// The socket that accepted.
@@ -62,11 +72,7 @@ impl AgentClient {
     /// Sends the token with every further call. One that no broker can have issued is sent as an empty
     /// one, for the broker to refuse.
     pub fn with_token(mut self, token: Secret) -> Self {
-        let bearer = Secret::new(format!("Bearer {}", token.expose()));
-        let value = MetadataValue::try_from(bearer.expose());
-        let mut value = value.unwrap_or_else(|_| MetadataValue::from_static("Bearer "));
-        value.set_sensitive(true);
-        self.authorization = Some(value);
+        self.authorization = Some(authorization(&token));
         self
     }
 
@@ -261,4 +267,41 @@ impl AgentClient {
         }
         request
     }
+}
+
+/// A session without a connection, for a program that lives on between its calls. While a connection is
+/// open its buffers keep what has gone through them; one that is made for a call takes them away with it.
+/// Has no `Debug` and no `Clone`, since it holds the token.
+pub struct HeldSession {
+    socket: PathBuf,
+    /// `None`: that of the link, which needs none.
+    authorization: Option<MetadataValue<Ascii>>,
+}
+
+impl HeldSession {
+    /// A session that was opened at `socket`.
+    pub fn new(socket: &Path, token: &Secret) -> Self {
+        Self { socket: socket.to_owned(), authorization: Some(authorization(token)) }
+    }
+
+    /// The session of the link that a launcher left open (see [`link`](super::link)), at the daemon of `socket`.
+    pub fn linked(socket: &Path) -> Self {
+        Self { socket: socket.to_owned(), authorization: None }
+    }
+
+    /// Connects to the session's socket, for calls under the session.
+    pub async fn connect(&self) -> Result<AgentClient, ClientError> {
+        let client = AgentClient::connect(std::slice::from_ref(&self.socket)).await?;
+        Ok(AgentClient { authorization: self.authorization.clone(), ..client })
+    }
+}
+
+/// The header value of a token, shared by all requests that carry it. Being marked as sensitive it is left
+/// out of logs and of the compression tables of HTTP/2 (RFC 7541, section 7.1.3).
+fn authorization(token: &Secret) -> MetadataValue<Ascii> {
+    let bearer = Zeroizing::new(["Bearer ", token.expose()].concat());
+    let value = MetadataValue::try_from(bearer.as_str());
+    let mut value = value.unwrap_or_else(|_| MetadataValue::from_static("Bearer "));
+    value.set_sensitive(true);
+    value
 }

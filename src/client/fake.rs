@@ -173,7 +173,8 @@ fn moment() -> Option<prost_types::Timestamp> {
 fn session(role: String) -> Option<pb::Session> {
     let session_id = SESSION.to_string();
     let (expires_at, expires_in) = (moment(), seconds(60));
-    Some(pb::Session { session_id, role, expires_at, expires_in, ..Default::default() })
+    let binding = pb::SessionBinding::Subtree.into();
+    Some(pb::Session { session_id, role, expires_at, expires_in, binding, ..Default::default() })
 }
 
 fn unused<T>() -> Answer<T> {
@@ -192,7 +193,7 @@ impl SessionService for Fake {
         }
         let token = token(self.0.opened.fetch_add(1, Ordering::SeqCst) + 1);
         *self.0.live.lock().unwrap() = Some(token.clone());
-        Ok(Response::new(pb::OpenSessionResponse { session: session(role), token }))
+        Ok(Response::new(pb::OpenSessionResponse { session: session(role), token, ..Default::default() }))
     }
 
     async fn describe_session(
@@ -256,7 +257,8 @@ impl LeaseService for Fake {
             ..Default::default()
         };
         let username = if lease.resource.starts_with("password/") { "alice" } else { "" };
-        let credential = pb::Credential { value: VALUE.into(), username: username.into() };
+        let credential =
+            pb::Credential { value: VALUE.into(), username: username.into(), ..Default::default() };
         Ok(Response::new(pb::AcquireLeaseResponse { lease: Some(lease), credential: Some(credential) }))
     }
 

@@ -14,12 +14,13 @@ mod convert;
 mod error;
 #[cfg(test)]
 pub(crate) mod fake;
+pub mod link;
 pub mod locate;
 mod model;
 mod session_file;
 
 pub use admin::AdminClient;
-pub use agent::AgentClient;
+pub use agent::{AgentClient, HeldSession};
 pub use channel::Events;
 pub use error::{Attempt, BrokerError, ClientError, ConnectFailure, ErrorReason};
 pub use model::*;

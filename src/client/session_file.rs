@@ -15,6 +15,7 @@ use nix::sys::statfs::{FsType, TMPFS_MAGIC, fstatfs};
 use nix::unistd::Uid;
 use serde::{Deserialize, Serialize};
 use thiserror::Error;
+use zeroize::Zeroizing;
 
 use super::locate;
 use super::model::Session;
@@ -22,7 +23,7 @@ use crate::secret::Secret;
 use crate::types::SessionId;
 
 /// A session file is a few hundred bytes.
-const MAX_BYTES: u64 = 16 * 1024;
+const MAX_BYTES: usize = 16 * 1024;
 /// `RAMFS_MAGIC` of the kernel's `include/uapi/linux/magic.h`, which libc leaves out.
 const RAMFS_MAGIC: FsType = FsType(0x8584_58f6);
 const NOFOLLOW: i32 = libc::O_NOFOLLOW | libc::O_CLOEXEC;
@@ -104,14 +105,11 @@ impl SessionFile {
     /// Reads a file that nobody else can have written.
     pub fn read(path: &Path) -> Result<Self> {
         let file = OpenOptions::new().read(true).custom_flags(NOFOLLOW | libc::O_NONBLOCK).open(path);
-        let file = file.map_err(|error| open_error(path, error))?;
-        check(&file, path)?;
-        let mut text = Vec::new();
-        file.take(MAX_BYTES + 1).read_to_end(&mut text).map_err(|error| io_error(path, error))?;
+        let mut file = file.map_err(|error| open_error(path, error))?;
+        let size = check(&file, path)?;
+        let mut text = Zeroizing::new(vec![0; size]);
+        file.read_exact(&mut text).map_err(|error| io_error(path, error))?;
         let malformed = || SessionFileError::Malformed(path.to_owned());
-        if text.len() as u64 > MAX_BYTES {
-            return Err(malformed());
-        }
         // The parser's own error could quote the token.
         let stored: Stored<String, Secret> = serde_json::from_slice(&text).map_err(|_| malformed())?;
         let session_id = stored.session_id.parse().map_err(|_| malformed())?;
@@ -159,7 +157,9 @@ impl SessionFile {
             role: self.role.as_str(),
             expires_at: self.expires_at.to_string(),
         };
-        let text = serde_json::to_vec(&stored).map_err(|error| io_error(path, error.into()))?;
+        // Room for all that is ever read back: what grows leaves a copy where it was.
+        let mut text = Zeroizing::new(Vec::with_capacity(MAX_BYTES));
+        serde_json::to_writer(&mut *text, &stored).map_err(|error| io_error(path, error.into()))?;
         file.write_all(&text).map_err(|error| io_error(path, error))
     }
 }
@@ -199,7 +199,8 @@ fn create_beside(path: &Path) -> Result<(File, PathBuf)> {
     file.map(|file| (file, fresh)).map_err(|error| io_error(path, error))
 }
 
-fn check(file: &File, path: &Path) -> Result<()> {
+/// Judges the opened file and returns its size in bytes.
+fn check(file: &File, path: &Path) -> Result<usize> {
     let found = file.metadata().map_err(|error| io_error(path, error))?;
     if !found.is_file() {
         return Err(SessionFileError::NotAFile(path.to_owned()));
@@ -210,7 +211,8 @@ fn check(file: &File, path: &Path) -> Result<()> {
     if found.mode() & 0o077 != 0 {
         return Err(SessionFileError::Mode(path.to_owned()));
     }
-    Ok(())
+    let size = usize::try_from(found.len()).ok().filter(|size| *size <= MAX_BYTES);
+    size.ok_or_else(|| SessionFileError::Malformed(path.to_owned()))
 }
 
 fn open_error(path: &Path, error: io::Error) -> SessionFileError {

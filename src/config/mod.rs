@@ -32,7 +32,7 @@ pub use locate::Source;
 pub use origin::{Origin, Origins, Shown, show};
 pub use units::{UnitError, duration_text, parse_duration};
 
-use crate::types::{BaseUrl, IdentityName, IdentityUuid, RoleName};
+use crate::types::{BaseUrl, CgroupPath, Delivery, FileHash, IdentityName, IdentityUuid, RoleName, UnitName};
 use report::Report;
 
 /// Settings that came by flags of the command line: they go before everything else.
@@ -118,6 +118,8 @@ pub struct Config {
     pub listen: ListenConfig,
     /// `[vault]`.
     pub vault: VaultConfig,
+    /// `[memory]`.
+    pub memory: MemoryConfig,
     /// `[audit]`.
     pub audit: AuditConfig,
     /// `[limits]`.
@@ -132,6 +134,7 @@ impl Config {
         let same = self.upstream == in_force.upstream
             && self.listen == in_force.listen
             && self.vault == in_force.vault
+            && self.memory == in_force.memory
             && self.audit == in_force.audit
             && self.limits == in_force.limits;
         !same
@@ -177,6 +180,34 @@ pub struct VaultConfig {
     pub max_entries: usize,
 }
 
+/// The memory that holds secrets at rest.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct MemoryConfig {
+    /// `tier`: what is wanted. Default `locked`, or what is required.
+    pub tier: MemoryTier,
+    /// `require`: the daemon does not start below it. Absent: whatever is reached is reported.
+    pub require: Option<MemoryTier>,
+}
+
+/// How far memory is protected, the weaker first. On a host that allows neither, secrets rest sealed in
+/// ordinary memory.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub enum MemoryTier {
+    /// `locked`: sealing key and slots are not swapped, not in core dumps, not inherited by a fork.
+    Locked,
+    /// `secret`: besides, the sealing key lies in `memfd_secret(2)`, which root cannot read either.
+    Secret,
+}
+
+impl fmt::Display for MemoryTier {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(match self {
+            Self::Locked => "locked",
+            Self::Secret => "secret",
+        })
+    }
+}
+
 /// The audit trail.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct AuditConfig {
@@ -215,8 +246,36 @@ pub struct RoleConfig {
     pub matchers: Vec<MatchConfig>,
     /// `scopes`, still text.
     pub scopes: Vec<Located<String>>,
+    /// `bind`. Default `subtree`.
+    pub bind: Bind,
+    /// `use_by`. Default `cli`.
+    pub use_by: UseBy,
+    /// `inject`: the ways in which a value may be delivered without being shown, none twice. Default: all.
+    pub inject: Vec<Delivery>,
     /// `session`, `lease` and `rate`.
     pub bounds: Bounds,
+}
+
+/// Which processes may use a session besides the one that it is bound to.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum Bind {
+    /// `process`: no other.
+    Process,
+    /// `subtree`: its descendants.
+    #[default]
+    Subtree,
+    /// `cgroup`: all of its cgroup and of those below.
+    Cgroup,
+}
+
+/// Which programs are given a value that is not to be shown.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum UseBy {
+    /// `cli`: the broker's own command line, which puts it where it was said.
+    #[default]
+    Cli,
+    /// `any`: any that holds the session. It could show the value.
+    Any,
 }
 
 /// How long, how many and how often: the bounds that a role sets.
@@ -260,7 +319,7 @@ impl fmt::Display for IdentityRef {
     }
 }
 
-/// Facts of the calling process that must all hold. At least one is given.
+/// Facts of the calling process that must all hold. At least one besides `foreign` is given.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct MatchConfig {
     /// `uid`: a number, or a user name resolved at load.
@@ -269,6 +328,16 @@ pub struct MatchConfig {
     pub gid: Option<u32>,
     /// `exe`: absolute path of the executable.
     pub exe: Option<PathBuf>,
+    /// `exe_sha256`: hash of the executable's content.
+    pub exe_sha256: Option<FileHash>,
+    /// `parent_exe`: absolute path of the executable of the parent.
+    pub parent_exe: Option<PathBuf>,
+    /// `unit`: systemd service or scope.
+    pub unit: Option<UnitName>,
+    /// `cgroup`: this group (v2) or one below. Never the root.
+    pub cgroup: Option<CgroupPath>,
+    /// `foreign`: the process may be in another user or PID namespace. Default `false`.
+    pub foreign: bool,
 }
 
 /// So many in such a time, written `60/min`: units `s`, `min`, `h`, `d`.

@@ -91,8 +91,9 @@ impl<'d> Table<'d> {
         named
     }
 
-    pub(super) fn is_empty(&self) -> bool {
-        self.left.is_empty()
+    /// How many keys nobody has asked for.
+    pub(super) fn left(&self) -> usize {
+        self.left.len()
     }
 
     pub(super) fn line(&self) -> u32 {
@@ -153,8 +154,19 @@ impl<'d> Value<'d> {
             .ok_or_else(|| format!("expected a whole number from {} to {}", bounds.start(), bounds.end()))
     }
 
+    pub(super) fn boolean(&self) -> Result<bool, String> {
+        match self.value {
+            DeValue::Boolean(value) => Ok(*value),
+            other => Err(format!("expected true or false, found {}", kind(other))),
+        }
+    }
+
     pub(super) fn is_integer(&self) -> bool {
         matches!(self.value, DeValue::Integer(_))
+    }
+
+    pub(super) fn is_text(&self) -> bool {
+        matches!(self.value, DeValue::String(_))
     }
 
     pub(super) fn is_array(&self) -> bool {

@@ -8,15 +8,15 @@ use uuid::Uuid;
 
 use super::origin::{Origin, Origins};
 use super::paths::{self, PathError};
-use super::raw::{RawConfig, RawRole, Set};
+use super::raw::{RawConfig, RawMemory, RawRole, Set};
 use super::report::Report;
 use super::units::duration_text;
 use super::values::{base_url, plain_path, socket_path};
 use super::{
-    AuditConfig, Bounds, Config, Environment, IdentityRef, LimitsConfig, ListenConfig, Located, Overrides,
-    Rate, RoleConfig, UpstreamConfig, Variable, VaultConfig,
+    AuditConfig, Bind, Bounds, Config, Environment, IdentityRef, LimitsConfig, ListenConfig, Located,
+    MemoryConfig, MemoryTier, Overrides, Rate, RoleConfig, UpstreamConfig, UseBy, Variable, VaultConfig,
 };
-use crate::types::{BaseUrl, IdentityUuid, RoleName};
+use crate::types::{BaseUrl, Delivery, IdentityUuid, RoleName};
 
 const MINUTE: Duration = Duration::from_secs(60);
 const HOUR: Duration = Duration::from_secs(3600);
@@ -30,7 +30,7 @@ pub(super) fn resolve(
     origins: &mut Origins,
 ) -> Config {
     let mut deciding = Deciding { environment, overrides, report, origins };
-    let RawConfig { upstream, listen, vault, audit, limits, roles } = raw;
+    let RawConfig { upstream, listen, vault, memory, audit, limits, roles } = raw;
     let config = Config {
         upstream: UpstreamConfig {
             base_url: deciding.base_url(upstream.base_url),
@@ -54,6 +54,7 @@ pub(super) fn resolve(
             absent_for: deciding.setting("vault.absent_for", vault.absent_for, Duration::from_secs(10)),
             max_entries: deciding.setting("vault.max_entries", vault.max_entries, 4096),
         },
+        memory: deciding.memory(memory),
         audit: AuditConfig {
             file: deciding.audit_file(audit.file),
             max_bytes: deciding.setting("audit.max_bytes", audit.max_bytes, 8 << 20),
@@ -124,6 +125,18 @@ impl Deciding<'_> {
             self.report.add(0, format!("{name}: {message}"));
             BaseUrl::default()
         })
+    }
+
+    /// What is required is wanted, unless less was asked for by name.
+    fn memory(&mut self, raw: RawMemory) -> MemoryConfig {
+        let line = raw.require.as_ref().map_or(0, |require| require.line);
+        let require = self.optional("memory.require", raw.require);
+        let tier = self.setting("memory.tier", raw.tier, require.unwrap_or(MemoryTier::Locked));
+        if require.is_some_and(|require| require > tier) {
+            let message = format!("memory.require: expected at most memory.tier, which is {tier}");
+            self.report.add(line, message);
+        }
+        MemoryConfig { tier, require }
     }
 
     fn ca_file(&mut self, file: Set<PathBuf>) -> Option<PathBuf> {
@@ -210,6 +223,9 @@ impl Deciding<'_> {
             identity: self.setting(&key("identity"), raw.identity, stand_in_identity()),
             matchers: raw.matchers.into_iter().map(|matcher| matcher.value).collect(),
             scopes: raw.scopes,
+            bind: self.setting(&key("bind"), raw.bind, Bind::default()),
+            use_by: self.setting(&key("use_by"), raw.use_by, UseBy::default()),
+            inject: self.setting(&key("inject"), raw.inject, Delivery::INJECTED.to_vec()),
             bounds: Bounds {
                 session_ttl: self.setting(&key("session.ttl"), raw.session_ttl, 12 * HOUR),
                 session_max_live: self.setting(&key("session.max_live"), raw.session_max_live, 64),

@@ -1,7 +1,8 @@
 //! The composition root: reads and judges everything, then binds the sockets.
 //!
-//! Order matters: configuration first, keys and the audit trail next, sockets last. A daemon that
-//! cannot do its work safely never listens (I10).
+//! Order matters: the configuration first, then the audit trail, then the process is confined to what
+//! these need, then come the keys, and the sockets last. A daemon that cannot do its work safely never
+//! listens (I10).
 
 use std::fs::DirBuilder;
 use std::os::unix::fs::DirBuilderExt;
@@ -10,14 +11,14 @@ use std::sync::{Arc, Mutex, OnceLock, PoisonError};
 
 use jiff::Timestamp;
 
-use super::error::StartError;
-use super::listen::{self, Bound, Mode};
-use super::notify;
+use super::error::{StartError, remedy};
+use super::listen::{self, Adopted, Bound, Mode};
 use super::settings::{Loaded, Settings};
+use super::{confine, notify};
 use crate::audit::AuditFile;
-use crate::broker::{Broker, BrokerError, Parts};
+use crate::broker::{Broker, BrokerError, OwnPrograms, Parts};
 use crate::clock::Clock;
-use crate::config::{Config, ConfigError, Environment, Variable};
+use crate::config::{Config, ConfigError, Environment, MemoryConfig, Variable};
 use crate::grpc::{Process, Reloaded};
 use crate::limit::UpstreamBudget;
 use crate::peer::PeerTier;
@@ -64,10 +65,12 @@ impl App {
     ) -> Result<Self, StartError> {
         let started_at = clock.wall();
         let Loaded { config, policy, path } = settings.load()?;
+        let arena = Arc::new(memory(config.memory)?);
+        protections.push(arena.reached().protection());
         make_directory(&config.audit.file)?;
         let audit = AuditFile::open(&config.audit.file, config.audit.max_bytes, clock.clone())?;
-        let arena = Arc::new(Arena::new().map_err(|_| StartError::NoRandom)?);
-        protections.extend(arena.protections());
+        let adopted = listen::adopt()?;
+        protections.extend(confine::to_its_needs(&config, &path, &settings, &adopted)?);
         protections.push(PeerTier::of_host().protection());
         let keyring = Arc::new(Keyring::new(arena.clone()));
         let keys = key_source(&config, &settings.environment);
@@ -79,9 +82,17 @@ impl App {
             Arc::new(UpstreamBudget::new(config.upstream.budget, config.upstream.identity_budget, &clock));
         let upstream = ravi(&config, &settings, keyring.clone(), budget.clone(), clock.clone())?;
         let vault = Vault::new(upstream.clone(), arena, keyring, clock.clone(), config.vault.clone());
-        let parts = Parts { policy, vault, upstream, keys, audit: Arc::new(audit), clock: clock.clone() };
+        let parts = Parts {
+            policy,
+            vault,
+            upstream,
+            keys,
+            programs: own_programs(),
+            audit: Arc::new(audit),
+            clock: clock.clone(),
+        };
         let broker = Broker::new(&config, parts);
-        let (agent, admin) = sockets(&config)?;
+        let (agent, admin) = sockets(&config, adopted)?;
         let host = Arc::new(Host {
             broker: broker.clone(),
             settings,
@@ -166,6 +177,30 @@ impl Process for Host {
     }
 }
 
+/// The memory for secrets, at least as protected as is required. What falls short of what is wanted is told.
+fn memory(config: MemoryConfig) -> Result<Arena, StartError> {
+    let arena = Arena::new(config.tier).map_err(|_| StartError::NoRandom)?;
+    let reached = arena.reached();
+    let Some(shortfall) = reached.shortfall() else { return Ok(arena) };
+    match config.require {
+        Some(required) if reached.tier() < Some(required) => {
+            Err(StartError::Memory { required, reached: reached.tier(), shortfall })
+        }
+        _ => {
+            let (tier, remedy) = (reached.protection().tier, remedy(shortfall));
+            tracing::warn!("secrets at rest are less protected than configured: {tier}; {remedy}");
+            Ok(arena)
+        }
+    }
+}
+
+/// The command line and the adapter that were installed with this daemon.
+fn own_programs() -> OwnPrograms {
+    let daemon = std::env::current_exe().ok();
+    let beside = |name: &str| daemon.as_ref().map(|daemon| daemon.with_file_name(name));
+    OwnPrograms(["ravi-broker", "ravi-broker-mcp"].into_iter().filter_map(beside).collect())
+}
+
 /// The state directory belongs to us alone; systemd makes its own before we start.
 fn make_directory(file: &Path) -> Result<(), StartError> {
     let Some(directory) = file.parent() else { return Ok(()) };
@@ -198,8 +233,7 @@ fn ravi(
     Ok(Arc::new(HttpUpstream::new(http, keyring, budget, clock)?))
 }
 
-fn sockets(config: &Config) -> Result<(Bound, Bound), StartError> {
-    let adopted = listen::adopt()?;
+fn sockets(config: &Config, adopted: Adopted) -> Result<(Bound, Bound), StartError> {
     let mode = config.listen.group.map_or(Mode::Owner, Mode::Group);
     let agent = match adopted.agent {
         Some(bound) => bound,

@@ -7,7 +7,8 @@ use thiserror::Error;
 
 use super::listen::{AdoptError, BindError};
 use crate::audit::AuditError;
-use crate::config::ConfigError;
+use crate::config::{ConfigError, MemoryTier};
+use crate::sys::locked::Shortfall;
 use crate::upstream::SettingsError;
 use crate::vault::keyfile::KeyError;
 
@@ -51,7 +52,39 @@ pub enum StartError {
     /// The runtime, a signal handler or a listener.
     #[error("cannot start: {0}\nlook at the limits of processes and descriptors")]
     Runtime(#[from] io::Error),
+    /// `memory.require` is not met.
+    #[error(
+        "memory.require is \"{required}\", and {} was reached: {shortfall}\n{}, or lower memory.require",
+        reached.map_or("less".to_owned(), |tier| format!("only \"{tier}\"")),
+        remedy(*shortfall)
+    )]
+    Memory {
+        /// What is required.
+        required: MemoryTier,
+        /// What was reached; `None`: not even `locked`.
+        reached: Option<MemoryTier>,
+        /// What is in the way.
+        shortfall: Shortfall,
+    },
+    /// The attestor is gone, so nobody could be identified any more.
+    #[error(
+        "the attestor, the daemon's child, has ended; every value and key was wiped\nstart the daemon again, and find out who ended its child"
+    )]
+    AttestorEnded,
     /// No random numbers.
     #[error("the system's random source or memory failed\nlook at the limits of the process")]
     NoRandom,
+}
+
+/// What the operator can do about memory that is less protected than wanted, in one line.
+pub(super) fn remedy(shortfall: Shortfall) -> &'static str {
+    match shortfall {
+        Shortfall::MemlockLimit => "raise the limit to 8 MiB (LimitMEMLOCK=8M) or grant CAP_IPC_LOCK",
+        Shortfall::LockRefused => "let the sandbox of the service permit mlock and mlock2",
+        Shortfall::Dumped | Shortfall::Inherited => "run a kernel of Linux 4.14 or later",
+        Shortfall::NoSecretMemory => {
+            "run a kernel with memfd_secret: Linux 5.14 or later with CONFIG_SECRETMEM, before 6.5 also secretmem.enable=1"
+        }
+        Shortfall::SecretMemoryRefused => "let the sandbox of the service permit memfd_secret",
+    }
 }

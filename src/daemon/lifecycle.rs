@@ -40,12 +40,8 @@ pub(super) async fn run(app: App) -> Result<(), StartError> {
         tracing::warn!("the broker was locked before it ended and still is; `ravi-broker unlock` ends that");
     }
     let servers = TaskTracker::new();
-    servers.spawn(serve::agents(
-        Agent::new(broker.clone(), clock.clone()),
-        agents,
-        broker.serving(),
-        stop.clone(),
-    ));
+    let agent = Agent::new(broker.clone(), clock.clone());
+    servers.spawn(serve::agents(agent, agents, broker.clone(), stop.clone()));
     let admin = Admin::new(broker.clone(), host.clone(), clock.clone());
     servers.spawn(serve::operator(admin, operators, stop.clone()));
     servers.close();

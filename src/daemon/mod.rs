@@ -2,6 +2,7 @@
 
 mod app;
 mod args;
+mod confine;
 mod error;
 mod lifecycle;
 pub mod listen;
@@ -15,7 +16,10 @@ use std::time::Duration;
 pub use self::args::Args;
 pub use self::error::StartError;
 pub use self::settings::{ConfigFile, Settings};
+use crate::audit::Verb;
+use crate::broker::Broker;
 use crate::clock::SystemClock;
+use crate::peer;
 use crate::secret::Secret;
 use crate::sys::Protection;
 use crate::sys::harden::raise_descriptor_limit;
@@ -38,7 +42,22 @@ pub fn run(
     // Before the runtime: a daemon that cannot do its work safely does not start a thread.
     let app = app::App::build(settings, Arc::new(SystemClock), management_key, protections)?;
     let runtime = tokio::runtime::Builder::new_multi_thread().enable_all().build()?;
-    let ended = runtime.block_on(lifecycle::run(app));
+    let broker = app.broker.clone();
+    let ended = runtime.block_on(async {
+        tokio::select! {
+            ended = lifecycle::run(app) => ended,
+            () = peer::attestor_ended() => Err(stop_at_once(&broker)),
+        }
+    });
     runtime.shutdown_timeout(LAST_WAIT);
     ended
+}
+
+/// Without its attestor the daemon cannot tell who asks: no grace for calls under way.
+fn stop_at_once(broker: &Broker) -> StartError {
+    notify::stopping("the attestor has ended");
+    broker.drain();
+    broker.shut();
+    let _ = broker.record_daemon(Verb::DaemonStopping);
+    StartError::AttestorEnded
 }

@@ -49,6 +49,11 @@ pub fn watchdog_limit() -> Option<Duration> {
     sd_notify::watchdog_enabled().filter(|limit| !limit.is_zero())
 }
 
+/// True if the manager listens under an abstract name.
+pub fn manager_is_abstract() -> bool {
+    std::env::var_os(MANAGER).is_some_and(|manager| manager.as_bytes().starts_with(b"@"))
+}
+
 /// Gives a sign of life twice within each `limit`, for as long as `healthy` says so. Runs until it is
 /// dropped. As it runs among the daemon's other tasks, a runtime that hangs is noticed as well.
 pub async fn feed_watchdog(clock: &dyn Clock, limit: Duration, healthy: impl Fn() -> bool) {

@@ -1,7 +1,8 @@
 //! The MCP stdio adapter: what a model sees of the broker. Thin: no vault, no upstream, no key; it holds
 //! the token of one session and passes one call on per tool call.
 //!
-//! Nothing but protocol reaches standard output. Memory is bounded: the length of a line, the calls
+//! Nothing but protocol reaches standard output. The adapter lives for hours, so nothing of a value stays
+//! once its answer is written: each call has a connection of its own, and no buffer outlives its line. Memory is bounded: the length of a line, the calls
 //! under way, the answers that wait for the host to read them. May import `client` and `types`; `rmcp` is
 //! imported in this folder alone.
 
@@ -11,6 +12,7 @@ mod args;
 mod output;
 mod server;
 mod session;
+mod stdio;
 #[cfg(test)]
 mod tests;
 mod tools;
@@ -39,15 +41,14 @@ pub struct ServiceFailed;
 /// Serves MCP on standard input and output until the input ends or `stop` is done, then closes the
 /// session. Calls under way get a few seconds to finish.
 ///
-/// The caller must not wait for the runtime's blocking threads afterwards: where standard input is not
-/// a pipe, one of them is still reading it.
+/// The caller must not wait for the runtime's blocking threads afterwards: one of them is still reading
+/// standard input.
 pub async fn run(
     access: Access,
     sockets: Vec<PathBuf>,
     stop: impl Future<Output = ()>,
 ) -> Result<(), ServiceFailed> {
-    let (input, output) = rmcp::transport::stdio_pipes();
-    serve(access, sockets, input, output, stop).await
+    serve(access, sockets, stdio::Input::default(), stdio::Output::default(), stop).await
 }
 
 async fn serve<R, W>(

@@ -1,5 +1,8 @@
 //! The adapter's session with the broker: opened by the first call that needs it, opened again once
 //! when the broker ended it or was restarted, closed at the end.
+//!
+//! The session is bound to this process and not to a connection. Each call gets a connection of its own,
+//! which ends with it: the buffers of an open one keep what has gone through them, values and token too.
 
 use std::future::Future;
 use std::mem::take;
@@ -12,7 +15,9 @@ use tokio::sync::OnceCell;
 use tokio::time::timeout;
 
 use super::access::Access;
-use crate::client::{AgentClient, ClientError, ErrorReason, OpenSession, SessionFile, SessionFileError};
+use crate::client::{
+    AgentClient, ClientError, ErrorReason, HeldSession, OpenSession, SessionFile, SessionFileError, link,
+};
 
 /// For the audit trail.
 const REASON: &str = "MCP adapter";
@@ -21,7 +26,7 @@ const CLOSE_DEADLINE: Duration = Duration::from_secs(1);
 
 /// One opened session, or one that is being opened. Callers that find it being opened wait for it, so
 /// that a burst of first calls opens one session.
-type Generation = OnceCell<Arc<AgentClient>>;
+type Generation = OnceCell<HeldSession>;
 
 /// The session, shared by all calls.
 pub(super) struct BrokerSession {
@@ -54,15 +59,19 @@ impl BrokerSession {
     /// the first was lost, and under a new session if the first has ended.
     pub(super) async fn read<T, F, A>(&self, call: F) -> Result<T, CallError>
     where
-        F: Fn(Arc<AgentClient>) -> A,
+        F: Fn(AgentClient) -> A,
         A: Future<Output = Result<T, ClientError>>,
     {
         let mut may_reconnect = true;
         let mut may_reopen = true;
         loop {
             let generation = Arc::clone(&self.current());
-            let client = generation.get_or_try_init(|| self.open()).await?;
-            match call(Arc::clone(client)).await {
+            let held = generation.get_or_try_init(|| self.open()).await?;
+            let result = match held.connect().await {
+                Ok(client) => call(client).await,
+                Err(error) => Err(error),
+            };
+            match result {
                 Err(ClientError::Lost) if take(&mut may_reconnect) => {}
                 Err(error) if ends_session(&error) => {
                     self.forget(&generation);
@@ -79,27 +88,33 @@ impl BrokerSession {
     /// Ends a session that this adapter opened.
     pub(super) async fn close(&self) {
         let generation = take(&mut *self.current());
-        if let (Access::Role(_), Some(client)) = (&self.access, generation.get()) {
-            let _ = timeout(CLOSE_DEADLINE, client.close_session()).await;
+        if let (Access::Role(_), Some(held)) = (&self.access, generation.get()) {
+            let _ = timeout(CLOSE_DEADLINE, async { held.connect().await?.close_session().await }).await;
         }
     }
 
-    async fn open(&self) -> Result<Arc<AgentClient>, CallError> {
-        let client = match &self.access {
+    async fn open(&self) -> Result<HeldSession, CallError> {
+        match &self.access {
             Access::Role(role) => {
                 let client = AgentClient::connect(&self.sockets).await?;
                 let open = OpenSession { reason: REASON.into(), ..OpenSession::role(role.as_str()) };
                 let (session, token) = client.open_session(open).await?;
                 tracing::info!(session = %session.session_id, "opened a session with the broker");
-                client.with_token(token)
+                Ok(HeldSession::new(client.socket(), &token))
             }
-            Access::SessionFile(path) => {
-                let file = SessionFile::read(path)?;
-                AgentClient::connect(&[file.socket]).await?.with_token(file.token)
-            }
-            Access::Unset => return Err(CallError::NoRole),
-        };
-        Ok(Arc::new(client))
+            Access::SessionFile(path) => match (SessionFile::read(path), self.linked()) {
+                (Ok(file), _) => Ok(HeldSession::new(&file.socket, &file.token)),
+                (Err(_), Some(linked)) => Ok(linked),
+                (Err(error), None) => Err(error.into()),
+            },
+            Access::Unset => self.linked().ok_or(CallError::NoRole),
+        }
+    }
+
+    /// The session of a link, if a launcher has left one open.
+    fn linked(&self) -> Option<HeldSession> {
+        let socket = self.sockets.first().filter(|_| link::is_there())?;
+        Some(HeldSession::linked(socket))
     }
 
     /// Makes room for another session, unless another call has done so already.

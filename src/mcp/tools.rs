@@ -193,7 +193,7 @@ async fn read_once(
 ) -> Result<(Lease, Credential), Failure> {
     let reason: Reason = reason.parse()?;
     let request: Arc<(String, Reason)> = Arc::new((resource.to_string(), reason));
-    let call = |client: Arc<AgentClient>| {
+    let call = |client: AgentClient| {
         let request = Arc::clone(&request);
         async move {
             let (lease, credential) = client.acquire(&request.0, None, request.1.as_str()).await?;

@@ -1,6 +1,7 @@
 //! Newline-delimited JSON-RPC on a pair of streams, with bounds. What is too long, no JSON or no request
 //! gets an answer of the protocol; what needs none is dropped. Nothing here ends the service but the end
-//! of the input or a host that has closed the output.
+//! of the input or a host that has closed the output. A line may hold a secret in either direction: no
+//! buffer keeps what has gone through it.
 
 use std::io;
 use std::mem::take;
@@ -14,19 +15,25 @@ use rmcp::model::{
 };
 use rmcp::transport::Transport;
 use serde_json::{Value, json};
-use tokio::io::{AsyncBufReadExt, AsyncRead, AsyncWrite, AsyncWriteExt, BufReader};
+use tokio::io::{AsyncRead, AsyncReadExt, AsyncWrite, AsyncWriteExt};
 use tokio::sync::{Semaphore, mpsc};
 use tokio::task::JoinHandle;
 use tokio::time::timeout;
+use zeroize::{Zeroize, Zeroizing};
 
 /// Longest line that is read. A request of any tool is far below it.
 pub(super) const MAX_LINE_BYTES: usize = 64 * 1024;
 /// Requests under way at once; hosts send a handful.
 pub(super) const MAX_CALLS: usize = 64;
+/// What one read takes at most.
+const READ_BYTES: usize = 8 * 1024;
 /// Answers that wait for the host to read them.
 const MAX_WAITING_ANSWERS: usize = 64;
 /// A host that does not read its answers is not waited for at the end.
 const FLUSH_DEADLINE: Duration = Duration::from_secs(1);
+
+/// 32 KiB: several times as deep as parsing goes.
+const DEAD_STACK_WORDS: usize = 4096;
 
 // Error codes of JSON-RPC 2.0, section 5.1.
 const PARSE_ERROR: i32 = -32700;
@@ -36,7 +43,7 @@ const BUSY: i32 = -32000;
 
 /// The transport. One task writes, so that a write is never cut in half by a cancelled read.
 pub(super) struct Lines<R> {
-    input: BufReader<R>,
+    input: Unread<R>,
     /// The line read so far.
     line: Vec<u8>,
     /// The rest of the line is dropped.
@@ -73,7 +80,7 @@ impl<R: AsyncRead + Send + Unpin> Lines<R> {
     ) -> Self {
         let (outbox, lines) = mpsc::channel(MAX_WAITING_ANSWERS);
         Self {
-            input: BufReader::new(input),
+            input: Unread::new(input),
             line: Vec::new(),
             oversized: false,
             reply: None,
@@ -87,7 +94,7 @@ impl<R: AsyncRead + Send + Unpin> Lines<R> {
     /// Safe to cancel: a partial line stays in `self.line`.
     async fn read_line(&mut self) -> Line {
         loop {
-            let Ok(available) = self.input.fill_buf().await else { return Line::End };
+            let Ok(available) = self.input.fill().await else { return Line::End };
             if available.is_empty() {
                 let whole = !take(&mut self.oversized) && !self.line.is_empty();
                 return if whole { Line::Whole } else { Line::End };
@@ -101,7 +108,7 @@ impl<R: AsyncRead + Send + Unpin> Lines<R> {
                 self.line.extend_from_slice(part);
             }
             let taken = newline.map_or(available.len(), |at| at + 1);
-            self.input.consume(taken);
+            self.input.take(taken);
             if newline.is_some() {
                 return if take(&mut self.oversized) { Line::Oversized } else { Line::Whole };
             }
@@ -175,7 +182,9 @@ impl<R: AsyncRead + Send + Unpin> Transport<RoleServer> for Lines<R> {
                 }
                 Line::Whole => {
                     let line = take(&mut self.line);
-                    self.decode(&line)
+                    let decoded = self.decode(&line);
+                    wipe_dead_stack();
+                    decoded
                 }
             };
             match decoded {
@@ -194,6 +203,46 @@ impl<R: AsyncRead + Send + Unpin> Transport<RoleServer> for Lines<R> {
             _ => Err(io::ErrorKind::TimedOut.into()),
         }
     }
+}
+
+/// What was read of the input and not looked at yet; a buffered reader of the runtime would keep the rest.
+struct Unread<R> {
+    input: R,
+    bytes: Zeroizing<Vec<u8>>,
+    /// Where in `bytes` it lies.
+    start: usize,
+    end: usize,
+}
+
+impl<R: AsyncRead + Unpin> Unread<R> {
+    fn new(input: R) -> Self {
+        Self { input, bytes: Zeroizing::new(vec![0; READ_BYTES]), start: 0, end: 0 }
+    }
+
+    /// All there is, or what comes next; nothing at the end of the input. Safe to cancel.
+    async fn fill(&mut self) -> io::Result<&[u8]> {
+        if self.start == self.end {
+            self.end = self.input.read(&mut self.bytes).await?;
+            self.start = 0;
+        }
+        Ok(&self.bytes[self.start..self.end])
+    }
+
+    /// Wipes the first `count` bytes, which have been looked at.
+    fn take(&mut self, count: usize) {
+        let next = (self.start + count).min(self.end);
+        self.bytes[self.start..next].zeroize();
+        self.start = next;
+    }
+}
+
+/// Overwrites the stack below the caller, where the parser that just returned has left pieces of its
+/// line: the search for line breaks loads it into vector registers, and these are spilled.
+#[inline(never)]
+fn wipe_dead_stack() {
+    let mut frames = [0_u64; DEAD_STACK_WORDS];
+    frames.zeroize();
+    std::hint::black_box(&frames);
 }
 
 async fn write(mut output: impl AsyncWrite + Unpin, mut lines: mpsc::Receiver<Vec<u8>>) -> io::Result<()> {

@@ -7,14 +7,23 @@ use clap::Parser;
 use super::fail;
 use crate::config::{Environment, Variable};
 use crate::daemon::{self, Args, Settings};
+use crate::peer;
 use crate::secret::Secret;
+use crate::sys::attestor::Attestor;
 use crate::sys::harden::harden;
 use crate::telemetry;
 
-/// The daemon: hardens itself before anything is read, then judges, binds, serves.
+const LIMITS: &str = "look at the limits of processes and descriptors";
+
+/// The daemon: hardens itself before anything is read, forks its attestor before there is a secret or a
+/// thread, then judges, confines itself, binds, serves.
 pub fn brokerd() -> ExitCode {
     let protections = harden();
     let args = Args::parse();
+    match Attestor::start() {
+        Ok(attestor) => peer::look_through(attestor),
+        Err(error) => return fail(&format!("the attestor cannot be started: {error}"), LIMITS),
+    }
     let environment = Environment::capture();
     if let Err(error) = telemetry::init(environment.text(Variable::RaviBrokerLog)) {
         return refuse(&error.to_string());

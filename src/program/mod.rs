@@ -1,6 +1,7 @@
 //! What the mains do: parse, build, run, exit code. `src/bin/` calls these, and `ravi-broker` plays the
 //! other parts itself when the demo starts it under their names. Layer 5: wiring only.
 
+mod allocator;
 mod brokerd;
 mod mcp;
 #[cfg(feature = "sandbox")]
@@ -9,6 +10,7 @@ mod sandbox;
 use std::io::Write;
 use std::process::ExitCode;
 
+pub use allocator::{WIPING, WipingAllocator};
 pub use brokerd::brokerd;
 pub use mcp::mcp;
 #[cfg(feature = "sandbox")]

@@ -1,22 +1,26 @@
-//! Sessions: agent processes that have assumed a role.
+//! Sessions: agent processes that have assumed a role, and what they delegate.
 //!
-//! A session belongs to its anchor, a process that the kernel named; its token works for that process
-//! and what it starts, under the same user, and nowhere else. A token from elsewhere is refused with
-//! the same error as an unknown one. May import layers 0 and 1, `policy` and `audit`.
+//! A session belongs to its anchor, a process that the kernel named; its token works for the processes of
+//! its [`Binding`], under the same user, and nowhere else. A token from elsewhere is refused with the same
+//! error as an unknown one. Sessions form trees: one that was delegated ends with its parent. May import
+//! layers 0 and 1, `policy` and `audit`.
 
+mod binding;
 mod token;
 
 use std::collections::VecDeque;
+use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError};
 use std::time::Duration;
 
 use dashmap::DashMap;
 use tokio_util::sync::CancellationToken;
 
+pub use self::binding::Binding;
 use self::token::{Presented, TokenHash};
 use crate::audit::Actor;
 use crate::clock::{BootInstant, Clock, Deadlines};
-use crate::peer::{Peer, ProcessId};
+use crate::peer::{Namespace, Peer, ProcessId};
 use crate::policy::Role;
 use crate::policy::scope::Scope;
 use crate::secret::Secret;
@@ -24,6 +28,8 @@ use crate::types::{Reason, RoleName, SessionId};
 
 /// Ended sessions that are still told why.
 const REMEMBERED: usize = 1024;
+/// Generations of a tree. Each narrows the one above, so a deep one has little left to give.
+const MAX_DEPTH: usize = 8;
 /// The first process of a system or container: everything descends from it.
 const INIT: u32 = 1;
 
@@ -49,6 +55,19 @@ pub enum Anchor {
     Parent,
 }
 
+/// How to delegate.
+#[derive(Clone, Debug)]
+pub struct Delegation {
+    /// Fewer scopes than the parent's. Empty: all of them.
+    pub scopes: Vec<Scope>,
+    /// Longest life; the parent's end applies.
+    pub ttl: Option<Duration>,
+    /// For the audit trail.
+    pub reason: Option<Reason>,
+    /// The process that the child belongs to. Absent: the parent's own.
+    pub pid: Option<u32>,
+}
+
 /// One live or ended session.
 pub struct Session {
     /// Public handle.
@@ -57,29 +76,38 @@ pub struct Session {
     pub role: RoleName,
     /// The scopes it was opened with, if fewer than the role's.
     pub narrowed: Option<Arc<[Scope]>>,
-    /// Who opened it.
+    /// Who assumed the role: of a delegated session, the opener of its root.
     pub opener: Arc<Peer>,
-    /// Whose descendants may use it.
-    pub anchor: ProcessId,
+    /// The session it was delegated from.
+    pub parent: Option<SessionId>,
+    /// The first of its tree, whose meters count for all of them.
+    pub root: SessionId,
     /// When it began.
     pub opened_at: BootInstant,
-    /// When it ends at the latest.
-    pub expires_at: BootInstant,
     /// What the opener said it was for.
     pub reason: Option<Reason>,
     /// How the audit trail names it.
     pub actor: Actor,
     holder: Holder,
+    /// Sessions above it.
+    depth: usize,
+    /// Nanoseconds of a [`BootInstant`]. Written under [`Sessions::changing`].
+    expires_at: AtomicU64,
+    /// Sessions that were delegated from it, also those that are over. Changed under
+    /// [`Sessions::changing`]; bounded, since each was live once and they end with it.
+    children: Mutex<Vec<SessionId>>,
     ended: CancellationToken,
     end: OnceLock<End>,
 }
 
 /// Who may present a session's token.
-#[derive(Clone, Copy)]
+#[derive(Clone)]
 struct Holder {
     token: TokenHash,
     uid: u32,
-    anchor: ProcessId,
+    binding: Binding,
+    /// The role says that it may be used from them.
+    other_namespaces: bool,
 }
 
 /// What is kept of a session that ended: enough to tell its holder why, and no descriptor.
@@ -102,6 +130,8 @@ pub enum End {
     Locked,
     /// The process that it belongs to ended.
     ProcessEnded,
+    /// The session that it was delegated from ended.
+    ParentEnded,
     /// After a reload its role is gone or no longer matches.
     RoleChanged,
     /// The daemon is shutting down.
@@ -115,6 +145,12 @@ pub enum OpenError {
     ScopeNotGranted,
     /// The kernel does not name the process to bind to, or it is the init process.
     NoAnchor,
+    /// The role binds to a cgroup, and the process is in none but the root.
+    NoCgroup,
+    /// The named process is not alive, or may not use the parent session.
+    NoProcess,
+    /// The parent session is over.
+    ParentEnded,
     /// The role's sessions, or all, are at their bound.
     Capacity(&'static str),
     /// The system's random source failed.
@@ -122,31 +158,66 @@ pub enum OpenError {
 }
 
 /// Why a token was refused.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, PartialEq, Eq)]
 pub enum TokenError {
     /// Unknown or malformed.
     Unknown,
-    /// From a process that the session does not belong to. The caller is not told.
-    Foreign,
+    /// From a process that the session does not belong to. The caller is not told; the operator is.
+    Foreign {
+        /// Whose token it is.
+        session: SessionId,
+        /// In words, to what it is bound.
+        bound: String,
+    },
     /// The caller's own session, which is over.
     Ended(End),
+    /// The process that assumed the role has become another program, which does not match. With the reasons,
+    /// for the operator.
+    Exec(Vec<String>),
 }
 
 /// The sessions. Concurrency: any thread; one task waits on [`Sessions::due`].
 pub struct Sessions {
     live: DashMap<SessionId, Arc<Session>>,
-    /// Held while a session is counted and added, so that a bound is not overrun by a race.
-    opening: Mutex<()>,
+    /// Held while a session is counted and added, moved or ended: a bound is not overrun, and no child is
+    /// added to a parent that ends.
+    changing: Mutex<()>,
     remembered: Mutex<VecDeque<Past>>,
     deadlines: Deadlines<SessionId>,
     max: usize,
     clock: Arc<dyn Clock>,
 }
 
+impl End {
+    /// Why a session ended whose parent ended for this reason. None outlives the parent's time, and what the
+    /// operator or the daemon does is done to all.
+    fn of_child(self) -> Self {
+        match self {
+            Self::Closed | Self::ProcessEnded | Self::ParentEnded => Self::ParentEnded,
+            Self::Expired | Self::Revoked | Self::Locked | Self::RoleChanged | Self::Stopping => self,
+        }
+    }
+}
+
 impl Session {
     /// Whether it has not ended: not by an event, and not by the clock.
     pub fn is_live(&self, now: BootInstant) -> bool {
-        self.end.get().is_none() && now < self.expires_at
+        self.end.get().is_none() && now < self.expires_at()
+    }
+
+    /// When it ends at the latest.
+    pub fn expires_at(&self) -> BootInstant {
+        BootInstant::from_nanos(self.expires_at.load(Ordering::Relaxed))
+    }
+
+    /// Which processes may use it.
+    pub fn binding(&self) -> &Binding {
+        &self.holder.binding
+    }
+
+    /// The process that it lives and dies with.
+    pub fn anchor(&self) -> ProcessId {
+        self.holder.binding.anchor()
     }
 
     /// Why it ended, if it has.
@@ -166,8 +237,21 @@ impl Holder {
         if !presented.is(&self.token) {
             return Err(TokenError::Unknown);
         }
-        let its_own = peer.uid == self.uid && !peer.foreign && peer.descends_from(self.anchor);
-        if its_own { Ok(()) } else { Err(TokenError::Foreign) }
+        let foreign = || TokenError::Foreign { session: presented.id, bound: self.binding.to_string() };
+        if self.admits(peer) { Ok(()) } else { Err(foreign()) }
+    }
+
+    /// The binding of a child: the parent's own, or the subtree of a living process within it.
+    fn binding_for(&self, pid: Option<u32>) -> Option<Binding> {
+        let Some(pid) = pid else { return Some(self.binding.clone()) };
+        let process = ProcessId::of(pid).filter(|process| process.pid != INIT)?;
+        self.binding.covers(process).then_some(Binding::Subtree(process))
+    }
+
+    /// Whether the process may use the session.
+    fn admits(&self, peer: &Peer) -> bool {
+        let named = !peer.foreign && (self.other_namespaces || peer.namespace == Namespace::Ours);
+        peer.uid == self.uid && named && self.binding.admits(peer)
     }
 }
 
@@ -176,7 +260,7 @@ impl Sessions {
     pub fn new(max: usize, clock: Arc<dyn Clock>) -> Self {
         Self {
             live: DashMap::new(),
-            opening: Mutex::new(()),
+            changing: Mutex::new(()),
             remembered: Mutex::new(VecDeque::new()),
             deadlines: Deadlines::new(),
             max,
@@ -196,7 +280,9 @@ impl Sessions {
             return Err(OpenError::ScopeNotGranted);
         }
         let anchor = anchor(opener, opening.anchor).ok_or(OpenError::NoAnchor)?;
-        let (id, hash, token) = token::mint().ok_or(OpenError::NoRandom)?;
+        let binding = Binding::of(role.bind, anchor).ok_or(OpenError::NoCgroup)?;
+        let other_namespaces = role.admits_other_namespaces();
+        let (id, token, secret) = token::mint().ok_or(OpenError::NoRandom)?;
         let now = self.clock.now();
         let ttl = opening.ttl.unwrap_or(role.bounds.session_ttl).min(role.bounds.session_ttl);
         let session = Arc::new(Session {
@@ -204,17 +290,102 @@ impl Sessions {
             role: role.name().clone(),
             narrowed: (!opening.scopes.is_empty()).then(|| opening.scopes.into()),
             opener: opener.clone(),
-            anchor,
+            parent: None,
+            root: id,
             opened_at: now,
-            expires_at: now + ttl,
             reason: opening.reason,
             actor: Actor { session: Some(id), ..actor_of(opener, Some(role.name())) },
-            holder: Holder { token: hash, uid: opener.uid, anchor },
+            holder: Holder { token, uid: opener.uid, binding, other_namespaces },
+            depth: 0,
+            expires_at: AtomicU64::new((now + ttl).as_nanos()),
+            children: Mutex::default(),
             ended: CancellationToken::new(),
             end: OnceLock::new(),
         });
-        self.admit(session.clone(), role)?;
-        Ok((session, token))
+        self.admit(&session, role, None)?;
+        Ok((session, secret))
+    }
+
+    /// Opens a session below another one, at the wish of a process that may use that one.
+    pub fn delegate(
+        &self,
+        role: &Role,
+        parent: &Arc<Session>,
+        caller: &Peer,
+        delegation: Delegation,
+    ) -> Result<(Arc<Session>, Secret), OpenError> {
+        let given = role.scopes_within(parent.narrowed.as_deref());
+        let covered = |wanted: &Scope| given.iter().any(|granted| granted.covers(wanted));
+        if !delegation.scopes.iter().all(covered) {
+            return Err(OpenError::ScopeNotGranted);
+        }
+        if parent.depth >= MAX_DEPTH {
+            return Err(OpenError::Capacity("generations of delegated sessions"));
+        }
+        let binding = parent.holder.binding_for(delegation.pid).ok_or(OpenError::NoProcess)?;
+        let (id, token, secret) = token::mint().ok_or(OpenError::NoRandom)?;
+        let (now, longest) = (self.clock.now(), parent.expires_at());
+        let end = delegation.ttl.map_or(longest, |ttl| longest.min(now + ttl));
+        let narrowed = match delegation.scopes.is_empty() {
+            true => parent.narrowed.clone(),
+            false => Some(delegation.scopes.into()),
+        };
+        let session = Arc::new(Session {
+            id,
+            role: parent.role.clone(),
+            narrowed,
+            opener: parent.opener.clone(),
+            parent: Some(parent.id),
+            root: parent.root,
+            opened_at: now,
+            reason: delegation.reason,
+            actor: Actor { session: Some(id), ..actor_of(caller, Some(&parent.role)) },
+            holder: Holder { token, binding, ..parent.holder.clone() },
+            depth: parent.depth + 1,
+            expires_at: AtomicU64::new(end.as_nanos()),
+            children: Mutex::default(),
+            ended: CancellationToken::new(),
+            end: OnceLock::new(),
+        });
+        self.admit(&session, role, Some(parent))?;
+        Ok((session, secret))
+    }
+
+    /// Moves the end of a live session to `ttl` from now, at most to its parent's end. What is below it ends
+    /// no later than it. Returns the new end; `None`: it is over.
+    pub fn renew(&self, session: &Session, ttl: Duration) -> Option<BootInstant> {
+        let _changing = lock(&self.changing);
+        let now = self.clock.now();
+        if !session.is_live(now) {
+            return None;
+        }
+        let of_parent = session.parent.and_then(|parent| self.find(parent)).map(|parent| parent.expires_at());
+        let end = of_parent.map_or(now + ttl, |latest| latest.min(now + ttl));
+        self.move_end(session, end);
+        let mut below = self.children(session);
+        while let Some(child) = below.pop() {
+            if child.expires_at() > end {
+                self.move_end(&child, end);
+                below.extend(self.children(&child));
+            }
+        }
+        Some(end)
+    }
+
+    /// What is left of a wish for `ttl` under the parent's end.
+    pub fn reach(&self, session: &Session, ttl: Duration) -> Duration {
+        let parent = session.parent.and_then(|parent| self.find(parent));
+        parent.map_or(ttl, |parent| ttl.min(parent.expires_at().since(self.clock.now())))
+    }
+
+    fn move_end(&self, session: &Session, end: BootInstant) {
+        self.deadlines.remove(session.expires_at(), session.id);
+        session.expires_at.store(end.as_nanos(), Ordering::Relaxed);
+        self.deadlines.insert(end, session.id);
+    }
+
+    fn children(&self, session: &Session) -> Vec<Arc<Session>> {
+        lock(&session.children).iter().filter_map(|child| self.find(*child)).collect()
     }
 
     /// The live session of a token, if this process may use it.
@@ -227,23 +398,66 @@ impl Sessions {
         session.holder.check(&presented, peer)?;
         match session.end() {
             Some(end) => Err(TokenError::Ended(end)),
-            None if self.clock.now() >= session.expires_at => Err(TokenError::Ended(End::Expired)),
+            None if self.clock.now() >= session.expires_at() => Err(TokenError::Ended(End::Expired)),
             None => Ok(session),
         }
     }
 
-    /// Ends a session. `None`: it was not live.
-    pub fn end(&self, id: SessionId, end: End) -> Option<Arc<Session>> {
+    /// The live session of a link, if this process may use it.
+    pub fn authenticate_linked(&self, peer: &Peer, id: SessionId) -> Result<Arc<Session>, TokenError> {
+        let session = self.find(id).ok_or(TokenError::Unknown)?;
+        if !session.holder.admits(peer) {
+            return Err(TokenError::Foreign { session: id, bound: session.binding().to_string() });
+        }
+        match session.end() {
+            Some(end) => Err(TokenError::Ended(end)),
+            None if self.clock.now() >= session.expires_at() => Err(TokenError::Ended(End::Expired)),
+            None => Ok(session),
+        }
+    }
+
+    /// Ends a session and those delegated from it, itself first. Empty: it was not live.
+    pub fn end(&self, id: SessionId, end: End) -> Vec<Arc<Session>> {
+        let _changing = lock(&self.changing);
+        self.end_tree(id, end)
+    }
+
+    /// Ends a session whose time is up, unless it was renewed meanwhile.
+    pub fn expire(&self, id: SessionId) -> Vec<Arc<Session>> {
+        let _changing = lock(&self.changing);
+        let now = self.clock.now();
+        match self.find(id) {
+            Some(session) if session.expires_at() <= now => self.end_tree(id, End::Expired),
+            _ => Vec::new(),
+        }
+    }
+
+    fn end_tree(&self, id: SessionId, end: End) -> Vec<Arc<Session>> {
+        let mut ended: Vec<_> = self.end_one(id, end).into_iter().collect();
+        let mut at = 0;
+        while let Some(session) = ended.get(at) {
+            let children = std::mem::take(&mut *lock(&session.children));
+            ended.extend(children.into_iter().filter_map(|child| self.end_one(child, end.of_child())));
+            at += 1;
+        }
+        ended
+    }
+
+    fn end_one(&self, id: SessionId, end: End) -> Option<Arc<Session>> {
         let (_, session) = self.live.remove(&id)?;
-        self.deadlines.remove(session.expires_at, id);
+        self.deadlines.remove(session.expires_at(), id);
         // Set once: the map gives the session to one caller only.
         let _ = session.end.set(end);
         session.ended.cancel();
+        if let Some(parent) = session.parent.and_then(|parent| self.find(parent)) {
+            lock(&parent.children).retain(|child| *child != id);
+        }
         let mut remembered = lock(&self.remembered);
         if remembered.len() == REMEMBERED {
             remembered.pop_front();
         }
-        remembered.push_back(Past { id, holder: session.holder, end });
+        remembered.push_back(Past { id, holder: session.holder.clone(), end });
+        drop(remembered);
         Some(session)
     }
 
@@ -272,8 +486,16 @@ impl Sessions {
         self.live.is_empty()
     }
 
-    fn admit(&self, session: Arc<Session>, role: &Role) -> Result<(), OpenError> {
-        let _opening = lock(&self.opening);
+    fn admit(
+        &self,
+        session: &Arc<Session>,
+        role: &Role,
+        parent: Option<&Arc<Session>>,
+    ) -> Result<(), OpenError> {
+        let _changing = lock(&self.changing);
+        if parent.is_some_and(|parent| parent.end().is_some()) {
+            return Err(OpenError::ParentEnded);
+        }
         if self.live.len() >= self.max {
             return Err(OpenError::Capacity("limits.sessions"));
         }
@@ -281,14 +503,17 @@ impl Sessions {
         if of_role >= role.bounds.session_max_live {
             return Err(OpenError::Capacity("session.max_live"));
         }
-        self.deadlines.insert(session.expires_at, session.id);
-        self.live.insert(session.id, session);
+        if let Some(parent) = parent {
+            lock(&parent.children).push(session.id);
+        }
+        self.deadlines.insert(session.expires_at(), session.id);
+        self.live.insert(session.id, session.clone());
         Ok(())
     }
 
     fn recall(&self, id: SessionId) -> Option<(Holder, End)> {
         let remembered = lock(&self.remembered);
-        remembered.iter().rev().find(|past| past.id == id).map(|past| (past.holder, past.end))
+        remembered.iter().rev().find(|past| past.id == id).map(|past| (past.holder.clone(), past.end))
     }
 }
 

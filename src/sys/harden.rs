@@ -1,4 +1,5 @@
-//! Hardening of the process itself, before anything is read. Imports nothing of this crate.
+//! Hardening of the process itself, before anything is read. Imports nothing but its
+//! neighbours in `sys`.
 
 use std::fs::OpenOptions;
 use std::io;
@@ -9,7 +10,7 @@ use nix::sys::resource::{Resource, getrlimit, setrlimit};
 use nix::sys::signal::{SigHandler, Signal, signal};
 use nix::sys::stat::{Mode, umask};
 
-use super::Protection;
+use super::{Protection, descriptors};
 
 /// Hardens the process. To be called first in `main`, before a thread is started: the umask belongs to
 /// all threads, and only those started later inherit "no new privileges". What could not be done is in
@@ -22,6 +23,7 @@ pub fn harden() -> Vec<Protection> {
         Protection::of("not dumpable, not traceable by the same user", not_dumpable()),
         Protection::of("no core dump", no_core()),
         Protection::of("no new privileges", no_new_privileges()),
+        Protection::of("no descriptor survives an exec", descriptors::close_on_exec().is_ok()),
     ]
 }
 
@@ -60,7 +62,8 @@ fn fill(number: i32) -> bool {
     null.is_ok_and(|file| file.into_raw_fd() == number)
 }
 
-fn not_dumpable() -> bool {
+/// Neither a core dump nor the same user's debugger gets at our memory; `/proc/<pid>` belongs to root.
+pub(super) fn not_dumpable() -> bool {
     prctl::set_dumpable(false).is_ok() && prctl::get_dumpable() == Ok(false)
 }
 

@@ -60,19 +60,19 @@ impl Vault {
             Key::Card(identity) => Content::Card(Box::new(self.read_card(*identity).await?)),
             Key::Secret(identity, name) => {
                 let found = self.upstream.find_secret(*identity, name).await?;
-                Content::Secret(found.map(|entry| self.arena.seal(&entry.value)))
+                Content::Secret(found.map(|entry| self.seal(&entry.value)).transpose()?)
             }
             Key::SecretNames(identity) => {
                 Content::SecretNames(names_only(self.upstream.list_secrets(*identity).await?))
             }
             Key::Passwords(identity) => {
                 let rows = self.upstream.list_passwords(*identity).await?;
-                Content::Passwords(self.seal_passwords(rows))
+                Content::Passwords(self.seal_passwords(rows)?)
             }
             Key::SsoToken(identity) => {
                 let minted = self.mint_sso(*identity).await?;
                 let expires_at = self.boot_time_of(&minted);
-                Content::SsoToken { slot: self.arena.seal(&minted.token), expires_at }
+                Content::SsoToken { slot: self.seal(&minted.token)?, expires_at }
             }
         })
     }
@@ -84,7 +84,7 @@ impl Vault {
         let lifetime = self.lifetime(&content, now);
         let entry = Arc::new(Entry { life: Life::new(now, lifetime), content });
         if self.cache.len() >= self.settings.max_entries && !self.cache.contains_key(&key) {
-            self.make_room();
+            self.make_room_for_entry();
         }
         let before = self.cache.insert(key.clone(), entry.clone());
         if self.epoch.load(Ordering::SeqCst) != epoch {
@@ -95,15 +95,6 @@ impl Vault {
             self.announce(&key, &before.content, &entry.content);
         }
         Ok(entry)
-    }
-
-    /// Drops what is expired, or else any one entry: it can be fetched again.
-    fn make_room(&self) {
-        self.prune(&[]);
-        if self.cache.len() >= self.settings.max_entries {
-            let victim = self.cache.iter().next().map(|entry| entry.key().clone());
-            victim.map(|key| self.cache.remove(&key));
-        }
     }
 
     fn announce(&self, key: &Key, before: &Content, after: &Content) {
@@ -144,16 +135,16 @@ impl Vault {
         Ok(Card { identity: persona, owner })
     }
 
-    fn seal_passwords(&self, rows: Vec<PasswordEntry>) -> Vec<Password> {
-        let mut sealed: Vec<Password> = rows
-            .into_iter()
-            .filter_map(|row| {
-                let name = password_name(&row.domain, &row.username)?;
-                Some(Password { entry: row.uuid, name, slot: self.arena.seal(&row.password) })
-            })
-            .collect();
+    fn seal_passwords(&self, rows: Vec<PasswordEntry>) -> Result<Vec<Password>> {
+        let named =
+            rows.into_iter().filter_map(|row| Some((password_name(&row.domain, &row.username)?, row)));
+        let sealed = named.map(|(name, row)| {
+            let slot = self.seal(&row.password)?;
+            Ok(Password { entry: row.uuid, name, slot })
+        });
+        let mut sealed: Vec<Password> = sealed.collect::<Result<_>>()?;
         sealed.sort_by(|a, b| a.name.cmp(&b.name));
-        sealed
+        Ok(sealed)
     }
 
     /// Ravi takes an identity key here and no other. One is minted if none is held, and once more if

@@ -179,10 +179,11 @@ mod tests {
 
     use super::super::arena::Arena;
     use super::*;
+    use crate::config::MemoryTier;
     use crate::upstream::Keys;
 
     fn keyring() -> Keyring {
-        Keyring::new(Arc::new(Arena::new().unwrap()))
+        Keyring::new(Arc::new(Arena::new(MemoryTier::Locked).unwrap()))
     }
 
     fn source(directory: &Path) -> KeySource {

@@ -44,14 +44,15 @@ impl Keyring {
         Self { arena, held: Mutex::new(Held::default()) }
     }
 
-    /// Takes a key in, in place of an earlier one. False if the keyring is full or closed.
+    /// Takes a key in, in place of an earlier one. False if the keyring or its memory is full, or it is
+    /// closed.
     pub fn insert(&self, id: KeyId, key: &Secret) -> bool {
         self.replace(id, key).is_some()
     }
 
     /// Like [`Keyring::insert`], but hands out what was there, for [`Keyring::restore`].
     pub fn replace(&self, id: KeyId, key: &Secret) -> Option<Replaced> {
-        let slot = self.arena.seal(key);
+        let slot = self.arena.seal_key(key).ok()?;
         let mut held = self.lock();
         if held.closed || (held.keys.len() >= MAX_KEYS && !held.keys.contains_key(&id)) {
             return None;
@@ -131,9 +132,10 @@ impl Keys for Keyring {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::config::MemoryTier;
 
     fn keyring() -> Keyring {
-        Keyring::new(Arc::new(Arena::new().unwrap()))
+        Keyring::new(Arc::new(Arena::new(MemoryTier::Locked).unwrap()))
     }
 
     #[test]

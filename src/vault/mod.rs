@@ -6,10 +6,13 @@
 
 pub mod arena;
 mod entry;
+mod extents;
 mod fetch;
 mod flight;
 pub mod keyfile;
 pub mod keyring;
+mod room;
+mod tier;
 mod write;
 
 use std::collections::HashSet;
@@ -55,6 +58,9 @@ pub enum VaultError {
     /// The vault was wiped while the call was under way.
     #[error("the vault was locked")]
     Locked,
+    /// The memory for secrets has no room, although every cached value was dropped for it.
+    #[error("the memory for secrets is full")]
+    Full,
     /// Ravi did not give it.
     #[error(transparent)]
     Upstream(#[from] UpstreamError),

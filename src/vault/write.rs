@@ -127,8 +127,14 @@ impl Vault {
 
     /// The answer of a write is the freshest value there is.
     fn keep_secret(&self, identity: IdentityUuid, entry: SecretEntry, epoch: u64) -> Result<()> {
-        let content = Content::Secret(Some(self.arena.seal(&entry.value)));
-        self.store(Key::Secret(identity, entry.key), content, epoch).map(drop)
+        let key = Key::Secret(identity, entry.key.clone());
+        let Ok(slot) = self.seal(&entry.value) else {
+            // The change was made; it is only not kept.
+            self.drop_stale(&key);
+            self.changed(identity, Resource::Secret(entry.key));
+            return Ok(());
+        };
+        self.store(key, Content::Secret(Some(slot)), epoch).map(drop)
     }
 
     /// Also keeps out answers that are under way: they may be from before the change.

@@ -1,6 +1,6 @@
 //! Shows that each rule can fail: code that breaks it, and code next to it that does not.
 
-use super::{Source, TOO_LONG_FILE, judge};
+use super::{ALLOCATOR, Source, TOO_LONG_FILE, judge, wipes};
 
 fn breaches_of(path: &str, code: &str) -> Vec<String> {
     breaches_among(&[(path, code)])
@@ -206,4 +206,19 @@ fn a_file_that_grows_too_long_is_caught_and_its_tests_do_not_count() {
 fn a_module_without_a_purpose_is_caught() {
     let source = Source { path: "src/limit.rs".to_owned(), text: "fn f() {}".to_owned() };
     assert!(judge(&[source]).breaches[0].contains(": doc: "));
+}
+
+#[test]
+fn a_program_without_the_allocator_that_wipes_is_caught() {
+    let setting = ALLOCATOR.trim_start_matches("; ");
+    assert!(wipes(&format!("use x;\n\n{setting}\n")));
+    for program in [
+        "use x; fn main() {}".to_owned(),
+        format!("use x; // {setting}"),
+        format!("use x; #[cfg(test)] {setting}"),
+        format!("use x; {}", setting.replace("#[global_allocator]", "")),
+        format!("use x; {}", setting.replace("= WIPING", "= System")),
+    ] {
+        assert!(!wipes(&program), "{program}");
+    }
 }

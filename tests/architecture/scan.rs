@@ -6,8 +6,8 @@ use proc_macro2::{Delimiter, TokenStream, TokenTree};
 
 use super::tokens::{Attribute, group, item_end, parts, path_end, text, trees, word};
 use super::{
-    BY_NAME_ALONE, CRATES, DENIED_DERIVES, DENIED_IMPLS, LONG_FILE, May, Report, SECRET_TYPES, Source,
-    TOO_LONG_FILE, UNITS, UNSAFE_PLACES, Unit, edge,
+    ALLOCATOR, BY_NAME_ALONE, CRATES, DENIED_DERIVES, DENIED_IMPLS, LONG_FILE, May, Report, SECRET_TYPES,
+    Source, TOO_LONG_FILE, UNITS, UNSAFE_PLACES, Unit, edge,
 };
 
 /// Applies every rule to every file.
@@ -30,6 +30,12 @@ pub(crate) fn judge(sources: &[Source]) -> Report {
         scan.finish(&source.text);
     }
     report
+}
+
+/// True for a program that sets the allocator which wipes. Told by its tokens, so a comment does not do.
+pub(crate) fn wipes(program: &str) -> bool {
+    let tokens = |text: &str| text.parse::<TokenStream>().expect("it is Rust").to_string();
+    tokens(program).contains(&tokens(ALLOCATOR))
 }
 
 /// `src/session/peer.rs` -> `session::peer`. A program is a root of its own: `bin/<name>`.

@@ -35,7 +35,7 @@ const RULES: [(Which, &str); 6] = [
     (Named(&["CREDENTIALS_DIRECTORY"]), "leads to keys that systemd gave the caller"),
     (Named(&["NOTIFY_SOCKET"]), "speaks for the caller's service"),
     (NameBegins("LISTEN_"), "names descriptors of the caller's service"),
-    (Named(&[SESSION_FILE_VARIABLE, super::channel::VARIABLE]), "the caller's session; CMD gets its own"),
+    (Named(&[SESSION_FILE_VARIABLE, crate::link::VARIABLE]), "the caller's session; CMD gets its own"),
 ];
 
 /// The table for `--help`.
@@ -134,7 +134,7 @@ mod tests {
             ("LISTEN_FDS", "1"),
             ("LISTEN_PIDFDID", "1"),
             ("RAVI_BROKER_SESSION_FILE", "/run/s"),
-            ("RAVI_BROKER_CHANNEL_FD", "3"),
+            ("RAVI_BROKER_LINK_FD", "3"),
             ("OPENAI_API_KEY", "injected-value"),
         ] {
             assert!(is_removed(name, value), "{name}={value}");

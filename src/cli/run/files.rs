@@ -19,8 +19,8 @@ pub(super) struct Files {
     pub(super) variables: Vec<(OsString, OsString)>,
 }
 
-/// Gives each value and the channel a number.
-pub(super) fn place(values: &[Injected], channel: Option<OwnedFd>) -> io::Result<Files> {
+/// Gives each value and the link a number.
+pub(super) fn place(values: &[Injected], link: Option<OwnedFd>) -> io::Result<Files> {
     let mut files = Files { descriptors: Vec::new(), variables: Vec::new() };
     let mut taken: BTreeSet<RawFd> = values.iter().filter_map(|value| number(&value.place)).collect();
     for value in values {
@@ -37,10 +37,10 @@ pub(super) fn place(values: &[Injected], channel: Option<OwnedFd>) -> io::Result
         };
         files.descriptors.push((value.sealed.open()?, number));
     }
-    if let Some(channel) = channel {
+    if let Some(link) = link {
         let number = free(&mut taken)?;
-        files.variables.push((super::channel::VARIABLE.into(), number.to_string().into()));
-        files.descriptors.push((channel, number));
+        files.variables.push((crate::link::VARIABLE.into(), number.to_string().into()));
+        files.descriptors.push((link, number));
     }
     Ok(files)
 }

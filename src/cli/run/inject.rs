@@ -9,12 +9,12 @@ use std::fs::File;
 use std::io::{self, Read};
 use std::os::fd::RawFd;
 
-use super::mask::Mask;
 use super::say::Say;
 use super::session::LauncherSession;
 use crate::cli::args::{Named, Numbered, Run};
 use crate::cli::context::text;
 use crate::cli::error::CliError;
+use crate::cli::mask::Mask;
 use crate::client::Delivery;
 use crate::secret::Secret;
 use crate::sys::memfd::{LockedPages, SealedFile};

@@ -7,11 +7,9 @@
 //!
 //! Imports `client`, `clock`, `secret`, `sys`, `types` and its siblings.
 
-mod channel;
 mod environment;
 mod files;
 mod inject;
-mod mask;
 mod program;
 mod relay;
 mod say;
@@ -80,7 +78,7 @@ struct Launch {
 
 async fn supervised(
     args: &Run,
-    session: LauncherSession,
+    mut session: LauncherSession,
     signals: &Signals,
     say: &Say<'_>,
     launch: Launch,
@@ -88,7 +86,7 @@ async fn supervised(
     let Launch { program, core_limit, values } = launch;
     let masked = !args.no_mask && values.iter().any(|value| value.is_secret());
     let mut streams = Streams::prepare(masked, args.stdin.is_some()).map_err(CliError::Start)?;
-    let files = files::place(&values, channel::open(&session)).map_err(CliError::Start)?;
+    let files = files::place(&values, session.take_link()).map_err(CliError::Start)?;
     let environment = environment::of_child(args, &session, &values, &files, say).map_err(CliError::Start)?;
     let started = {
         let program =

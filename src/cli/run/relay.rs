@@ -12,7 +12,7 @@ use nix::fcntl::{FcntlArg, fcntl};
 use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
 use tokio::sync::oneshot;
 
-use super::mask::Stream;
+use crate::cli::mask::Stream;
 
 /// Read at once.
 const PIECE: usize = 64 * 1024;

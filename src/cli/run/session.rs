@@ -2,6 +2,7 @@
 //! daemon was away, closed at the end.
 
 use std::convert::Infallible;
+use std::os::fd::OwnedFd;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
@@ -15,6 +16,7 @@ use crate::cli::error::CliError;
 use crate::cli::output::span;
 use crate::client::{
     AgentClient, Anchor, ClientError, ErrorReason, Events, LeaseEvent, OpenSession, Session, SessionFile,
+    link,
 };
 use crate::clock::{BootInstant, Clock, SystemClock};
 
@@ -31,6 +33,8 @@ pub(super) struct LauncherSession {
     request: OpenSession,
     session: Session,
     file: OwnFile,
+    /// For the program, until it has it.
+    link: Option<OwnedFd>,
     clock: SystemClock,
     wait: Duration,
 }
@@ -67,9 +71,13 @@ impl LauncherSession {
         let file = SessionFile::new(client.socket(), &session, token);
         let kept = SessionFile::default_path(session.session_id).map(OwnFile);
         let kept = kept.and_then(|kept| file.write(&kept.0).map(|()| kept));
+        // Without one the program reaches the daemon by its socket, unless a sandbox forbids that.
+        let link = link::make(client.socket(), &file.token).await.ok();
         let client = client.with_token(file.token);
         match kept {
-            Ok(file) => Ok(Self { client, request, session, file, clock: context.clock, wait: WAITS[0] }),
+            Ok(file) => {
+                Ok(Self { client, request, session, file, link, clock: context.clock, wait: WAITS[0] })
+            }
             Err(error) => {
                 // It ends with this process in any case.
                 let _ = client.close_session().await;
@@ -81,6 +89,11 @@ impl LauncherSession {
     /// For calls under the session.
     pub(super) fn client(&self) -> &AgentClient {
         &self.client
+    }
+
+    /// The link for the program.
+    pub(super) fn take_link(&mut self) -> Option<OwnedFd> {
+        self.link.take()
     }
 
     /// Of the session file.

@@ -17,12 +17,12 @@ use tokio::io::Interest;
 use tokio::io::unix::AsyncFd;
 use tokio::sync::oneshot;
 
-use super::mask::Mask;
 use super::say::Say;
 use super::session::LauncherSession;
 use super::signals::{Received, Sender, Signals};
 use super::streams::Streams;
 use super::terminal::Terminal;
+use crate::cli::mask::Mask;
 use crate::sys::peer::stat;
 use crate::sys::spawn::Started;
 use crate::sys::time::register;

@@ -3,7 +3,7 @@
 //! Order matters: directory, lock, stale socket, bind with 0600, group, and only then `listen(2)`.
 //! Everything but the bind itself goes through the descriptor of the directory that was checked.
 
-use std::ffi::OsString;
+use std::ffi::{OsStr, OsString};
 use std::fs::{DirBuilder, Permissions, set_permissions};
 use std::io;
 use std::os::fd::{AsRawFd, OwnedFd};
@@ -58,6 +58,17 @@ pub fn bind(path: &Path, mode: Mode) -> Result<Bound, BindError> {
     Ok(Bound { listener, file: Some(file), lock: Some(lock) })
 }
 
+/// Makes the directory of a socket, if only its last part is missing. [`bind`] does so as well; this is
+/// for a process that will not be able to by then.
+pub fn prepare(path: &Path, mode: Mode) -> Result<(), BindError> {
+    let (parent, _) = parts(path)?;
+    if let (true, Mode::Group(group)) = (make_directory(parent)?, mode) {
+        let directory = open_directory(parent)?;
+        give_to_group(&directory, group, 0o750).map_err(|_| BindError::Group { group })?;
+    }
+    Ok(())
+}
+
 /// A name in a directory that was found safe.
 struct Place<'a> {
     path: &'a Path,
@@ -67,16 +78,9 @@ struct Place<'a> {
 
 impl<'a> Place<'a> {
     fn open(path: &'a Path, mode: Mode) -> Result<Self, BindError> {
-        let usable = path.is_absolute() && path.as_os_str().len() <= PATH_LIMIT;
-        let (Some(parent), Some(name), true) = (path.parent(), path.file_name(), usable) else {
-            return Err(BindError::Path { path: path.into() });
-        };
-        let made = make_directory(parent)?;
-        let directory = open_directory(parent)?;
-        if let (true, Mode::Group(group)) = (made, mode) {
-            give_to_group(&directory, group, 0o750).map_err(|_| BindError::Group { group })?;
-        }
-        Ok(Self { path, directory, name: name.into() })
+        prepare(path, mode)?;
+        let (parent, name) = parts(path)?;
+        Ok(Self { path, directory: open_directory(parent)?, name: name.into() })
     }
 
     fn lock(&self) -> Result<Lock, BindError> {
@@ -176,6 +180,15 @@ fn unlink_if_same(directory: &OwnedFd, name: &OsString, expected: &FileStat) -> 
         return Err(Errno::ESTALE);
     }
     unlinkat(directory, name.as_os_str(), UnlinkatFlags::NoRemoveDir)
+}
+
+/// The directory and the name of a socket.
+fn parts(path: &Path) -> Result<(&Path, &OsStr), BindError> {
+    let usable = path.is_absolute() && path.as_os_str().len() <= PATH_LIMIT;
+    match (path.parent(), path.file_name(), usable) {
+        (Some(parent), Some(name), true) => Ok((parent, name)),
+        _ => Err(BindError::Path { path: path.into() }),
+    }
 }
 
 /// True if the directory was made now.

@@ -10,6 +10,6 @@ mod connection;
 mod incoming;
 
 pub use adopt::{AdoptError, Adopted, adopt};
-pub use bind::{BindError, Bound, Mode, Occupant, bind};
-pub use connection::Connection;
-pub use incoming::{Admission, Connections, Incoming, Limits};
+pub use bind::{BindError, Bound, Mode, Occupant, bind, prepare};
+pub use connection::{Begun, Connection, Spoken, Stranger};
+pub use incoming::{Admission, Connections, Incoming, Limits, Permit};

@@ -65,6 +65,11 @@ impl Run {
     }
 }
 
+/// A word for the shell.
+fn quoted(text: &str) -> String {
+    format!("'{}'", text.trim().replace('\'', r"'\''"))
+}
+
 /// The names of an object's fields, sorted.
 fn fields(value: &Value) -> Vec<&str> {
     let mut names: Vec<&str> = value.as_object().expect("an object").keys().map(String::as_str).collect();

@@ -5,7 +5,9 @@
 
 mod crash;
 mod custody;
+mod harden;
 mod limits;
+mod memory;
 mod reload;
 mod start;
 mod stop;

@@ -4,6 +4,7 @@ mod down;
 mod lease;
 mod schema;
 mod session;
+mod streams;
 mod tools;
 
 use std::path::Path;

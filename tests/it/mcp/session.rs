@@ -6,7 +6,7 @@ use ravi_broker::client::{OpenSession, RevokeTarget, SessionFile};
 use serde_json::json;
 
 use super::{SECRET, adapter, daemon, unopened};
-use crate::support::{Daemon, Stack, bounded};
+use crate::support::{Daemon, Stack, bounded, until};
 
 /// Sessions alive now.
 async fn alive(stack: &Stack) -> usize {
@@ -26,6 +26,21 @@ async fn it_is_opened_by_the_first_call_and_closed_at_the_end() {
     assert_eq!(alive(&stack).await, 0);
     assert_eq!(stack.audited("session.opened").len(), 1);
     assert_eq!(stack.audited("session.closed").len(), 1);
+}
+
+/// The buffers of an open connection keep what has gone through them.
+#[tokio::test(flavor = "multi_thread")]
+async fn no_connection_outlives_its_call_and_the_session_outlives_them_all() {
+    let stack = daemon(|_| {}).await;
+    let mut adapter = adapter(&stack, "notes").await;
+    let admin = stack.admin().await;
+    for _ in 0..3 {
+        adapter.succeeding("secrets_get", json!({ "key": "OPENAI_API_KEY" })).await;
+        until(async || admin.status().await.unwrap().connections == 0).await;
+        assert_eq!(alive(&stack).await, 1);
+    }
+    assert_eq!(stack.audited("session.opened").len(), 1);
+    adapter.ended_silently().await;
 }
 
 #[tokio::test(flavor = "multi_thread")]

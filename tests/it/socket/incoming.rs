@@ -11,10 +11,9 @@ use futures_util::Stream;
 use nix::sys::resource::{Resource, setrlimit};
 use nix::sys::socket::{AddressFamily, Backlog, SockFlag, SockType, UnixAddr, listen, socket};
 use ravi_broker::clock::{Clock, SystemClock};
-use ravi_broker::daemon::listen::{BindError, adopt};
+use ravi_broker::daemon::listen::{BindError, Spoken, adopt};
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::UnixStream as AsyncStream;
-use tonic::transport::server::Connected;
 
 use super::*;
 
@@ -38,8 +37,7 @@ pub(super) fn play_starved_daemon(socket: &Path) {
         .await;
         assert!(SystemClock.now().since(started) >= Duration::from_millis(150), "it spins");
         hoard.clear();
-        let mut connection = next(&mut incoming).await;
-        connection.write_all(b"!").await.unwrap();
+        spoken(next(&mut incoming).await).await.write_all(b"!").await.unwrap();
     });
 }
 
@@ -48,7 +46,7 @@ pub(super) fn play_server(socket: &Path) {
     runtime().block_on(async {
         let mut incoming = accepting(socket, Admission::Everyone, WIDE);
         say("ready");
-        let peer = next(&mut incoming).await.connect_info().0;
+        let peer = next(&mut incoming).await.peer().0;
         say(&format!("foreign {}, process {}", peer.foreign, peer.process.is_some()));
     });
 }
@@ -68,9 +66,14 @@ pub(super) fn play_activated_daemon() {
             let stop = CancellationToken::new();
             let mut incoming = Incoming::new(bound, Admission::Operator, WIDE, stop).unwrap();
             say(&format!("{name}: ready"));
-            next(&mut incoming).await.write_all(name.as_bytes()).await.unwrap();
+            spoken(next(&mut incoming).await).await.write_all(name.as_bytes()).await.unwrap();
         }
     });
+}
+
+/// Once its client has said something.
+async fn spoken(connection: Connection) -> Spoken {
+    connection.begin().await.unwrap().spoken()
 }
 
 fn runtime() -> tokio::runtime::Runtime {
@@ -83,6 +86,7 @@ async fn accept_survives_the_descriptor_limit() {
     let mut daemon = Process::start("accept without descriptors", &socket);
     assert_eq!(daemon.hear(), "starving");
     let mut client = AsyncStream::connect(&socket).await.unwrap();
+    client.write_all(b"?").await.unwrap();
     let served = tokio::time::timeout(HANG, client.read_u8()).await;
     assert_eq!(served.unwrap().unwrap(), b'!');
     daemon.finish();
@@ -97,10 +101,10 @@ async fn a_client_that_leaves_at_once_stops_nothing() {
     }
     let mut stays = AsyncStream::connect(&socket).await.unwrap();
     for _ in 0..20 {
-        assert_eq!(next(&mut incoming).await.read(&mut [0]).await.unwrap(), 0);
+        assert!(next(&mut incoming).await.begin().await.is_none());
     }
-    let mut connection = next(&mut incoming).await;
     stays.write_all(b"?").await.unwrap();
+    let mut connection = spoken(next(&mut incoming).await).await;
     assert_eq!(connection.read_u8().await.unwrap(), b'?');
     assert_eq!(incoming.connections().open(), 1);
 }
@@ -139,7 +143,7 @@ async fn one_user_over_its_cap_leaves_room_for_another() {
     let mut neighbour = Process::start_as(STRANGER, "connect", &socket);
     assert_eq!(neighbour.hear(), "connected");
     let connection = next(&mut incoming).await;
-    assert_eq!(connection.connect_info().0.uid, STRANGER);
+    assert_eq!(connection.peer().0.uid, STRANGER);
 }
 
 #[tokio::test]
@@ -148,7 +152,7 @@ async fn the_admin_socket_is_for_our_user_and_root() {
     let mut incoming = accepting(&socket, Admission::Operator, WIDE);
     let _client = UnixStream::connect(&socket).unwrap();
     let own = next(&mut incoming).await;
-    assert_eq!(own.connect_info().0.uid, Uid::effective().as_raw());
+    assert_eq!(own.peer().0.uid, Uid::effective().as_raw());
     if !can_become_others() {
         return;
     }
@@ -220,7 +224,9 @@ async fn sockets_of_the_service_manager_are_taken_over_and_left_behind() {
     for (name, path) in [("agent", &agent), ("admin", &admin)] {
         assert_eq!(daemon.hear(), format!("{name}: ready"));
         let mut text = String::new();
-        AsyncStream::connect(path).await.unwrap().read_to_string(&mut text).await.unwrap();
+        let mut client = AsyncStream::connect(path).await.unwrap();
+        client.write_all(b"?").await.unwrap();
+        client.read_to_string(&mut text).await.unwrap();
         assert_eq!(text, name);
     }
     daemon.finish();

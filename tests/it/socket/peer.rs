@@ -7,7 +7,6 @@ use nix::sys::wait::{Id, WaitPidFlag, waitid};
 use nix::unistd::Pid;
 use ravi_broker::peer::{Peer, PeerTier, Pidfd, ProcessId};
 use ravi_broker::sys::peer::pidfd_at_connect;
-use tonic::transport::server::Connected;
 
 use super::*;
 
@@ -20,7 +19,7 @@ async fn connected(role: &str, incoming: &mut Incoming, socket: &Path) -> (Proce
     let mut client = Process::start(role, socket);
     assert_eq!(client.hear(), "connected");
     let connection = next(incoming).await;
-    let peer = connection.connect_info().0;
+    let peer = connection.peer().0;
     (client, connection, peer)
 }
 
@@ -29,7 +28,7 @@ async fn a_peer_is_described_by_the_kernel() {
     let (_directory, socket) = room();
     let mut incoming = accepting(&socket, Admission::Everyone, WIDE);
     let client = UnixStream::connect(&socket).unwrap();
-    let peer = next(&mut incoming).await.connect_info().0;
+    let peer = next(&mut incoming).await.peer().0;
     let best = match pidfd_at_connect(&client) {
         Ok(Some(_)) => PeerTier::PidfdAtConnect,
         _ => PeerTier::PidAndStartTime,
@@ -82,15 +81,15 @@ async fn a_peer_that_exits_before_it_is_examined_is_unknown_and_stops_nothing() 
     let mut incoming = accepting(&socket, Admission::Everyone, WIDE);
     let reaped = Process::start("connect and exit", &socket);
     reaped.finish();
-    assert_unknown(&next(&mut incoming).await.connect_info().0).await;
+    assert_unknown(&next(&mut incoming).await.peer().0).await;
 
     let unreaped = Process::start("connect and exit", &socket);
     let exited = WaitPidFlag::WEXITED | WaitPidFlag::WNOWAIT;
     waitid(Id::Pid(Pid::from_raw(unreaped.pid().cast_signed())), exited).unwrap();
-    assert_unknown(&next(&mut incoming).await.connect_info().0).await;
+    assert_unknown(&next(&mut incoming).await.peer().0).await;
 
     let _client = UnixStream::connect(&socket).unwrap();
-    assert!(next(&mut incoming).await.connect_info().0.is_alive());
+    assert!(next(&mut incoming).await.peer().0.is_alive());
 }
 
 async fn assert_unknown(peer: &Peer) {
@@ -110,7 +109,7 @@ async fn a_process_that_was_given_to_another_parent_no_longer_descends() {
     let parent_id = ProcessId::of(parent.pid()).unwrap();
     assert_eq!(parent.hear(), "connected");
     let connection = next(&mut incoming).await;
-    let peer = connection.connect_info().0;
+    let peer = connection.peer().0;
     assert_eq!(peer.process.unwrap().pid, grandchild);
     assert!(peer.descends_from(own()), "a session of its own does not leave the family");
     assert!(peer.descends_from(parent_id));
@@ -206,7 +205,7 @@ async fn a_peer_without_a_number_here_is_foreign() {
     let mut incoming = accepting(&socket, Admission::Everyone, WIDE);
     let mut nobody = Process::start_as(NOBODY, "connect", &socket);
     assert_eq!(nobody.hear(), "connected");
-    let peer = next(&mut incoming).await.connect_info().0;
+    let peer = next(&mut incoming).await.peer().0;
     assert!(peer.foreign && peer.uid == NOBODY);
 
     let (_other_directory, inner) = room();

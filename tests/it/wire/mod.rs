@@ -2,12 +2,14 @@
 //! After each attack the daemon is the same process, has not grown, and serves an honest client.
 
 mod connections;
+mod denials;
 mod details;
 mod floods;
 mod frames;
 mod messages;
 mod raw;
 mod requests;
+mod retire;
 mod sockets;
 mod tokens;
 mod watch;

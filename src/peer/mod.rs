@@ -3,26 +3,34 @@
 //! Read once, at accept. What cannot be established is `None` and denies the roles that need it; it
 //! never stops the accept. Nothing that a process says about itself is believed. A pid alone names
 //! nobody: it is always paired with the start time and, from Linux 6.9, with the kernel's serial number.
-//! May import `sys`.
+//! What costs more (the hash of the executable, the parent) is read when a role asks for it. May import
+//! layer 0.
 
-use std::io;
+mod attestor;
+mod cgroup;
+mod hash;
+mod namespace;
+mod process;
+mod tier;
+mod unit;
+
 use std::os::fd::{AsFd, OwnedFd};
-use std::os::unix::net::UnixStream;
+use std::path::Path;
 use std::sync::{Arc, LazyLock};
-use std::time::Duration;
 
-use tokio::io::Interest;
-
+pub use self::attestor::{attestor_ended, look_through};
+pub use self::cgroup::Cgroup;
+pub use self::hash::Hashed;
+pub use self::namespace::Namespace;
+pub use self::process::{Pidfd, ProcessId};
+pub use self::tier::PeerTier;
+pub use self::unit::Units;
 use crate::sys;
-use crate::sys::Protection;
+use crate::sys::facts::Traced;
 pub use crate::sys::peer::{Credentials, Executable};
+use crate::types::CgroupPath;
 
-/// Longest chain of parents that is followed.
-const MAX_DEPTH: usize = 64;
-/// Where the end of a process cannot be waited for (descriptor limit), it is asked for this often.
-const FALLBACK_POLL: Duration = Duration::from_millis(100);
-
-/// Handed to every request of a connection as its `ConnectInfo`.
+/// Handed to every request of a connection in its extensions.
 #[derive(Clone, Debug)]
 pub struct PeerInfo(pub Arc<Peer>);
 
@@ -30,22 +38,39 @@ pub struct PeerInfo(pub Arc<Peer>);
 ///
 /// These are the facts of the moment of accept. They go on naming that process when the socket is
 /// passed to another one, and when the process becomes another program by exec: ask
-/// [`ProcessId::executable`] again before trusting an old answer.
+/// [`Peer::as_of_now`] again before trusting an old answer.
 #[derive(Clone, Debug)]
 pub struct Peer {
     /// Effective user id at connect.
     pub uid: u32,
     /// Effective group id at connect.
     pub gid: u32,
-    /// From another user or pid namespace: its numbers mean nothing here, so it matches no rule.
+    /// It has no pid or no user here at all: its numbers mean nothing, so it matches no rule whatever.
     pub foreign: bool,
+    /// Whether it is in our user and PID namespace.
+    pub namespace: Namespace,
     /// `None`: it has ended, or cannot be named here.
     pub process: Option<ProcessId>,
     /// `None`: replaced, removed, in another mount namespace, or not ours to read.
     pub executable: Option<Executable>,
+    /// What `executable` held. `None`: not asked for by [`Peer::established`], too large, or not ours to read.
+    pub hashed: Option<Hashed>,
+    /// What the parent runs. `None`: not asked for by [`Peer::established`], or as for `executable`.
+    pub parent_executable: Option<Executable>,
+    /// In the unified hierarchy (v2). `None`: outside of our cgroup namespace, or there is none.
+    pub cgroup: Option<CgroupPath>,
     /// How surely `process` is the one that connected.
     pub tier: PeerTier,
     pidfd: Option<Pidfd>,
+}
+
+/// Which of the costly facts somebody wants to know.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Needs {
+    /// [`Peer::hashed`].
+    pub hash: bool,
+    /// [`Peer::parent_executable`].
+    pub parent: bool,
 }
 
 impl Peer {
@@ -62,27 +87,95 @@ impl Peer {
         Self::examine(credentials, pinned)
     }
 
+    /// Reads the facts about who sent something, which `pidfd` pins; without one, whoever has its pid now.
+    pub fn of_sender(credentials: Credentials, pidfd: Option<OwnedFd>) -> Self {
+        let pinned = match pidfd {
+            Some(fd) => Some((Pidfd::new(fd), PeerTier::PidfdAtConnect)),
+            None => Pidfd::of(credentials.pid).map(|pidfd| (pidfd, PeerTier::PidAndStartTime)),
+        };
+        Self::examine(credentials, pinned)
+    }
+
     fn examine(credentials: Credentials, pinned: Option<(Pidfd, PeerTier)>) -> Self {
         let Credentials { uid, gid, pid } = credentials;
-        let foreign = is_foreign(credentials);
-        let unknown =
-            Self { uid, gid, foreign, process: None, executable: None, tier: PeerTier::None, pidfd: None };
+        let unknown = Self { foreign: is_foreign(credentials), ..Self::unknown(uid, gid) };
         let Some((pidfd, tier)) = pinned.filter(|_| pid != 0) else { return unknown };
         let Ok(stat) = sys::peer::stat(pid) else { return unknown };
-        let executable = sys::peer::executable(pid).ok();
+        let Traced { executable, namespaces } = pidfd.traced(pid);
+        let (namespace, cgroup) = (Namespace::of(pid, namespaces), cgroup(pid));
         let process = pidfd.process(pid, stat.start_time);
         match process {
-            Some(_) => Self { process, executable, tier, pidfd: Some(pidfd), ..unknown },
+            Some(_) => Self { process, executable, namespace, cgroup, tier, pidfd: Some(pidfd), ..unknown },
             None => unknown,
         }
     }
 
-    /// The same peer without an executable that it no longer runs: a socket stays open over an exec, and
-    /// what was true at accept would speak for another program.
+    fn unknown(uid: u32, gid: u32) -> Self {
+        Self {
+            uid,
+            gid,
+            foreign: false,
+            namespace: Namespace::Unknown,
+            process: None,
+            executable: None,
+            hashed: None,
+            parent_executable: None,
+            cgroup: None,
+            tier: PeerTier::None,
+            pidfd: None,
+        }
+    }
+
+    /// The same peer with what is true of it now: its cgroup and namespaces as they are, and its programs
+    /// only if it still runs them. A socket stays open over an exec, and what was true at accept would speak
+    /// for another program.
     pub fn as_of_now(&self) -> Self {
-        let now = self.process.and_then(ProcessId::executable);
-        let executable = self.executable.clone().filter(|attested| now.as_ref() == Some(attested));
-        Self { executable, ..self.clone() }
+        let Some((process, pidfd)) = self.process.zip(self.pidfd.as_ref()) else { return self.clone() };
+        let now = pidfd.traced(process.pid);
+        let executable = self.executable.clone().filter(|attested| now.executable.as_ref() == Some(attested));
+        let hashed = self.hashed.filter(|hashed| executable.is_some() && hashed.is_of(process));
+        let parent_executable = self.parent_executable.clone();
+        let parent_executable =
+            parent_executable.filter(|_| parent_executable_of(process) == self.parent_executable);
+        let (namespace, cgroup) = (Namespace::of(process.pid, now.namespaces), cgroup(process.pid));
+        let known = Self { executable, hashed, parent_executable, ..self.clone() };
+        if pidfd.is_alive() {
+            Self { namespace, cgroup, ..known }
+        } else {
+            Self { namespace: Namespace::Unknown, cgroup: None, ..known }
+        }
+    }
+
+    /// False once the process has become another program than it was attested with. What it runs cannot be
+    /// told of one that has ended, or where it never could.
+    pub fn still_runs(&self) -> bool {
+        let (Some(process), Some(attested)) = (self.process, &self.executable) else { return true };
+        let same = process.executable().as_ref() == Some(attested);
+        let same_content = self.hashed.is_none_or(|hashed| hashed.is_of(process));
+        (same && same_content) || !self.is_alive()
+    }
+
+    /// The same peer, with the costly facts that are needed read as well. Takes 5 s at most; what could not
+    /// be established in that time stays unknown.
+    pub async fn established(self: &Arc<Self>, needs: Needs) -> Arc<Self> {
+        let missing = Needs {
+            hash: needs.hash && self.hashed.is_none(),
+            parent: needs.parent && self.parent_executable.is_none(),
+        };
+        let Some(process) = self.process.filter(|_| missing != Needs::default()) else { return self.clone() };
+        let mut peer = Self::clone(self);
+        if let (true, Some(executable)) = (missing.hash, &self.executable) {
+            peer.hashed = hash::hash(process, executable).await;
+        }
+        if missing.parent {
+            peer.parent_executable = parent_executable_of(process);
+        }
+        Arc::new(peer)
+    }
+
+    /// The systemd units that it is in.
+    pub fn units(&self) -> Option<Units> {
+        self.cgroup.as_ref().and_then(Units::of)
     }
 
     /// True if the process is known and has not ended.
@@ -121,177 +214,34 @@ impl Peer {
         process: Option<ProcessId>,
         executable: Option<Executable>,
     ) -> Self {
-        Self { uid, gid, foreign: false, process, executable, tier: PeerTier::None, pidfd: None }
+        Self { namespace: Namespace::Ours, process, executable, ..Self::unknown(uid, gid) }
     }
+}
+
+impl Executable {
+    /// True if this is the file at that path. The kernel names it without symbolic links; a person may write
+    /// one.
+    pub fn is_at(&self, path: &Path) -> bool {
+        path == self.path || std::fs::canonicalize(path).is_ok_and(|real| real == self.path)
+    }
+}
+
+/// What the parent runs, as of now.
+fn parent_executable_of(process: ProcessId) -> Option<Executable> {
+    let parent = process.parent()?;
+    let executable = parent.executable()?;
+    (process.parent() == Some(parent)).then_some(executable)
+}
+
+fn cgroup(pid: u32) -> Option<CgroupPath> {
+    let path = sys::facts::cgroup(pid).ok()?;
+    std::str::from_utf8(&path).ok()?.parse().ok()
 }
 
 /// True if a process comes from a user or pid namespace whose numbers mean nothing here.
 pub fn is_foreign(credentials: Credentials) -> bool {
     static OVERFLOW_UID: LazyLock<u32> = LazyLock::new(sys::peer::overflow_uid);
     credentials.pid == 0 || credentials.uid == *OVERFLOW_UID
-}
-
-/// How a process was tied to its pid, the surest last.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
-pub enum PeerTier {
-    /// Not at all.
-    None,
-    /// By its start time, read at accept: a pid recycled between connect and accept goes unseen.
-    PidAndStartTime,
-    /// By a pidfd that the kernel took at connect (Linux 6.5): a recycled pid cannot be taken for it.
-    PidfdAtConnect,
-}
-
-impl PeerTier {
-    /// The best that this host offers, tried on a pair of sockets of our own.
-    pub fn of_host() -> Self {
-        let tried = UnixStream::pair().and_then(|(own, _peer)| sys::peer::pidfd_at_connect(&own));
-        match tried {
-            Ok(Some(_)) => Self::PidfdAtConnect,
-            Ok(None) => Self::PidAndStartTime,
-            Err(_) => Self::None,
-        }
-    }
-
-    /// For `status`.
-    pub fn protection(self) -> Protection {
-        let tier = match self {
-            Self::None => "process unknown",
-            Self::PidAndStartTime => "pid and start time, read at accept",
-            Self::PidfdAtConnect => "pidfd, taken by the kernel at connect",
-        };
-        Protection { name: "callers identified by", tier, full: self == Self::PidfdAtConnect }
-    }
-}
-
-/// Names one process, not only its pid. Stays the same over exec.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
-pub struct ProcessId {
-    /// In our pid namespace; never 0.
-    pub pid: u32,
-    /// Clock ticks from boot to its start.
-    pub start_time: u64,
-    /// The kernel's number for this process, never used twice (Linux 6.9). It tells two processes
-    /// apart that had the same pid within one tick.
-    serial: Option<u64>,
-}
-
-impl ProcessId {
-    /// A name that no real process need have, for tests of what is decided about processes.
-    #[cfg(test)]
-    pub(crate) fn imagined(pid: u32, start_time: u64) -> Self {
-        Self { pid, start_time, serial: None }
-    }
-
-    /// The process that has this pid now. `None`: there is none, or it has ended.
-    pub fn of(pid: u32) -> Option<Self> {
-        Pidfd::identify(pid).map(|(_, process)| process)
-    }
-
-    /// True if it has not ended.
-    pub fn is_alive(self) -> bool {
-        Self::of(self.pid) == Some(self)
-    }
-
-    /// The parent, as of now.
-    pub fn parent(self) -> Option<Self> {
-        let pidfd = Pidfd::open(self)?;
-        let parent = Self::of(parent_pid(self.pid)?)?;
-        let unchanged = parent_pid(self.pid) == Some(parent.pid);
-        (unchanged && pidfd.is_alive()).then_some(parent)
-    }
-
-    /// The file that it runs now: another one after an exec. `None` as in [`Peer::executable`].
-    pub fn executable(self) -> Option<Executable> {
-        let pidfd = Pidfd::open(self)?;
-        let executable = sys::peer::executable(self.pid).ok()?;
-        pidfd.is_alive().then_some(executable)
-    }
-
-    /// True if both are alive and this is `ancestor` or one of its descendants, as of now.
-    pub fn descends_from(self, ancestor: Self) -> bool {
-        let pinned = (Pidfd::open(self), Pidfd::open(ancestor));
-        let (Some(own), Some(top)) = pinned else { return false };
-        self.leads_to(ancestor.pid) && own.is_alive() && top.is_alive()
-    }
-
-    /// Follows the parents up to `top`. Each link is read twice, around the reading of the next one: a
-    /// process keeps its parent for as long as that lives, so a link that still holds proves that the
-    /// pid in it was not recycled meanwhile.
-    fn leads_to(self, top: u32) -> bool {
-        let mut child = self.pid;
-        let mut parent = parent_pid(child);
-        for _ in 0..MAX_DEPTH {
-            if child == top {
-                return true;
-            }
-            let Some(next) = parent else { return false };
-            let above = parent_pid(next);
-            if parent_pid(child) != Some(next) {
-                return false;
-            }
-            (child, parent) = (next, above);
-        }
-        false
-    }
-}
-
-fn parent_pid(pid: u32) -> Option<u32> {
-    sys::peer::stat(pid).ok().map(|stat| stat.parent).filter(|&parent| parent != 0)
-}
-
-/// A pinned process: while this is held, what it names cannot become another process.
-#[derive(Clone, Debug)]
-pub struct Pidfd(Arc<OwnedFd>);
-
-impl Pidfd {
-    /// Pins this very process. `None`: it has ended, or the host gives no pidfd for it.
-    pub fn open(process: ProcessId) -> Option<Self> {
-        let (pidfd, found) = Self::identify(process.pid)?;
-        (found == process).then_some(pidfd)
-    }
-
-    /// True if the process has not ended. An error counts as ended.
-    pub fn is_alive(&self) -> bool {
-        sys::peer::has_ended(&self.0).is_ok_and(|ended| !ended)
-    }
-
-    /// Done when the process has ended. Must run inside a tokio runtime.
-    pub async fn ended(self) {
-        if let Ok(watch) = self.watch() {
-            let _ = watch.readable().await;
-        }
-        while sys::peer::has_ended(&self.0).is_ok_and(|ended| !ended) {
-            tokio::time::sleep(FALLBACK_POLL).await;
-        }
-    }
-
-    fn watch(&self) -> io::Result<tokio::io::unix::AsyncFd<OwnedFd>> {
-        sys::time::register(self.0.try_clone()?, Interest::READABLE)
-    }
-
-    fn new(fd: OwnedFd) -> Self {
-        Self(Arc::new(fd))
-    }
-
-    fn of(pid: u32) -> Option<Self> {
-        sys::peer::pidfd_open(pid).ok().map(Self::new)
-    }
-
-    /// Pins whoever has this pid now, and says who it is.
-    fn identify(pid: u32) -> Option<(Self, ProcessId)> {
-        let pidfd = Self::of(pid)?;
-        let stat = sys::peer::stat(pid).ok()?;
-        let process = pidfd.process(pid, stat.start_time)?;
-        Some((pidfd, process))
-    }
-
-    /// Makes an identity of what was read under `pid` while this was held. `None` if the process has
-    /// ended meanwhile, as then it may have been read of another one.
-    fn process(&self, pid: u32, start_time: u64) -> Option<ProcessId> {
-        let serial = sys::peer::serial(&self.0);
-        self.is_alive().then_some(ProcessId { pid, start_time, serial })
-    }
 }
 
 #[cfg(test)]

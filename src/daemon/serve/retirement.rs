@@ -1,0 +1,105 @@
+//! When a connection is retired, and how long it may then take.
+
+use std::time::Duration;
+
+use tokio::sync::watch;
+use tokio_util::sync::CancellationToken;
+
+use super::calls::Calls;
+use crate::grpc::Retire;
+
+/// With no open call but streams, until a connection is retired that was asked to be. Not at once: a client may miss
+/// a GOAWAY that comes while it sends its next call, and some then report that call as failed.
+const AFTER_VALUE: Duration = Duration::from_secs(1);
+/// What is still open this long after a lock is closed hard: whoever asked for it wants it over now.
+const AFTER_LOCK: Duration = Duration::from_secs(1);
+/// A client that does not close its side of a retired connection, on which no call is open, is not waited
+/// for any longer.
+const LINGER: Duration = Duration::from_secs(5);
+
+/// What retires the connections of one socket.
+#[derive(Clone)]
+pub(super) struct Triggers {
+    /// The daemon stops; its grace time is the bound.
+    stop: CancellationToken,
+    /// Changes whenever the broker is locked. `None`: the socket is served all the same.
+    locked: Option<watch::Receiver<()>>,
+}
+
+impl Triggers {
+    /// Until `stop`, over every lock.
+    pub(super) fn on_stop(stop: CancellationToken) -> Self {
+        Self { stop, locked: None }
+    }
+
+    /// On each change of `locked` as well.
+    pub(super) fn or_lock(self, locked: watch::Receiver<()>) -> Self {
+        Self { locked: Some(locked), ..self }
+    }
+
+    /// Returns when the daemon stops.
+    pub(super) async fn stopped(&self) {
+        self.stop.cancelled().await;
+    }
+
+    /// For one connection, which begins now.
+    pub(super) fn watch(self, retire: Retire, calls: Calls, idle: Duration) -> Retirement {
+        let Self { stop, mut locked } = self;
+        if let Some(locked) = &mut locked {
+            locked.mark_unchanged();
+        }
+        Retirement { stop, locked, retire, calls, idle, was_locked: false }
+    }
+}
+
+/// The end of one connection.
+pub(super) struct Retirement {
+    stop: CancellationToken,
+    locked: Option<watch::Receiver<()>>,
+    retire: Retire,
+    calls: Calls,
+    idle: Duration,
+    was_locked: bool,
+}
+
+impl Retirement {
+    /// Returns when the connection should take no more calls.
+    pub(super) async fn due(&mut self) {
+        tokio::select! {
+            () = self.stop.cancelled() => {}
+            () = lock(&mut self.locked) => self.was_locked = true,
+            () = after_value(&self.retire, &self.calls) => self.retire.end_streams(),
+            () = self.calls.idle(self.idle) => {}
+        }
+    }
+
+    /// Returns when a retired connection is to be cut off.
+    pub(super) async fn overdue(&mut self) {
+        if !self.was_locked {
+            tokio::select! {
+                () = lock(&mut self.locked) => {}
+                () = self.calls.idle(LINGER) => return,
+            }
+        }
+        tokio::time::sleep(AFTER_LOCK).await;
+    }
+}
+
+/// Waits until the connection has carried a value and is quiet. Streams do not count: they would keep it
+/// for good.
+async fn after_value(retire: &Retire, calls: &Calls) {
+    retire.asked().await;
+    calls.quiet(AFTER_VALUE, || retire.streams()).await;
+}
+
+/// Waits for the next lock.
+async fn lock(locked: &mut Option<watch::Receiver<()>>) {
+    let told = match locked {
+        Some(locked) => locked.changed().await.is_ok(),
+        None => false,
+    };
+    if !told {
+        // Nobody is left who could lock.
+        std::future::pending::<()>().await;
+    }
+}

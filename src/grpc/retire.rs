@@ -1,0 +1,186 @@
+//! What the buffers of a connection would keep of a value, and how that is avoided.
+//!
+//! A connection reads into one buffer and writes out of another, and what was in them stays until it is
+//! overwritten or the connection ends. So a connection that carried a value in is retired, and an answer
+//! with a value is formed so that none of it is copied into the buffer. May import `secret` alone.
+
+use std::sync::Arc;
+use std::sync::atomic::{AtomicUsize, Ordering};
+
+use bytes::Bytes;
+use http::Extensions;
+use tokio::sync::Notify;
+use tokio_util::sync::CancellationToken;
+
+use crate::secret::Secret;
+
+/// Methods whose request can hold a value.
+const CARRY_A_VALUE: [&str; 3] = [
+    "/ravi.broker.v1.VaultService/SetSecret",
+    "/ravi.broker.v1.VaultService/UpdatePassword",
+    "/ravi.broker.v1.AdminService/ImportKeys",
+];
+
+/// The write buffer takes less than this of a frame's payload; the rest is written from the message's own
+/// memory (`CHAIN_THRESHOLD` of the crate `h2`, 0.4).
+const COPIED: usize = 256;
+/// Lengths are shown in steps of this.
+const STEP: usize = 256;
+static ZEROS: [u8; COPIED + STEP] = [0; COPIED + STEP];
+/// What surely fits into one frame, with all that stands around it. The least that a peer can ask for is
+/// 16,384 bytes (RFC 9113 §6.5.2). The head of every further frame is copied.
+const ONE_FRAME: usize = 12 * 1024;
+
+/// Asks for the end of the connection that a request came on. Clones ask for the same.
+#[derive(Clone, Debug, Default)]
+pub struct Retire(Arc<State>);
+
+#[derive(Debug, Default)]
+struct State {
+    asked: Notify,
+    /// Calls that are open because they stream; they end when they are told to.
+    streams: AtomicUsize,
+    ending: CancellationToken,
+}
+
+/// A call that streams until its connection is retired.
+pub(super) struct Streaming(Retire);
+
+impl Retire {
+    /// Once no call is open on it.
+    pub fn ask(&self) {
+        self.0.asked.notify_one();
+    }
+
+    /// Returns when it was asked for, also if that was before. For one waiter.
+    pub async fn asked(&self) {
+        self.0.asked.notified().await;
+    }
+
+    /// How many of the open calls are streams.
+    pub fn streams(&self) -> usize {
+        self.0.streams.load(Ordering::Relaxed)
+    }
+
+    /// Tells the streams to end: they would keep the connection.
+    pub fn end_streams(&self) {
+        self.0.ending.cancel();
+    }
+
+    /// Counts one stream, until the guard is dropped.
+    pub(super) fn stream(&self) -> Streaming {
+        self.0.streams.fetch_add(1, Ordering::Relaxed);
+        Streaming(self.clone())
+    }
+
+    /// Of the connection that a request came on.
+    pub(super) fn of(extensions: &Extensions) -> Self {
+        extensions.get().cloned().unwrap_or_default()
+    }
+
+    /// Asks, if the request of this path can hold a value. Whether it does is not looked at: one that
+    /// cannot be read, or is refused, was in the buffer all the same.
+    pub(super) fn after_request(path: &str, extensions: &Extensions) {
+        if CARRY_A_VALUE.contains(&path) {
+            Self::of(extensions).ask();
+        }
+    }
+
+    /// Asks, if an answer with this value needs more than one frame.
+    pub(super) fn after_answer(&self, value: &Secret) {
+        if value.len() > ONE_FRAME {
+            self.ask();
+        }
+    }
+}
+
+impl Streaming {
+    /// Returns when the stream is to end.
+    pub(super) async fn ending(&self) {
+        self.0.0.ending.cancelled().await;
+    }
+}
+
+impl Drop for Streaming {
+    fn drop(&mut self) {
+        self.0.0.streams.fetch_sub(1, Ordering::Relaxed);
+    }
+}
+
+/// What stands before a value in its message. It fills what the write buffer takes, and hides the exact
+/// length of the value.
+pub(super) fn padding(value: &str) -> Bytes {
+    let to_step = value.len().next_multiple_of(STEP) - value.len();
+    Bytes::from_static(&ZEROS[..COPIED + to_step])
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const PROTO: [(&str, &str); 6] = [
+        ("AdminService", include_str!("../../proto/ravi/broker/v1/admin.proto")),
+        ("IdentityService", include_str!("../../proto/ravi/broker/v1/identity.proto")),
+        ("LeaseService", include_str!("../../proto/ravi/broker/v1/lease.proto")),
+        ("SessionService", include_str!("../../proto/ravi/broker/v1/session.proto")),
+        ("VaultService", include_str!("../../proto/ravi/broker/v1/vault.proto")),
+        ("", include_str!("../../proto/ravi/broker/v1/error.proto")),
+    ];
+
+    /// What stands between `message <name> {` and its brace.
+    fn body<'a>(text: &'a str, message: &str) -> &'a str {
+        let (_, rest) = text.split_once(&format!("message {message} {{")).unwrap();
+        rest.split_once('}').unwrap().0
+    }
+
+    #[test]
+    fn every_method_whose_request_has_a_redacted_field_is_known() {
+        let mut carriers = Vec::new();
+        for (service, text) in PROTO {
+            for line in text.lines().filter_map(|line| line.trim().strip_prefix("rpc ")) {
+                let (method, rest) = line.split_once('(').unwrap();
+                let (request, _) = rest.split_once(')').unwrap();
+                if body(text, request).contains("debug_redact") {
+                    carriers.push(format!("/ravi.broker.v1.{service}/{method}"));
+                }
+            }
+        }
+        let mut known = CARRY_A_VALUE.map(str::to_owned).to_vec();
+        carriers.sort();
+        known.sort();
+        assert_eq!(carriers, known);
+    }
+
+    /// What the first field of a message is, and its number.
+    fn first_field<'a>(text: &'a str, message: &str) -> (&'a str, &'a str) {
+        let fields = body(text, message).lines().map(str::trim);
+        let field = fields.clone().find(|line| line.ends_with(" = 1;")).expect("a first field");
+        field.split_once(' ').unwrap()
+    }
+
+    #[test]
+    fn every_redacted_field_of_an_answer_stands_behind_padding() {
+        for (_, text) in PROTO {
+            for message in text.split("\nmessage ").skip(1) {
+                let (name, rest) = message.split_once(" {").unwrap();
+                let fields = rest.split("\n}").next().unwrap();
+                let carries = fields.contains("debug_redact") || fields.contains("Credential credential");
+                if name.ends_with("Request") || name == "Credential" || !carries {
+                    continue;
+                }
+                // prost writes fields in the order of their numbers, so that of the first one comes first.
+                let (first, _) = first_field(text, name);
+                assert!(body(text, first).contains("bytes padding"), "{name} begins with {first}");
+            }
+        }
+    }
+
+    #[test]
+    fn padding_is_never_less_than_what_is_copied_and_fills_up_to_a_step() {
+        for length in 0..2 * STEP {
+            let padding = padding(&"x".repeat(length));
+            assert!((COPIED..COPIED + STEP).contains(&padding.len()));
+            assert_eq!((padding.len() + length) % STEP, 0);
+        }
+    }
+}
