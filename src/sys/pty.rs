@@ -79,14 +79,14 @@ impl RawMode {
         let before = tcgetattr(&terminal)?;
         let mut raw = before.clone();
         cfmakeraw(&mut raw);
-        tcsetattr(&terminal, SetArg::TCSADRAIN, &raw)?;
+        tcsetattr(&terminal, SetArg::TCSANOW, &raw)?;
         Ok(Self { terminal, before })
     }
 }
 
 impl Drop for RawMode {
     fn drop(&mut self) {
-        // Not after a drain: output that is stopped (Ctrl-S) must not hold this up.
+        // Not after a drain, like above: output that is stopped (Ctrl-S) must not hold this up.
         let _ = tcsetattr(&self.terminal, SetArg::TCSANOW, &self.before);
     }
 }

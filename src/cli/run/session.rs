@@ -22,7 +22,7 @@ use crate::clock::{BootInstant, Clock, SystemClock};
 
 /// Between attempts to reach a daemon that went away: the first wait and the longest.
 const WAITS: [Duration; 2] = [Duration::from_millis(250), Duration::from_secs(30)];
-/// With less than this left, a session is not worth a renewal.
+/// With less than this left, a renewal is not tried again.
 const SHORTEST_LIFE: Duration = Duration::from_secs(1);
 /// The end of the program must not wait for long for the daemon.
 const CLOSE_DEADLINE: Duration = Duration::from_secs(2);
@@ -45,6 +45,20 @@ struct OwnFile(PathBuf);
 impl Drop for OwnFile {
     fn drop(&mut self) {
         let _ = SessionFile::remove(&self.0);
+    }
+}
+
+/// How it stands with the renewal of a session.
+struct Renewal {
+    /// When the session ends without it.
+    end: BootInstant,
+    /// The user knows that it failed.
+    told: bool,
+}
+
+impl Renewal {
+    fn of(session: &LauncherSession) -> Self {
+        Self { end: session.clock.now() + session.session.expires_in, told: false }
     }
 }
 
@@ -137,15 +151,16 @@ impl LauncherSession {
                 Err(_) => None,
             },
         };
-        let mut renewal = Some(self.half_life());
+        let mut renewal = Renewal::of(self);
+        let mut next = Some(self.half_life());
         loop {
             tokio::select! {
                 error = failure(&mut events) => match verdict(error) {
                     Ok(over) => return over,
                     Err(_) => events = None,
                 },
-                () = until(self.clock, renewal) => match self.renew(say).await {
-                    Ok(next) => renewal = next,
+                () = until(self.clock, next) => match self.renew(say, &mut renewal).await {
+                    Ok(later) => next = later,
                     Err(over) => return over,
                 },
             }
@@ -156,13 +171,14 @@ impl LauncherSession {
         self.clock.now() + self.session.expires_in / 2
     }
 
-    /// Returns when to renew again.
-    async fn renew(&mut self, say: &Say<'_>) -> Result<Option<BootInstant>, Over> {
-        let left = self.session.expires_in / 2;
+    /// Returns when to renew again; nothing if there is no use in it. `renewal` is told of its first failure.
+    async fn renew(&mut self, say: &Say<'_>, renewal: &mut Renewal) -> Result<Option<BootInstant>, Over> {
+        let left = renewal.end.since(self.clock.now());
         let refused = match self.client.renew_session(self.request.ttl).await {
-            Ok(session) if session.expires_in > left + SHORTEST_LIFE => {
+            Ok(session) if session.expires_in > left => {
                 self.session = session;
                 self.wait = WAITS[0];
+                *renewal = Renewal::of(self);
                 return Ok(Some(self.half_life()));
             }
             Ok(_) => None,
@@ -171,9 +187,12 @@ impl LauncherSession {
                 Err(error) => Some(error),
             },
         };
-        let why = refused.map(|error| format!(": {error}")).unwrap_or_default();
-        say.note(format_args!("the session cannot be renewed and ends in {}{why}", span(left)));
-        Ok(None)
+        if !std::mem::replace(&mut renewal.told, true) {
+            let why = refused.as_ref().map(|error| format!(": {error}")).unwrap_or_default();
+            say.note(format_args!("the session was not renewed and ends in {}{why}", span(left)));
+        }
+        let again = refused.is_some_and(|error| is_passing(&error)) && left > SHORTEST_LIFE;
+        Ok(again.then(|| self.clock.now() + left / 2))
     }
 
     async fn open_again(&mut self) -> Result<(), CliError> {

@@ -10,9 +10,9 @@ use std::convert::Infallible;
 use std::io::{self, PipeWriter, Read, pipe};
 use std::os::fd::{AsFd, OwnedFd};
 
-use nix::sys::signal::{SigSet, Signal, kill, killpg};
+use nix::sys::signal::{Signal, kill, killpg};
 use nix::sys::wait::{WaitPidFlag, WaitStatus, waitpid};
-use nix::unistd::Pid;
+use nix::unistd::{Pid, getpgid, getpgrp, getppid, getsid};
 use tokio::io::Interest;
 use tokio::io::unix::AsyncFd;
 use tokio::sync::oneshot;
@@ -23,11 +23,14 @@ use super::signals::{Received, Sender, Signals};
 use super::streams::Streams;
 use super::terminal::Terminal;
 use crate::cli::mask::Mask;
+use crate::sys::peer::stat;
 use crate::sys::spawn::Started;
 use crate::sys::time::register;
 
 /// Our own group.
 const GROUP: Pid = Pid::from_raw(0);
+/// Ancestors in our group that are looked at.
+const MAX_DEPTH: usize = 64;
 
 /// A program that runs, and all that belongs to it.
 pub(super) struct Supervisor<'a> {
@@ -147,26 +150,50 @@ impl<'a> Supervisor<'a> {
             return;
         }
         let Some(terminal) = &mut self.terminal else {
-            stop(Pid::this());
+            stop(false);
             // The shell continued the whole group. Passed on late, it would undo the next stop.
             return self.signals.forget_continue();
         };
         terminal.give_back(self.say);
         // As the terminal would have done, had it seen the key.
-        stop(GROUP);
+        stop(true);
         self.signals.forget_continue();
         terminal.resume(self.say);
         let _ = killpg(self.program, Signal::SIGCONT);
     }
 }
 
-/// Stops us, with our group if need be. In a group that no shell watches the kernel ignores it.
-fn stop(whom: Pid) {
-    let stop = SigSet::from(Signal::SIGTSTP);
-    // Sent while it is blocked: one that the terminal sent and that is still to be read is the same one then.
-    let _ = kill(whom, Signal::SIGTSTP);
-    let _ = stop.thread_unblock();
-    let _ = stop.thread_block();
+/// Stops us, and asks the rest of our group to stop. Nothing where nobody could continue us: the kernel would
+/// ignore a stop from the terminal there, too.
+///
+/// By SIGSTOP, as SIGTSTP would have to be let through for a moment, in which the next one could come: then we
+/// would stop before the program, and the shell would read the terminal while the program still does.
+fn stop(whole_group: bool) {
+    if !is_watched() {
+        return;
+    }
+    if whole_group {
+        let _ = kill(GROUP, Signal::SIGTSTP);
+    }
+    let _ = kill(Pid::this(), Signal::SIGSTOP);
+}
+
+/// True if the first of our ancestors outside our group is in our session: the shell (POSIX: our group is not
+/// orphaned).
+fn is_watched() -> bool {
+    let (group, session) = (getpgrp(), getsid(None));
+    let mut ancestor = getppid();
+    for _ in 0..MAX_DEPTH {
+        if ancestor.as_raw() <= 0 {
+            return false;
+        }
+        if getpgid(Some(ancestor)) != Ok(group) {
+            return session.is_ok() && getsid(Some(ancestor)) == session;
+        }
+        let above = stat(ancestor.as_raw().cast_unsigned()).map(|stat| stat.parent.cast_signed());
+        ancestor = Pid::from_raw(above.unwrap_or_default());
+    }
+    false
 }
 
 /// The next time that the program under the monitor stops.

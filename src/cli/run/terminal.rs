@@ -3,6 +3,8 @@
 use std::fs::File;
 use std::io::{self, PipeReader, PipeWriter, Read, Write, pipe};
 use std::os::fd::{AsFd, OwnedFd};
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
 
 use nix::errno::Errno;
 use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
@@ -21,6 +23,8 @@ pub(super) struct Terminal {
     outer: OwnedFd,
     master: OwnedFd,
     raw: Option<RawMode>,
+    /// Keys may be read: raw mode is on. What was typed before it has to be read in it, too.
+    ours: Arc<AtomicBool>,
     /// Tells the thread of the keys that the terminal is ours again. Closed: that it is to end.
     wake: PipeWriter,
 }
@@ -30,8 +34,14 @@ impl Terminal {
     pub(super) fn start(outer: Outer, say: &Say<'_>) -> io::Result<Self> {
         let Outer { terminal, master } = outer;
         let (woken, wake) = pipe()?;
-        let keys = Keys { terminal: terminal.try_clone()?.into(), master: master.try_clone()?.into(), woken };
-        let mut started = Self { outer: terminal, master, raw: None, wake };
+        let ours = Arc::new(AtomicBool::new(false));
+        let keys = Keys {
+            terminal: terminal.try_clone()?.into(),
+            master: master.try_clone()?.into(),
+            ours: Arc::clone(&ours),
+            woken,
+        };
+        let mut started = Self { outer: terminal, master, raw: None, ours, wake };
         started.resume(say);
         std::thread::Builder::new().name("keys".into()).spawn(|| keys.run())?;
         Ok(started)
@@ -44,6 +54,7 @@ impl Terminal {
 
     /// The terminal's settings as they were, for a while.
     pub(super) fn give_back(&mut self, say: &Say<'_>) {
+        self.ours.store(false, Ordering::SeqCst);
         self.raw = None;
         say.set_raw(false);
     }
@@ -54,6 +65,7 @@ impl Terminal {
         if self.raw.is_none() && in_foreground(self.outer.as_fd()) {
             self.raw = RawMode::set(self.outer.as_fd()).ok();
             say.set_raw(self.raw.is_some());
+            self.ours.store(true, Ordering::SeqCst);
             let _ = self.wake.write(&[0]);
         }
     }
@@ -63,6 +75,7 @@ impl Terminal {
 struct Keys {
     terminal: File,
     master: File,
+    ours: Arc<AtomicBool>,
     woken: PipeReader,
 }
 
@@ -70,7 +83,7 @@ impl Keys {
     fn run(mut self) {
         let mut buffer = [0; 4096];
         loop {
-            if !in_foreground(self.terminal.as_fd()) {
+            if !self.may_read() {
                 match self.woken.read(&mut [0]) {
                     Ok(1) => continue,
                     _ => return,
@@ -83,18 +96,22 @@ impl Keys {
                         return;
                     }
                 }
+                // Taken from us while we waited.
+                Ok([true, false]) if !self.may_read() => {}
                 Ok([true, false]) => match self.terminal.read(&mut buffer) {
                     Ok(count @ 1..) if self.master.write_all(&buffer[..count]).is_ok() => {}
                     // Between the two questions it was taken from us.
-                    Err(error)
-                        if error.raw_os_error() == Some(libc::EIO)
-                            && !in_foreground(self.terminal.as_fd()) => {}
+                    Err(error) if error.raw_os_error() == Some(libc::EIO) && !self.may_read() => {}
                     _ => return,
                 },
                 Ok([false, false]) => {}
                 Err(_) => return,
             }
         }
+    }
+
+    fn may_read(&self) -> bool {
+        self.ours.load(Ordering::SeqCst) && in_foreground(self.terminal.as_fd())
     }
 
     /// Whether there are keys, and whether we were woken.

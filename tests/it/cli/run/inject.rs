@@ -1,5 +1,6 @@
 //! Values: how they reach the program, and where they are not.
 
+use data_encoding::{BASE64, HEXLOWER};
 use ravi_broker::secret::Secret;
 
 use super::{CANARY, KEY, fs, showing, stack};
@@ -103,6 +104,23 @@ async fn output_shows_no_value_however_it_is_written() {
     assert!(masked.starts_with("one [") && masked.ends_with("] two"), "{masked}");
     let shown = stack.launch(&["--file", &file(), "--no-mask"], r#"cat "$F""#);
     assert_eq!(shown.good(), CANARY);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn other_spellings_of_a_value_are_masked_too() {
+    let stack = stack().await;
+    let spellings = [CANARY.to_owned(), BASE64.encode(CANARY.as_bytes()), HEXLOWER.encode(CANARY.as_bytes())];
+    let script = r#"v=$(cat "$F"); printf %s "$v" | base64; printf %s "$v" | od -An -tx1 | tr -d ' \n'; echo
+                    printf %s "$v" | base64 | fold -w 5 >&2"#;
+    let run = stack.launch(&["--file", &file()], script);
+    for spelling in &spellings {
+        let shown = [&run.out, &run.err].map(|text| text.replace('\n', "").contains(spelling.as_str()));
+        assert_eq!(shown, [false, false], "a value is shown");
+    }
+    assert_eq!(run.out.lines().count(), 2);
+    // The same without the mask shows that there was something to find.
+    let open = stack.launch(&["--file", &file(), "--no-mask"], script);
+    assert!(spellings[1..].iter().all(|spelling| open.out.contains(spelling.as_str())));
 }
 
 #[tokio::test(flavor = "multi_thread")]

@@ -4,7 +4,7 @@ use std::os::unix::fs::PermissionsExt;
 use std::path::Path;
 
 use super::{KEY, Signal, fs, stack, text};
-use crate::support::{bounded, until};
+use crate::support::{Stack, bounded, until};
 
 #[tokio::test(flavor = "multi_thread")]
 async fn the_program_has_a_session_that_ends_with_it() {
@@ -86,13 +86,37 @@ async fn a_session_that_the_operator_revokes_is_not_opened_again() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn a_session_that_cannot_be_renewed_is_told_of_once() {
+async fn a_session_is_renewed_while_the_program_runs() {
     let stack = stack().await;
-    let mut launched = stack.started(&["--ttl", "4s"], "trap 'exit 0' TERM; while :; do sleep 0.05; done");
-    let mut said = String::new();
+    let script =
+        "echo ready; trap 'ravi-broker whoami > /dev/null; exit 0' TERM; while :; do sleep 0.05; done";
+    let mut launched = stack.started(&["--ttl", "2s"], script);
+    launched.hear();
+    // Each is a second after the one before it.
+    until(async || stack.audited("session.renewed").len() >= 3).await;
+    launched.signal(Signal::SIGTERM);
+    let run = launched.ended();
+    assert_eq!((run.code, run.err.as_str()), (Some(0), ""), "{run:?}");
+    assert_eq!(stack.audited("session.opened").len(), 1);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_session_that_is_not_renewed_is_told_of_once_and_the_program_goes_on() {
+    // The one request lets the launcher watch the session.
+    let stack = Stack::with(|setup| setup.roles = setup.roles.replacen("6000/min", "1/h", 1)).await;
+    let script = "trap 'exit 0' TERM; while :; do sleep 0.05; done";
+    let mut launched = stack.started(&["--ttl", "4s"], script);
     let mut errors = std::io::BufReader::new(launched.child.stderr.take().unwrap());
-    std::io::BufRead::read_line(&mut errors, &mut said).unwrap();
-    assert!(said.contains("cannot be renewed and ends in 2s"), "{said}");
+    let mut said = || {
+        let mut line = String::new();
+        std::io::BufRead::read_line(&mut errors, &mut line).unwrap();
+        line
+    };
+    let first = said();
+    assert!(first.contains("was not renewed and ends in 2s"), "{first}");
+    let second = said();
+    assert!(second.contains("the session is over, the program goes on"), "{second}");
     launched.signal(Signal::SIGTERM);
     assert_eq!(launched.child.wait().unwrap().code(), Some(0));
+    assert_eq!(stack.audited("session.opened").len(), 1);
 }
