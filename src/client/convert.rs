@@ -45,7 +45,7 @@ pub(super) fn delegate_session(delegate: DelegateSession) -> pb::DelegateSession
 
 pub(super) fn delegated_session(answer: pb::DelegateSessionResponse) -> Result<(Session, Secret)> {
     let pb::DelegateSessionResponse { session, token, .. } = answer;
-    opened_session(pb::OpenSessionResponse { session, token, ..Default::default() })
+    opened_session(pb::OpenSessionResponse { session, token })
 }
 
 pub(super) fn wire_delivery(delivery: Delivery) -> pb::Delivery {
