@@ -63,6 +63,7 @@ pub mod demo;
 pub mod grpc;
 pub mod lease;
 pub mod limit;
+pub mod link;
 pub mod mcp;
 pub mod pb;
 pub mod peer;

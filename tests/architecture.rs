@@ -65,7 +65,7 @@ const UNITS: &[Unit] = &[
     unit("grpc", 4, Below(&["pb"])),
     unit("daemon", 4, Below(&["grpc"])),
     unit("client", 4, Only(&["pb", "secret", "types", "config"])),
-    unit("cli", 4, Only(&["client", "secret", "clock", "types", "config", "audit", "policy"])),
+    unit("cli", 4, Only(&["client", "secret", "clock", "types", "config", "audit", "policy", "sys"])),
     unit("mcp", 4, Only(&["client", "types"])),
     unit("sandbox", 4, Only(&["secret", "clock"])),
     //

@@ -139,12 +139,16 @@ pub enum Cause {
     ScopeNotGranted,
     /// Denied: no scope of the session allows it.
     ScopeMissing,
+    /// Denied: the session may use the value, and the role forbids this way of delivery.
+    DeliveryForbidden,
     /// Denied: no token was sent.
     TokenMissing,
     /// Denied: the token is of no session.
     TokenUnknown,
     /// Denied: the token is of a session that belongs to another process.
     TokenForeign,
+    /// Denied: another process sent on a connection that is not its own. The record names the connection's.
+    SenderForeign,
     /// Denied: the caller could not be established.
     PeerUnknown,
     /// Denied: the session is over.

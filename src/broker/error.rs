@@ -36,6 +36,9 @@ pub enum BrokerError {
     /// Absent or forbidden.
     #[error("no such resource is available to this session")]
     ResourceNotAvailable,
+    /// The value may be used, and not in this way.
+    #[error("the role does not let this value be delivered in that way")]
+    DeliveryNotAllowed,
     /// Absent or foreign lease.
     #[error("no such lease is available to this session")]
     LeaseNotAvailable,
@@ -78,6 +81,9 @@ pub enum BrokerError {
     /// Going down.
     #[error("the broker is shutting down; connect again when it is back")]
     Draining,
+    /// The end of a stream whose connection carried a value.
+    #[error("this connection carried a value and is closed, so that nothing keeps it; open the stream again")]
+    ConnectionRetired,
     /// Nothing is released without a record.
     #[error("the audit record could not be written, so nothing was released")]
     AuditUnavailable,
@@ -153,7 +159,7 @@ impl From<LeaseError> for BrokerError {
 impl From<TokenError> for BrokerError {
     fn from(error: TokenError) -> Self {
         match error {
-            TokenError::Unknown | TokenError::Foreign { .. } => Self::SessionInvalid,
+            TokenError::Unknown | TokenError::Foreign { .. } | TokenError::Exec(_) => Self::SessionInvalid,
             // While it is locked the gate says so. Afterwards the session is over like any other.
             TokenError::Ended(End::Locked) => Self::SessionRevoked,
             TokenError::Ended(end) => end.into(),
@@ -181,6 +187,10 @@ impl From<OpenError> for BrokerError {
             OpenError::NoAnchor => Self::Argument {
                 field: "anchor",
                 problem: "the process to bind to has ended or is the init process; use the caller itself",
+            },
+            OpenError::NoCgroup => Self::Argument {
+                field: "anchor",
+                problem: "the role binds its sessions to a cgroup, and this process is in none of its own",
             },
             OpenError::NoProcess => Self::Argument {
                 field: "pid",

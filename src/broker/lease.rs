@@ -11,7 +11,7 @@ use super::{Admitted, Broker};
 use crate::lease::{Event, Found, Lease, LeaseError};
 use crate::policy::{Action, Grant};
 use crate::session::Session;
-use crate::types::{LeaseId, Reason, Resource};
+use crate::types::{Delivery, LeaseId, Reason, Resource};
 use crate::vault::Credential;
 
 /// A lease and the value it was granted for.
@@ -40,22 +40,23 @@ pub enum Seen {
 }
 
 impl Broker {
-    /// Grants a lease on a resource and returns its value.
+    /// Grants a lease on a resource and returns its value, for the one way of delivery that was asked for.
     pub async fn acquire(
         &self,
         admitted: &Admitted,
         resource: Resource,
+        delivery: Delivery,
         ttl: Option<Duration>,
         reason: Option<Reason>,
     ) -> Result<Leased> {
         let session = &admitted.session;
-        let grant = self.authorize(admitted, Action::Acquire(resource.clone()))?;
+        let grant = self.authorize(admitted, Action::Acquire(resource.clone(), delivery))?;
         let failed = |error: &BrokerError| self.record_failed(admitted, grant.action(), error);
         let room = self.leases.check_room(session.id, grant.bounds().lease_max_live);
         room.map_err(|error| explained(session, error)).inspect_err(failed)?;
         let (credential, found) = self.look_up(session, &grant, &resource).await.inspect_err(failed)?;
         // Once more: a reload may have taken the right away while the value was fetched.
-        let grant = self.authorize(admitted, Action::Acquire(resource))?;
+        let grant = self.authorize(admitted, Action::Acquire(resource, delivery))?;
         let lease = self.leases.grant(session, &grant, found, ttl);
         let lease = lease.map_err(|error| explained(session, error)).inspect_err(failed)?;
         let recorded = self.record_acquired(session, &lease, reason.as_ref());
@@ -68,11 +69,11 @@ impl Broker {
     /// The value again, under a live lease and today's policy.
     pub async fn read_lease(&self, admitted: &Admitted, id: LeaseId) -> Result<Leased> {
         let session = &admitted.session;
-        let Lease { resource, identity, .. } = self.own_lease(admitted, id)?;
-        let grant = self.authorize(admitted, Action::Acquire(resource.clone()))?;
+        let Lease { resource, identity, delivery, .. } = self.own_lease(admitted, id)?;
+        let grant = self.authorize(admitted, Action::Acquire(resource.clone(), delivery))?;
         let failed = |error: &BrokerError| self.record_failed(admitted, grant.action(), error);
         let (credential, found) = self.look_up(session, &grant, &resource).await.inspect_err(failed)?;
-        let grant = self.authorize(admitted, Action::Acquire(resource))?;
+        let grant = self.authorize(admitted, Action::Acquire(resource, delivery))?;
         let failed = |error: &BrokerError| self.record_failed(admitted, grant.action(), error);
         // The lease is for the identity that the role had when it was granted.
         if found.identity != identity {
@@ -89,7 +90,7 @@ impl Broker {
     pub fn renew(&self, admitted: &Admitted, id: LeaseId, ttl: Option<Duration>) -> Result<Lease> {
         let session = &admitted.session;
         let lease = self.own_lease(admitted, id)?;
-        let grant = self.authorize(admitted, Action::Acquire(lease.resource.clone()))?;
+        let grant = self.authorize(admitted, Action::Acquire(lease.resource.clone(), lease.delivery))?;
         let bounds = grant.bounds();
         let ttl = ttl.unwrap_or(bounds.lease_default_ttl);
         // Before it is moved: a lease that was is not moved back.

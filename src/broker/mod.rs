@@ -19,6 +19,7 @@ mod tests;
 mod upkeep;
 mod vault;
 
+use std::path::PathBuf;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex};
 
@@ -37,13 +38,13 @@ pub use self::refusal::{Asked, Refusal};
 pub use self::session::{Described, Opened};
 use crate::audit::{AuditFile, Cause};
 use crate::clock::Clock;
-use crate::config::Config;
+use crate::config::{Config, UseBy};
 use crate::lease::Leases;
 use crate::limit::{Class, Limits, Share};
-use crate::peer::Peer;
-use crate::policy::{Action, Grant, Policy};
-use crate::session::{Session, Sessions};
-use crate::types::{DenialId, SessionId};
+use crate::peer::{Peer, ProcessId};
+use crate::policy::{Action, Denied, Grant, Policy};
+use crate::session::{End, Session, Sessions, TokenError};
+use crate::types::{Delivery, DenialId, SessionId};
 use crate::upstream::Upstream;
 use crate::vault::Vault;
 use crate::vault::keyfile::KeySource;
@@ -57,6 +58,7 @@ pub struct Broker {
     vault: Arc<Vault>,
     upstream: Arc<dyn Upstream>,
     keys: KeySource,
+    programs: OwnPrograms,
     audit: Arc<AuditFile>,
     clock: Arc<dyn Clock>,
     gate: Gate,
@@ -85,10 +87,24 @@ pub struct Parts {
     pub upstream: Arc<dyn Upstream>,
     /// Where keys are read from and written to.
     pub keys: KeySource,
+    /// What may be given a value that is not to be shown.
+    pub programs: OwnPrograms,
     /// The audit trail.
     pub audit: Arc<AuditFile>,
     /// The time.
     pub clock: Arc<dyn Clock>,
+}
+
+/// The broker's own programs, which put a value where they were told to instead of showing it.
+#[derive(Clone, Debug, Default)]
+pub struct OwnPrograms(pub Vec<PathBuf>);
+
+impl OwnPrograms {
+    /// Whether the process runs one of them, as of now.
+    fn include(&self, peer: &Peer) -> bool {
+        let runs = peer.process.and_then(ProcessId::executable);
+        runs.is_some_and(|file| self.0.iter().any(|own| file.is_at(own)))
+    }
 }
 
 /// Who makes a call: the process that the kernel named, and the token it sent.
@@ -98,6 +114,8 @@ pub struct Caller<'a> {
     pub peer: &'a Arc<Peer>,
     /// From the call's metadata.
     pub token: Option<&'a str>,
+    /// The session of the link that it came over: it stands for a token.
+    pub linked: Option<SessionId>,
     /// Under which the operator can ask why it was refused, if it is.
     pub denial: DenialId,
 }
@@ -112,7 +130,7 @@ pub struct Admitted {
 impl Broker {
     /// Nothing is open yet.
     pub fn new(config: &Config, parts: Parts) -> Arc<Self> {
-        let Parts { policy, vault, upstream, keys, audit, clock } = parts;
+        let Parts { policy, vault, upstream, keys, programs, audit, clock } = parts;
         Arc::new(Self {
             policy: ArcSwap::from_pointee(policy),
             sessions: Sessions::new(config.limits.sessions, clock.clone()),
@@ -121,6 +139,7 @@ impl Broker {
             vault,
             upstream,
             keys,
+            programs,
             audit,
             clock,
             gate: Gate::open(),
@@ -157,22 +176,52 @@ impl Broker {
     /// The live session of the caller.
     fn identify(&self, caller: Caller<'_>) -> Result<Arc<Session>> {
         self.gate.check()?;
-        let token = caller.token.ok_or_else(|| {
-            self.refuse_tokenless(caller);
-            BrokerError::SessionRequired
-        })?;
-        let session = self.sessions.authenticate(caller.peer, token);
+        let session = match (caller.token, caller.linked) {
+            (Some(token), _) => self.sessions.authenticate(caller.peer, token),
+            (None, Some(linked)) => self.sessions.authenticate_linked(caller.peer, linked),
+            (None, None) => {
+                self.refuse_tokenless(caller);
+                return Err(BrokerError::SessionRequired);
+            }
+        };
+        let session = session.and_then(|session| self.judge_again(session));
         Ok(session.inspect_err(|error| self.refuse_token(caller, error))?)
     }
 
-    /// The answer of [`Policy::authorize`]. A refusal is recorded with its rule; the agent is not told which.
+    /// Where a role asks what its process runs, an exec ends the session, unless the new program fits too.
+    fn judge_again(&self, session: Arc<Session>) -> std::result::Result<Arc<Session>, TokenError> {
+        let policy = self.policy.load();
+        let Some(role) = policy.role(&session.role).filter(|role| role.names_program()) else {
+            return Ok(session);
+        };
+        if session.opener.still_runs() {
+            return Ok(session);
+        }
+        let verdict = role.judge(&session.opener.as_of_now());
+        if verdict.holds {
+            return Ok(session);
+        }
+        self.end_session(session.id, End::RoleChanged);
+        Err(TokenError::Exec(verdict.lines))
+    }
+
+    /// The answer of [`Policy::authorize`]. A refusal is recorded with its rule; the agent is not told which, except
+    /// that another way of delivery would do.
     fn authorize(&self, admitted: &Admitted, action: Action) -> Result<Grant> {
         let session = &admitted.session;
         let decided = self.policy.load().authorize(&session.role, session.narrowed.as_ref(), action.clone());
-        decided.map_err(|denied| {
+        let grant = decided.map_err(|denied| {
             self.refuse_action(admitted, &action, denied);
-            BrokerError::ResourceNotAvailable
-        })
+            match denied {
+                Denied::Delivery => BrokerError::DeliveryNotAllowed,
+                _ => BrokerError::ResourceNotAvailable,
+            }
+        })?;
+        let only_own = grant.delivery() != Delivery::Shown && grant.role().use_by == UseBy::Cli;
+        if only_own && !self.programs.include(&admitted.peer) {
+            return Err(self.refuse_program(admitted, grant.action()));
+        }
+        Ok(grant)
     }
 
     /// A request that is not in its form is refused before policy sees it, and recorded like a refusal.
@@ -221,7 +270,7 @@ impl Admitted {
     }
 
     fn caller(&self) -> Caller<'_> {
-        Caller { peer: &self.peer, token: None, denial: self.denial }
+        Caller { peer: &self.peer, token: None, linked: None, denial: self.denial }
     }
 
     /// The session's handle, for logs.

@@ -166,7 +166,7 @@ fn about<'a>(event: Event<'a>, resource: Option<&'a Resource>) -> Event<'a> {
 
 pub(super) fn verb_of(action: &Action) -> Verb {
     match action {
-        Action::Acquire(_) => Verb::LeaseAcquired,
+        Action::Acquire(..) => Verb::LeaseAcquired,
         Action::ListSecrets | Action::ListPasswords => Verb::VaultList,
         Action::SetSecret(_) => Verb::VaultSet,
         Action::CreatePassword(_) => Verb::VaultCreate,

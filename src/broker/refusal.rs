@@ -11,13 +11,15 @@ use super::error::BrokerError;
 use super::{Admitted, Broker, Caller};
 use crate::audit::{Actor, Cause, Event, Target, Verb};
 use crate::lease::LeaseError;
-use crate::peer::{Peer, PeerTier};
+use crate::peer::{Peer, PeerTier, ProcessId};
 use crate::policy::scope::Scope;
 use crate::policy::{Action, Denied, Role};
 use crate::session::{End, OpenError, Session, TokenError, actor_of};
 use crate::types::{DenialId, LeaseId, Resource, RoleName, SessionId};
 use crate::upstream::UpstreamError;
 
+/// Of what is refused before there is a call. Nobody is told it.
+pub(super) const NO_CALL: DenialId = DenialId([0; 16]);
 /// Refusals that are remembered.
 const REMEMBERED: usize = 1024;
 
@@ -154,8 +156,17 @@ impl Broker {
                 (Cause::TokenForeign, Compared::Text(vec![foreign(*session, bound, caller.peer)]))
             }
             TokenError::Ended(end) => (Cause::SessionOver, Compared::Text(vec![ended(*end).to_owned()])),
+            TokenError::Exec(lines) => (Cause::RoleMismatch, Compared::Text(lines.clone())),
         };
         self.refuse(Refused { compared, ..Refused::of(caller, None).bounded() }, cause);
+    }
+
+    /// Bytes that another process sent on somebody's connection.
+    pub(super) fn refuse_sender(&self, owner: Caller<'_>, stranger: u32) {
+        let text =
+            format!("the connection is of process {:?}; process {stranger} sent on it", owner.peer.process);
+        let compared = Compared::Text(vec![text]);
+        self.refuse(Refused { compared, ..Refused::of(owner, None).bounded() }, Cause::SenderForeign);
     }
 
     /// A call that was refused before it was known, or asked, what it is about.
@@ -183,6 +194,16 @@ impl Broker {
         let compared = role.map_or(Compared::Nothing, |role| Compared::Scopes { role, narrowed });
         let refused = Refused { verb: refused(action), compared, ..Refused::within(admitted) };
         self.refuse(refused.resource(action.resource()), rule(denied));
+    }
+
+    /// A value that only the broker's own programs are given.
+    pub(super) fn refuse_program(&self, admitted: &Admitted, action: &Action) -> BrokerError {
+        let runs = admitted.peer.process.and_then(ProcessId::executable);
+        let runs = runs.map_or("cannot be established".to_owned(), |file| file.path.display().to_string());
+        let compared = Compared::Text(vec![format!("use_by = \"cli\"; the caller's program: {runs}")]);
+        let refused = Refused { verb: refused(action), compared, ..Refused::within(admitted) };
+        self.refuse(refused.resource(action.resource()), Cause::DeliveryForbidden);
+        BrokerError::DeliveryNotAllowed
     }
 
     /// What policy allowed and did not come about.
@@ -213,7 +234,8 @@ impl Broker {
         if let Some(unrecorded) = unrecorded {
             let event = asked.about(Event::of(verb, &refused.actor));
             let event = if refused.failed { event.failed(cause) } else { event.denied(cause) };
-            self.try_record(&event.denial(denial).unrecorded(unrecorded));
+            let event = if denial == NO_CALL { event } else { event.denial(denial) };
+            self.try_record(&event.unrecorded(unrecorded));
         }
         let at = self.clock.wall();
         self.refusals.push(Refusal {
@@ -282,7 +304,7 @@ impl<'a> Refused<'a> {
     }
 
     fn role_compared(self, broker: &Broker, role: &RoleName) -> Self {
-        let lines = broker.policy.load().role(role).map(|role| role.judge(self.peer));
+        let lines = broker.policy.load().role(role).map(|role| role.judge(self.peer).lines);
         Self { compared: lines.map_or(Compared::Nothing, Compared::Text), ..self }
     }
 }
@@ -302,7 +324,9 @@ fn unopened(error: OpenError, role: &Arc<Role>, narrowed: Option<Arc<[Scope]>>) 
         OpenError::ScopeNotGranted => {
             (Cause::ScopeNotGranted, Compared::Scopes { role: role.clone(), narrowed })
         }
-        OpenError::NoAnchor | OpenError::NoProcess => (Cause::PeerUnknown, Compared::Nothing),
+        OpenError::NoAnchor | OpenError::NoCgroup | OpenError::NoProcess => {
+            (Cause::PeerUnknown, Compared::Nothing)
+        }
         OpenError::ParentEnded => (Cause::SessionOver, Compared::Nothing),
         OpenError::Capacity(limit) => (Cause::CapacityReached, Compared::Limit(limit)),
         OpenError::NoRandom => (Cause::Internal, Compared::Nothing),
@@ -336,12 +360,13 @@ fn rule(denied: Denied) -> Cause {
         Denied::NoMatch => Cause::RoleMismatch,
         Denied::NoScope => Cause::ScopeMissing,
         Denied::Narrowed => Cause::ScopeNotGranted,
+        Denied::Delivery => Cause::DeliveryForbidden,
     }
 }
 
 fn refused(action: &Action) -> Verb {
     match action {
-        Action::Acquire(_) => Verb::LeaseDenied,
+        Action::Acquire(..) => Verb::LeaseDenied,
         action => super::record::verb_of(action),
     }
 }

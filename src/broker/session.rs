@@ -4,11 +4,12 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use super::error::{BrokerError, Result};
+use super::refusal::NO_CALL;
 use super::{Admitted, Broker, Caller, Revoked};
 use crate::clock::BootInstant;
 use crate::lease::Lease;
 use crate::limit::Remaining;
-use crate::peer::Pidfd;
+use crate::peer::{Peer, Pidfd};
 use crate::secret::Secret;
 use crate::session::{Binding, Delegation, End, OpenError, Opening, Session};
 use crate::types::{Resource, RoleName, SessionId};
@@ -56,7 +57,7 @@ pub(super) struct Ended {
 
 impl Broker {
     /// Assumes a role for the calling process.
-    pub fn open_session(
+    pub async fn open_session(
         self: &Arc<Self>,
         caller: Caller<'_>,
         role: &RoleName,
@@ -68,14 +69,34 @@ impl Broker {
             self.refuse_open_rate(caller, role, "limits.open");
             BrokerError::limited("limits.open", limited)
         })?;
+        let peer = &peer.established(self.policy.load().needs(role, peer)).await;
         let policy = self.policy.load();
-        let role = policy
-            .assume(role, &peer.as_of_now())
-            .map_err(|denied| self.refuse_role(caller, role, denied))?;
+        let now = Arc::new(peer.as_of_now());
+        let assumed = policy.assume(role, &now);
+        let role =
+            assumed.map_err(|denied| self.refuse_role(Caller { peer: &now, ..caller }, role, denied))?;
         let opened = self.sessions.open(&role, peer, opening);
         let (session, token) = opened.inspect_err(|error| self.refuse_open(caller, &role, *error))?;
         self.establish(caller, &session)?;
         Ok(Opened { described: self.describe(&session)?, token })
+    }
+
+    /// The session whose processes may take turns on a link, by the token of the launcher that made it.
+    pub fn bind_link(&self, peer: &Arc<Peer>, token: &str) -> Option<Arc<Session>> {
+        let caller = Caller { peer, token: Some(token), linked: None, denial: NO_CALL };
+        self.identify(caller).ok()
+    }
+
+    /// Whether the process may speak on the link of this session. A refusal is recorded.
+    pub fn link_admits(&self, session: &Session, peer: &Arc<Peer>) -> bool {
+        let caller = Caller { peer, token: None, linked: Some(session.id), denial: NO_CALL };
+        self.identify(caller).is_ok()
+    }
+
+    /// Bytes of a process on a connection or in a conversation that another one had begun.
+    pub fn refuse_stranger(&self, owner: &Arc<Peer>, stranger: u32) {
+        let caller = Caller { peer: owner, token: None, linked: None, denial: NO_CALL };
+        self.refuse_sender(caller, stranger);
     }
 
     /// Opens a session below the caller's own, at most as able and as long.

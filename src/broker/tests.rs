@@ -4,6 +4,7 @@ use std::os::unix::net::UnixStream;
 use std::sync::Arc;
 use std::time::Duration;
 
+use futures_util::FutureExt;
 use tempfile::TempDir;
 
 use super::*;
@@ -11,7 +12,7 @@ use crate::clock::manual::ManualClock;
 use crate::config::{self, Environment, Overrides, Source, Variable};
 use crate::secret::Secret;
 use crate::session::{Anchor, Opening};
-use crate::types::{DenialId, IdentityUuid};
+use crate::types::{Delivery, DenialId, IdentityUuid};
 use crate::upstream::stub::Stub;
 use crate::upstream::{Identity, KeyId, UpstreamError};
 use crate::vault::arena::Arena;
@@ -53,6 +54,7 @@ impl Bench {
             vault,
             upstream: ravi.clone(),
             keys: KeySource::default(),
+            programs: OwnPrograms::default(),
             audit: Arc::new(audit),
             clock: shared,
         };
@@ -61,12 +63,15 @@ impl Bench {
     }
 
     fn open(&self) -> Opened {
-        let opened = self.broker.open_session(self.caller(None), &"agent".parse().unwrap(), opening(&[]));
+        let role = "agent".parse().unwrap();
+        let opened = self.broker.open_session(self.caller(None), &role, opening(&[]));
+        // Nothing is hashed for this role, so there is nothing to wait for.
+        let opened = opened.now_or_never().expect("it is done at once");
         opened.unwrap_or_else(|error| panic!("{error}"))
     }
 
     fn caller<'a>(&'a self, token: Option<&'a str>) -> Caller<'a> {
-        Caller { peer: &self.peer, token, denial: DenialId([7; 16]) }
+        Caller { peer: &self.peer, token, linked: None, denial: DenialId([7; 16]) }
     }
 
     fn admit(&self, opened: &Opened) -> Admitted {
@@ -76,7 +81,7 @@ impl Bench {
 
     async fn acquire(&self, opened: &Opened, resource: &str) -> Result<Leased> {
         let resource = resource.parse().unwrap();
-        self.broker.acquire(&self.admit(opened), resource, None, None).await
+        self.broker.acquire(&self.admit(opened), resource, Delivery::Shown, None, None).await
     }
 
     fn reload(&self, identity: u128, scopes: &str, more: &str) -> usize {
@@ -319,8 +324,8 @@ async fn an_answer_from_before_a_write_does_not_replace_what_was_written() {
 async fn a_narrowed_session_is_shown_only_what_the_role_still_grants() {
     let bench = Bench::new();
     let scopes = opening(&["secret:read:OPENAI_*", "secret:write"]);
-    let opened =
-        bench.broker.open_session(bench.caller(None), &"agent".parse().unwrap(), scopes).ok().unwrap();
+    let role = "agent".parse().unwrap();
+    let opened = bench.broker.open_session(bench.caller(None), &role, scopes).await.ok().unwrap();
     bench.reload(IDENTITY, r#""secret:read:OPENAI_API_*", "secret:list""#, "");
     let described = bench.broker.describe_session(&bench.admit(&opened)).unwrap();
     assert_eq!(described.scopes, ["secret:read:OPENAI_API_*"]);

@@ -65,6 +65,21 @@ pub(crate) enum CliError {
     /// The credential has no user name.
     #[error("this credential has no user name\nleave --field away to get its value")]
     NoUsername,
+    /// The account name of a password that has none was to be injected.
+    #[error("this credential has no user name\nleave #username away to inject its value")]
+    NoUsernameOf,
+    /// A value for the environment has a zero byte.
+    #[error("a value holds a zero byte, which no variable can hold\ninject it with --file")]
+    ZeroByte,
+    /// The mask refused.
+    #[error("the values are too large to be masked in the output\ninject fewer at once, or give --no-mask")]
+    TooMuchToMask,
+    /// The program of `run` is not there.
+    #[error("the program was not found\nsee that its name is right, and PATH")]
+    NotFound,
+    /// The program of `run` cannot be executed.
+    #[error("the program cannot be executed\nsee that it is a program, and that this user may execute it")]
+    NotExecutable,
     /// The program was built without the stand-in.
     #[error(
         "this build has no demo: it leaves the stand-in for Ravi out\nbuild it with the feature `sandbox`"
@@ -120,7 +135,10 @@ impl CliError {
             Self::Operator { reason, exit, .. } => own(reason.as_str(), *exit, self),
             Self::NoSession => own("SESSION_REQUIRED", Exit::Denied, self),
             Self::Terminal => own("TERMINAL_REFUSED", Exit::Usage, self),
-            Self::NoUsername => own("FIELD_ABSENT", Exit::Other, self),
+            Self::NoUsername | Self::NoUsernameOf => own("FIELD_ABSENT", Exit::Other, self),
+            Self::ZeroByte | Self::TooMuchToMask => own("VALUE_UNFIT", Exit::Other, self),
+            Self::NotFound => own("PROGRAM_NOT_FOUND", Exit::NotFound, self),
+            Self::NotExecutable => own("PROGRAM_NOT_EXECUTABLE", Exit::NotExecutable, self),
             Self::Input(_) => own("INPUT_INVALID", Exit::Usage, self),
             Self::RaviFile(_) => own("KEY_FILE_REFUSED", Exit::Other, self),
             Self::Config(ConfigError::NotFound { .. }) => own("CONFIGURATION_ABSENT", Exit::Other, self),
@@ -296,6 +314,11 @@ mod tests {
             CliError::NoSession,
             CliError::Terminal,
             CliError::NoUsername,
+            CliError::NoUsernameOf,
+            CliError::ZeroByte,
+            CliError::TooMuchToMask,
+            CliError::NotFound,
+            CliError::NotExecutable,
             CliError::NoDemo,
             CliError::Demo("why".into()),
             CliError::Start(io::ErrorKind::OutOfMemory.into()),

@@ -23,6 +23,10 @@ pub(crate) enum Exit {
     Ended = 6,
     /// Ravi failed or refused.
     Upstream = 7,
+    /// The program of `run` is there and cannot be executed (POSIX shells).
+    NotExecutable = 126,
+    /// The program of `run` is not there (POSIX shells).
+    NotFound = 127,
 }
 
 impl From<Exit> for ExitCode {
@@ -57,6 +61,7 @@ pub(crate) fn outcome(reason: ErrorReason) -> (Exit, &'static str) {
         }
         R::CapacityReached => (Exit::RateLimited, "release leases or close sessions that are not needed"),
         R::BrokerLocked => (Exit::Denied, "the operator serves again with `ravi-broker unlock`"),
+        R::ConnectionRetired => (Exit::Unreachable, "run it again: another connection is made"),
         R::BrokerDraining => (Exit::Unreachable, "try again once the daemon is back"),
         R::AuditUnavailable => {
             (Exit::Other, "the operator makes room for the audit file; nothing is released before that")
@@ -107,7 +112,7 @@ mod tests {
         let told = codes(1, &[R::AuditUnavailable, R::ConfigurationInvalid, R::Internal, R::Unrecognised])
             + codes(1, &[R::MethodUnknown])
             + codes(2, &[R::ArgumentInvalid, R::ResourceNameInvalid])
-            + codes(3, &[R::BrokerDraining])
+            + codes(3, &[R::BrokerDraining, R::ConnectionRetired])
             + codes(4, &[R::SessionRequired, R::SessionInvalid, R::RoleNotAvailable, R::ScopeNotGranted])
             + codes(4, &[R::ResourceNotAvailable, R::LeaseNotAvailable, R::BrokerLocked])
             + codes(4, &[R::DeliveryNotAllowed])

@@ -65,11 +65,13 @@ mod explain;
 mod input;
 mod lease;
 mod login;
+pub mod mask;
 mod notes;
 mod operator;
 mod output;
 mod page;
 mod ravi_file;
+mod run;
 mod session;
 mod status;
 mod usage;
@@ -131,6 +133,9 @@ fn run(cli: Cli, demo: Option<DemoRunner>) -> Result<ExitCode, CliError> {
     }
     let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build();
     let runtime = runtime.map_err(CliError::Start)?;
+    if let Command::Run(args) = &cli.command {
+        return runtime.block_on(run::run(&context, args));
+    }
     runtime.block_on(dispatch(&mut context, &cli.command))?;
     Ok(ExitCode::SUCCESS)
 }
@@ -154,7 +159,8 @@ async fn dispatch(context: &mut Context, command: &Command) -> Result<(), CliErr
         Command::Reload => operator::reload(context).await,
         Command::Config(command) => config::run(context, command),
         Command::Audit(command) => audit::run(context, command).await,
-        Command::Demo => Err(CliError::NoDemo),
+        // They end in other ways, before this.
+        Command::Run(_) | Command::Demo => Err(CliError::NoDemo),
     }
 }
 

@@ -51,8 +51,17 @@ impl AgentClient {
 
     /// Connects to the first of the sockets (see [`locate`](super::locate)) that accepts.
     pub async fn connect(candidates: &[PathBuf]) -> Result<Self, ClientError> {
-        let (channel, socket) = channel::connect(candidates).await?;
-        Ok(Self { channel, socket, authorization: None })
+        let unreachable = match channel::connect(candidates).await {
+            Ok((channel, socket)) => return Ok(Self { channel, socket, authorization: None }),
+            Err(error) => error,
+        };
+        // A sandbox that forbids sockets may still have a link.
+        match (channel::over_link(candidates).await, candidates.first()) {
+            (Some(channel), Some(socket)) => {
+                Ok(Self { channel, socket: socket.clone(), authorization: None })
+            }
+            _ => Err(unreachable),
+        }
     }
 
     /// The socket that accepted.
@@ -265,19 +274,25 @@ impl AgentClient {
 /// Has no `Debug` and no `Clone`, since it holds the token.
 pub struct HeldSession {
     socket: PathBuf,
-    authorization: MetadataValue<Ascii>,
+    /// `None`: that of the link, which needs none.
+    authorization: Option<MetadataValue<Ascii>>,
 }
 
 impl HeldSession {
     /// A session that was opened at `socket`.
     pub fn new(socket: &Path, token: &Secret) -> Self {
-        Self { socket: socket.to_owned(), authorization: authorization(token) }
+        Self { socket: socket.to_owned(), authorization: Some(authorization(token)) }
+    }
+
+    /// The session of the link that a launcher left open (see [`link`](super::link)), at the daemon of `socket`.
+    pub fn linked(socket: &Path) -> Self {
+        Self { socket: socket.to_owned(), authorization: None }
     }
 
     /// Connects to the session's socket, for calls under the session.
     pub async fn connect(&self) -> Result<AgentClient, ClientError> {
         let client = AgentClient::connect(std::slice::from_ref(&self.socket)).await?;
-        Ok(AgentClient { authorization: Some(self.authorization.clone()), ..client })
+        Ok(AgentClient { authorization: self.authorization.clone(), ..client })
     }
 }
 

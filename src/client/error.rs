@@ -168,6 +168,7 @@ reasons! {
     Internal = "INTERNAL",
     MethodUnknown = "METHOD_UNKNOWN",
     DeliveryNotAllowed = "DELIVERY_NOT_ALLOWED",
+    ConnectionRetired = "CONNECTION_RETIRED",
 }
 
 impl fmt::Display for ErrorReason {

@@ -6,6 +6,7 @@ use std::time::Duration;
 use jiff::Timestamp;
 
 use crate::secret::Secret;
+pub use crate::types::Delivery;
 use crate::types::{DenialId, IdentityUuid, LeaseId, SessionId};
 
 /// A session of the calling process.
@@ -83,23 +84,6 @@ pub struct DelegateSession {
     pub reason: String,
     /// The process that the child is bound to. Absent: bound as the session itself is.
     pub pid: Option<u32>,
-}
-
-/// Where a leased value goes.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Delivery {
-    /// To the caller.
-    Shown,
-    /// Into a sealed file in memory.
-    File,
-    /// Through an inherited descriptor.
-    Descriptor,
-    /// To a child's standard input.
-    Stdin,
-    /// Into a child's environment.
-    Environment,
-    /// Through the protocol of a credential helper.
-    Helper,
 }
 
 /// A session, and what is left of its limits.

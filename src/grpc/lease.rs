@@ -5,8 +5,9 @@ use std::pin::Pin;
 use futures_util::stream::{self, Stream};
 use tonic::{Request, Response, Status};
 
+use super::retire::Streaming;
 use super::{Agent, Answer, Retire, convert};
-use crate::broker::{Seen, Watch};
+use crate::broker::{BrokerError, Seen, Watch};
 use crate::lease::{Event, EventKind};
 use crate::limit::Class;
 use crate::pb;
@@ -20,11 +21,12 @@ impl LeaseService for Agent {
         request: Request<pb::AcquireLeaseRequest>,
     ) -> Answer<pb::AcquireLeaseResponse> {
         let retire = Retire::of(request.extensions());
-        let (admitted, (resource, ttl, reason)) = self.admit(request, Class::Read, |message| {
+        let (admitted, (resource, delivery, ttl, reason)) = self.admit(request, Class::Read, |message| {
             let resource = convert::name("resource", &message.resource)?;
-            Ok((resource, convert::ttl(message.ttl)?, convert::reason(&message.reason)?))
+            let delivery = convert::delivery(message.delivery)?;
+            Ok((resource, delivery, convert::ttl(message.ttl)?, convert::reason(&message.reason)?))
         })?;
-        let leased = self.broker.acquire(&admitted, resource, ttl, reason).await?;
+        let leased = self.broker.acquire(&admitted, resource, delivery, ttl, reason).await?;
         retire.after_answer(&leased.credential.value);
         let (lease, credential) = convert::leased(leased, &*self.clock);
         Ok(Response::new(pb::AcquireLeaseResponse { lease, credential }))
@@ -71,22 +73,28 @@ impl LeaseService for Agent {
         &self,
         request: Request<pb::WatchLeasesRequest>,
     ) -> Answer<Self::WatchLeasesStream> {
+        let streaming = Retire::of(request.extensions()).stream();
         let (admitted, _) = self.admit(request, Class::Read, Ok)?;
         let watch = self.broker.watch_leases(&admitted)?;
-        Ok(Response::new(Box::pin(stream::unfold(Some(watch), next_event))))
+        Ok(Response::new(Box::pin(stream::unfold(Some((watch, streaming)), next_event))))
     }
 }
 
+type Watching = Option<(Watch, Streaming)>;
+
 /// An error is the stream's last item.
-async fn next_event(
-    watch: Option<Watch>,
-) -> Option<(Result<pb::WatchLeasesResponse, Status>, Option<Watch>)> {
-    let mut watch = watch?;
-    match watch.next().await {
-        Seen::Event(event) => Some((Ok(wire_event(&event)), Some(watch))),
+async fn next_event(watching: Watching) -> Option<(Result<pb::WatchLeasesResponse, Status>, Watching)> {
+    let (mut watch, streaming) = watching?;
+    let seen = tokio::select! {
+        biased;
+        seen = watch.next() => seen,
+        () = streaming.ending() => Seen::Ended(BrokerError::ConnectionRetired),
+    };
+    match seen {
+        Seen::Event(event) => Some((Ok(wire_event(&event)), Some((watch, streaming)))),
         Seen::Missed => {
             let missed = pb::WatchLeasesResponse { kind: Kind::Missed.into(), ..Default::default() };
-            Some((Ok(missed), Some(watch)))
+            Some((Ok(missed), Some((watch, streaming))))
         }
         Seen::Ended(error) => Some((Err(error.into()), None)),
     }

@@ -5,10 +5,12 @@
 //! with a value is formed so that none of it is copied into the buffer. May import `secret` alone.
 
 use std::sync::Arc;
+use std::sync::atomic::{AtomicUsize, Ordering};
 
 use bytes::Bytes;
 use http::Extensions;
 use tokio::sync::Notify;
+use tokio_util::sync::CancellationToken;
 
 use crate::secret::Secret;
 
@@ -31,17 +33,44 @@ const ONE_FRAME: usize = 12 * 1024;
 
 /// Asks for the end of the connection that a request came on. Clones ask for the same.
 #[derive(Clone, Debug, Default)]
-pub struct Retire(Arc<Notify>);
+pub struct Retire(Arc<State>);
+
+#[derive(Debug, Default)]
+struct State {
+    asked: Notify,
+    /// Calls that are open because they stream; they end when they are told to.
+    streams: AtomicUsize,
+    ending: CancellationToken,
+}
+
+/// A call that streams until its connection is retired.
+pub(super) struct Streaming(Retire);
 
 impl Retire {
     /// Once no call is open on it.
     pub fn ask(&self) {
-        self.0.notify_one();
+        self.0.asked.notify_one();
     }
 
     /// Returns when it was asked for, also if that was before. For one waiter.
     pub async fn asked(&self) {
-        self.0.notified().await;
+        self.0.asked.notified().await;
+    }
+
+    /// How many of the open calls are streams.
+    pub fn streams(&self) -> usize {
+        self.0.streams.load(Ordering::Relaxed)
+    }
+
+    /// Tells the streams to end: they would keep the connection.
+    pub fn end_streams(&self) {
+        self.0.ending.cancel();
+    }
+
+    /// Counts one stream, until the guard is dropped.
+    pub(super) fn stream(&self) -> Streaming {
+        self.0.streams.fetch_add(1, Ordering::Relaxed);
+        Streaming(self.clone())
     }
 
     /// Of the connection that a request came on.
@@ -62,6 +91,19 @@ impl Retire {
         if value.len() > ONE_FRAME {
             self.ask();
         }
+    }
+}
+
+impl Streaming {
+    /// Returns when the stream is to end.
+    pub(super) async fn ending(&self) {
+        self.0.0.ending.cancelled().await;
+    }
+}
+
+impl Drop for Streaming {
+    fn drop(&mut self) {
+        self.0.0.streams.fetch_sub(1, Ordering::Relaxed);
     }
 }
 

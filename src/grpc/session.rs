@@ -22,7 +22,7 @@ impl SessionService for Agent {
         let (metadata, extensions, message) = request.into_parts();
         let caller = caller(&metadata, &extensions)?;
         let role = convert::name("role", &message.role).map_err(|_| BrokerError::RoleNotAvailable)?;
-        let opened = self.broker.open_session(caller, &role, opening(&message)?)?;
+        let opened = self.broker.open_session(caller, &role, opening(&message)?).await?;
         let (session, token) = convert::opened(&opened, &*self.clock);
         Ok(Response::new(pb::OpenSessionResponse { session, token }))
     }

@@ -114,6 +114,7 @@ fn step(error: &BrokerError) -> String {
         Reason::BrokerLocked => {
             "The operator locked the broker on purpose. Stop, and tell the person you work for."
         }
+        Reason::ConnectionRetired => "Call again.",
         Reason::BrokerDraining => "The daemon is restarting. Call again in a moment.",
         Reason::AuditUnavailable | Reason::Internal | Reason::ConfigurationInvalid => {
             "Nothing was released. Tell the person you work for; the daemon's log has more."

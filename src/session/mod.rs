@@ -21,7 +21,7 @@ pub use self::binding::Binding;
 use self::token::{Presented, TokenHash};
 use crate::audit::Actor;
 use crate::clock::{BootInstant, Clock, Deadlines};
-use crate::peer::{Peer, ProcessId};
+use crate::peer::{Namespace, Peer, ProcessId};
 use crate::policy::Role;
 use crate::policy::scope::Scope;
 use crate::secret::Secret;
@@ -105,6 +105,8 @@ struct Holder {
     token: TokenHash,
     uid: u32,
     binding: Binding,
+    /// The role says that it may be used from them.
+    other_namespaces: bool,
 }
 
 /// What is kept of a session that ended: enough to tell its holder why, and no descriptor.
@@ -142,6 +144,8 @@ pub enum OpenError {
     ScopeNotGranted,
     /// The kernel does not name the process to bind to, or it is the init process.
     NoAnchor,
+    /// The role binds to a cgroup, and the process is in none but the root.
+    NoCgroup,
     /// The named process is not alive, or may not use the parent session.
     NoProcess,
     /// The parent session is over.
@@ -166,6 +170,9 @@ pub enum TokenError {
     },
     /// The caller's own session, which is over.
     Ended(End),
+    /// The process that assumed the role has become another program, which does not match. With the reasons,
+    /// for the operator.
+    Exec(Vec<String>),
 }
 
 /// The sessions. Concurrency: any thread; one task waits on [`Sessions::due`].
@@ -229,8 +236,10 @@ impl Holder {
         self.binding.covers(process).then_some(Binding::Subtree(process))
     }
 
+    /// Whether the process may use the session.
     fn admits(&self, peer: &Peer) -> bool {
-        peer.uid == self.uid && !peer.foreign && self.binding.admits(peer)
+        let named = !peer.foreign && (self.other_namespaces || peer.namespace == Namespace::Ours);
+        peer.uid == self.uid && named && self.binding.admits(peer)
     }
 }
 
@@ -259,7 +268,8 @@ impl Sessions {
             return Err(OpenError::ScopeNotGranted);
         }
         let anchor = anchor(opener, opening.anchor).ok_or(OpenError::NoAnchor)?;
-        let binding = Binding::Subtree(anchor);
+        let binding = Binding::of(role.bind, anchor).ok_or(OpenError::NoCgroup)?;
+        let other_namespaces = role.admits_other_namespaces();
         let (id, token, secret) = token::mint().ok_or(OpenError::NoRandom)?;
         let now = self.clock.now();
         let ttl = opening.ttl.unwrap_or(role.bounds.session_ttl).min(role.bounds.session_ttl);
@@ -273,7 +283,7 @@ impl Sessions {
             opened_at: now,
             reason: opening.reason,
             actor: Actor { session: Some(id), ..actor_of(opener, Some(role.name())) },
-            holder: Holder { token, uid: opener.uid, binding },
+            holder: Holder { token, uid: opener.uid, binding, other_namespaces },
             depth: 0,
             expires_at: AtomicU64::new((now + ttl).as_nanos()),
             children: Mutex::default(),
@@ -292,6 +302,19 @@ impl Sessions {
             return holder.check(&presented, peer).and(Err(TokenError::Ended(end)));
         };
         session.holder.check(&presented, peer)?;
+        match session.end() {
+            Some(end) => Err(TokenError::Ended(end)),
+            None if self.clock.now() >= session.expires_at() => Err(TokenError::Ended(End::Expired)),
+            None => Ok(session),
+        }
+    }
+
+    /// The live session of a link, if this process may use it.
+    pub fn authenticate_linked(&self, peer: &Peer, id: SessionId) -> Result<Arc<Session>, TokenError> {
+        let session = self.find(id).ok_or(TokenError::Unknown)?;
+        if !session.holder.admits(peer) {
+            return Err(TokenError::Foreign { session: id, bound: session.binding().to_string() });
+        }
         match session.end() {
             Some(end) => Err(TokenError::Ended(end)),
             None if self.clock.now() >= session.expires_at() => Err(TokenError::Ended(End::Expired)),

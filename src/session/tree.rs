@@ -54,7 +54,7 @@ impl Sessions {
             opened_at: now,
             reason: delegation.reason,
             actor: Actor { session: Some(id), ..actor_of(caller, Some(&parent.role)) },
-            holder: Holder { token, uid: parent.holder.uid, binding },
+            holder: Holder { token, binding, ..parent.holder.clone() },
             depth: parent.depth + 1,
             expires_at: AtomicU64::new(end.as_nanos()),
             children: Mutex::default(),

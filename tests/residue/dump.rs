@@ -7,7 +7,7 @@ use nix::sys::signal::Signal;
 use crate::census::Census;
 use crate::memory::may_look;
 use crate::sealing::KeyPages;
-use crate::stage::Stage;
+use crate::stage::{Stage, nothing};
 
 #[tokio::test(flavor = "multi_thread")]
 async fn a_core_dump_of_the_resting_daemon_holds_nothing() {
@@ -18,6 +18,8 @@ async fn a_core_dump_of_the_resting_daemon_holds_nothing() {
     stage.plant_secret("CANARY");
     let agent = stage.agent("notes").await;
     agent.acquire("secret/CANARY", None, "").await.unwrap();
+    drop(agent);
+    stage.search("clients gone", &nothing);
     let core = stage.stack.setup.directory().join("dump");
     let mut gdb = Command::new("gdb");
     gdb.args(["-nx", "-batch", "-iex", "set auto-solib-add off", "-iex", "set debuginfod enabled off"]);

@@ -8,8 +8,8 @@ use ravi_broker::secret::Secret;
 
 use crate::canary::Kind;
 use crate::memory::may_look;
-use crate::serving::{Held, PER_CALL, TOKEN_PER_CALL};
-use crate::stage::{Stage, nothing};
+use crate::serving::{Held, PER_CALL};
+use crate::stage::{Stage, nothing, tokens_of_open_connections};
 
 const CANARIES: usize = 100;
 const LEASES: usize = 10_000;
@@ -43,12 +43,11 @@ async fn ten_thousand_leases_of_a_hundred_values_leave_nothing_behind() {
     let held = Held::acquire(&socket, token.expose(), &names[..HELD], 16).await;
     let serving = |kind| match kind {
         Kind::Secret => HELD * PER_CALL,
-        Kind::SessionToken => HELD * TOKEN_PER_CALL,
-        _ => 0,
+        kind => tokens_of_open_connections(kind),
     };
     stage.search("serving", &serving);
     drop(held);
-    stage.search("idle", &nothing);
+    stage.search("idle", &tokens_of_open_connections);
     let released = agents.iter().zip(leases).map(|(agent, leases)| {
         let agent = agent.clone();
         tokio::spawn(async move {
@@ -58,14 +57,18 @@ async fn ten_thousand_leases_of_a_hundred_values_leave_nothing_behind() {
         })
     });
     join_all(released).await.into_iter().for_each(Result::unwrap);
-    stage.search("after release", &nothing);
+    stage.search("after release", &tokens_of_open_connections);
+    drop(watch);
+    stage.retired().await;
+    stage.search("retired", &nothing);
     stage.stack.admin().await.lock("").await.unwrap();
     stage.search("after lock", &nothing);
 
     stage.show();
     let failures = stage.beyond("serving", &serving)
-        + &["idle", "after release", "after lock"].map(|name| stage.beyond(name, &nothing)).concat();
-    drop((watch, agents));
+        + &["idle", "after release"].map(|name| stage.beyond(name, &tokens_of_open_connections)).concat()
+        + &["retired", "after lock"].map(|name| stage.beyond(name, &nothing)).concat();
+    drop(agents);
     assert!(failures.is_empty(), "copies were left:\n{failures}");
 }
 

@@ -13,7 +13,7 @@ use tower::ServiceExt;
 
 use crate::canary::Kind;
 use crate::memory::may_look;
-use crate::stage::{Stage, nothing};
+use crate::stage::{Stage, nothing, tokens_of_open_connections};
 use crate::support::bounded;
 use crate::wire::channel;
 
@@ -21,8 +21,6 @@ use crate::wire::channel;
 const CALLS: usize = 8;
 /// Copies of its value that a call needs while its answer is on the way: the message, or its encoded form.
 pub(crate) const PER_CALL: usize = 1;
-/// Copies of the caller's token while its call is under way: the header as it came, and decoded.
-pub(crate) const TOKEN_PER_CALL: usize = 2;
 /// Copies of the key while a request to Ravi is under way: its header as it was written.
 pub(crate) const KEY_PER_REQUEST: usize = 1;
 
@@ -80,8 +78,7 @@ async fn copies_are_bounded_by_the_calls_in_flight() {
     let socket = stage.stack.setup.agent_socket.clone();
     let serving = |kind| match kind {
         Kind::Secret => CALLS * PER_CALL,
-        Kind::SessionToken => CALLS * TOKEN_PER_CALL,
-        _ => 0,
+        kind => tokens_of_open_connections(kind),
     };
 
     let mut failures = String::new();
@@ -91,8 +88,8 @@ async fn copies_are_bounded_by_the_calls_in_flight() {
         failures += &stage.beyond(stage_name, &serving);
         drop(held);
     }
-    stage.search("given up", &nothing);
-    failures += &stage.beyond("given up", &nothing);
+    stage.search("given up", &tokens_of_open_connections);
+    failures += &stage.beyond("given up", &tokens_of_open_connections);
 
     let control = stage.stack.control();
     control.add_fault(Fault::new("/api/secrets/", Answer::Held)).unwrap();
@@ -106,8 +103,7 @@ async fn copies_are_bounded_by_the_calls_in_flight() {
     bounded(control.reached("GET", "/api/secrets/", before + CALLS as u64)).await;
     let fetching = |kind| match kind {
         Kind::ManagementKey => CALLS * KEY_PER_REQUEST,
-        Kind::SessionToken => CALLS * TOKEN_PER_CALL,
-        _ => 0,
+        kind => tokens_of_open_connections(kind),
     };
     stage.search("fetching", &fetching);
     failures += &stage.beyond("fetching", &fetching);
@@ -116,8 +112,11 @@ async fn copies_are_bounded_by_the_calls_in_flight() {
     while let Some(found) = bounded(waiting.join_next()).await {
         assert!(!found.unwrap(), "there is none");
     }
-    stage.search("idle", &nothing);
-    failures += &stage.beyond("idle", &nothing);
+    stage.search("idle", &tokens_of_open_connections);
+    failures += &stage.beyond("idle", &tokens_of_open_connections);
+    drop(agent);
+    stage.search("clients gone", &nothing);
+    failures += &stage.beyond("clients gone", &nothing);
     stage.show();
     assert!(failures.is_empty(), "more copies than calls need:\n{failures}");
 }

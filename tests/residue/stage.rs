@@ -12,6 +12,8 @@ use crate::support::{DEPLOY, NOTES, Setup, Stack};
 
 /// What a call that has been answered may take to let go of its buffers.
 const SETTLES: Duration = Duration::from_secs(3);
+/// Idle connections go after 15 s, or up to a quarter later.
+const RETIRES: Duration = Duration::from_secs(40);
 
 /// `notes` reads and writes all it has, `deploy` does so and signs in, `few` may do next to nothing.
 const ROLES: &str = r#"
@@ -122,6 +124,18 @@ impl Stage {
         client.with_token(token)
     }
 
+    /// Waits until the daemon has retired the connections on which nothing happens.
+    pub(crate) async fn retired(&self) {
+        let admin = self.stack.admin().await;
+        let quiet = || async { admin.status().await.expect("the daemon answers").connections == 0 };
+        let waited = tokio::time::timeout(RETIRES, async {
+            while !quiet().await {
+                tokio::task::yield_now().await;
+            }
+        });
+        waited.await.expect("every idle connection is retired in time");
+    }
+
     /// Searches the daemon until there is nothing more than allowed, or nothing changes any more.
     pub(crate) fn search(&mut self, stage: &'static str, allowed: &dyn Fn(Kind) -> usize) {
         let census = settled(self.stack.daemon.pid(), &self.canaries, allowed);
@@ -139,6 +153,12 @@ impl Stage {
         let census = self.table.stage(stage);
         if census.is_within(allowed) { String::new() } else { format!("{stage}:\n{census}") }
     }
+}
+
+/// Nothing but tokens of live sessions, in the buffers of their clients' open connections: those are worth
+/// nothing to other processes, and go when the connection is retired.
+pub(crate) fn tokens_of_open_connections(kind: Kind) -> usize {
+    if kind == Kind::SessionToken { usize::MAX } else { 0 }
 }
 
 /// Nothing at all.

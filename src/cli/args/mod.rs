@@ -6,6 +6,7 @@
 mod agent;
 mod operator;
 mod parse;
+mod run;
 
 use std::path::PathBuf;
 
@@ -19,6 +20,7 @@ pub(crate) use agent::{
 pub(crate) use operator::{
     AuditCommand, ConfigCommand, Explain, Login, Revoke, RevokeTarget, ShowConfig, TailAudit, VerifyAudit,
 };
+pub(crate) use run::{MAX_DESCRIPTOR, Named, Numbered, Run};
 
 /// Keys, passwords and sign-in tokens for AI agents: leased for minutes, by role, on the record.
 #[derive(Debug, Parser)]
@@ -99,6 +101,8 @@ pub(crate) enum Command {
     /// Assume a role for this shell and what it starts
     #[command(subcommand, after_help = "Example:\n  eval \"$(ravi-broker session open --role notes-agent)\"")]
     Session(SessionCommand),
+    /// Run a program under a session of its own, with values injected and masked
+    Run(Box<Run>),
     /// Show the session and the Ravi identity behind it
     #[command(after_help = "Example:\n  ravi-broker whoami --format json")]
     Whoami(OneCall),

@@ -39,12 +39,17 @@ impl Calls {
 
     /// Returns once there was no open call for this long, or up to a quarter longer.
     pub(super) async fn idle(&self, time: Duration) {
+        self.quiet(time, || 0).await;
+    }
+
+    /// The same, with as many open calls as do not count.
+    pub(super) async fn quiet(&self, time: Duration, besides: impl Fn() -> usize) {
         const LOOKS: u32 = 4;
         let (mut quiet, mut seen) = (0, self.begun());
         while quiet < LOOKS {
             tokio::time::sleep(time / LOOKS).await;
             let begun = self.begun();
-            let busy = begun != seen || self.0.open.load(Ordering::Relaxed) > 0;
+            let busy = begun != seen || self.0.open.load(Ordering::Relaxed) > besides();
             (quiet, seen) = (if busy { 0 } else { quiet + 1 }, begun);
         }
     }
@@ -128,6 +133,18 @@ impl HttpBody for Answer {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[tokio::test]
+    async fn a_connection_is_not_idle_while_a_call_is_open() {
+        let (busy, quiet) = (Calls::default(), Calls::default());
+        let open = busy.open();
+        tokio::select! {
+            () = busy.idle(Duration::from_millis(10)) => panic!("idle over an open call"),
+            () = quiet.idle(Duration::from_millis(200)) => {}
+        }
+        drop(open);
+        busy.idle(Duration::from_millis(10)).await;
+    }
 
     #[test]
     fn a_callers_time_limit_is_read_by_its_unit() {

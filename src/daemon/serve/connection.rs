@@ -50,7 +50,7 @@ pub(super) struct Times {
 impl Default for Times {
     /// Upstream's own deadline is 30 s.
     fn default() -> Self {
-        Self { call: Duration::from_secs(60), idle: Duration::from_secs(60) }
+        Self { call: Duration::from_secs(60), idle: Duration::from_secs(15) }
     }
 }
 

@@ -8,7 +8,7 @@ use tokio_util::sync::CancellationToken;
 use super::calls::Calls;
 use crate::grpc::Retire;
 
-/// Without an open call, until a connection is retired that was asked to be. Not at once: a client may miss
+/// With no open call but streams, until a connection is retired that was asked to be. Not at once: a client may miss
 /// a GOAWAY that comes while it sends its next call, and some then report that call as failed.
 const AFTER_VALUE: Duration = Duration::from_secs(1);
 /// What is still open this long after a lock is closed hard: whoever asked for it wants it over now.
@@ -37,6 +37,11 @@ impl Triggers {
         Self { locked: Some(locked), ..self }
     }
 
+    /// Returns when the daemon stops.
+    pub(super) async fn stopped(&self) {
+        self.stop.cancelled().await;
+    }
+
     /// For one connection, which begins now.
     pub(super) fn watch(self, retire: Retire, calls: Calls, idle: Duration) -> Retirement {
         let Self { stop, mut locked } = self;
@@ -63,7 +68,7 @@ impl Retirement {
         tokio::select! {
             () = self.stop.cancelled() => {}
             () = lock(&mut self.locked) => self.was_locked = true,
-            () = after_value(&self.retire, &self.calls) => {}
+            () = after_value(&self.retire, &self.calls) => self.retire.end_streams(),
             () = self.calls.idle(self.idle) => {}
         }
     }
@@ -80,10 +85,11 @@ impl Retirement {
     }
 }
 
-/// Waits until the connection has carried a value and is quiet.
+/// Waits until the connection has carried a value and is quiet. Streams do not count: they would keep it
+/// for good.
 async fn after_value(retire: &Retire, calls: &Calls) {
     retire.asked().await;
-    calls.idle(AFTER_VALUE).await;
+    calls.quiet(AFTER_VALUE, || retire.streams()).await;
 }
 
 /// Waits for the next lock.

@@ -6,6 +6,7 @@ mod exits;
 mod leaks;
 mod login;
 mod operator;
+mod run;
 
 use std::fs::File;
 use std::io::{Read, Write};

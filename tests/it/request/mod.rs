@@ -9,10 +9,13 @@ use ravi_broker::client::{BrokerError, ClientError, ErrorReason};
 
 mod cache;
 mod delegate;
+mod delivery;
 mod explain;
 mod fault;
 mod lease;
 mod limit;
+mod link;
+mod matching;
 mod name;
 mod process;
 mod renew;

@@ -1,0 +1,181 @@
+//! Unix sockets whose kernel names the sender of every byte (`unix(7)`, `SCM_CREDENTIALS`).
+//!
+//! What a stream socket hands out in one go comes from one sender: the kernel does not join the bytes of
+//! two (`unix_stream_read_generic`, since credentials can be asked for). Imports `peer` alone.
+
+use std::io;
+use std::mem::{MaybeUninit, size_of};
+use std::os::fd::{AsFd, AsRawFd, FromRawFd, OwnedFd};
+
+use nix::errno::Errno;
+use nix::sys::socket::{setsockopt, sockopt};
+
+use super::peer::Credentials;
+
+/// Of `asm-generic/socket.h`; Linux 6.5. `nix` has no name for them.
+const SO_PASSPIDFD: libc::c_int = 76;
+const SCM_PIDFD: libc::c_int = 4;
+
+/// Room for the credentials and nothing else: what does not fit, the kernel keeps. So no descriptor is made for
+/// us, neither a pidfd nor one that a sender sends along.
+const CREDENTIALS_ONLY: usize = space(size_of::<libc::ucred>());
+/// Room for a pidfd as well.
+const WITH_PIDFD: usize = CREDENTIALS_ONLY + space(size_of::<libc::c_int>());
+
+/// `CMSG_SPACE`.
+const fn space(length: usize) -> usize {
+    let word = size_of::<usize>();
+    size_of::<libc::cmsghdr>().next_multiple_of(word) + length.next_multiple_of(word)
+}
+
+/// Bytes of one sender.
+#[derive(Debug)]
+pub struct Received {
+    /// How many; 0 at the end of the stream.
+    pub length: usize,
+    /// `None`: the kernel named nobody.
+    pub sender: Option<Credentials>,
+    /// Pins the sender. Asked for by [`receive_pinned`]; `None` also before Linux 6.5.
+    pub pidfd: Option<OwnedFd>,
+}
+
+/// Asks the kernel to name senders. Set on a listener it holds for what is accepted from it, from the first
+/// byte on.
+pub fn name_senders(socket: impl AsFd) -> io::Result<()> {
+    setsockopt(&socket, sockopt::PassCred, &true)?;
+    let on: libc::c_int = 1;
+    // SAFETY: the option takes an int, which lives over the call. `nix` does not know the option.
+    let set = unsafe {
+        libc::setsockopt(
+            socket.as_fd().as_raw_fd(),
+            libc::SOL_SOCKET,
+            SO_PASSPIDFD,
+            (&raw const on).cast(),
+            size_of::<libc::c_int>() as libc::socklen_t,
+        )
+    };
+    match Errno::result(set) {
+        Ok(_) | Err(Errno::ENOPROTOOPT) => Ok(()),
+        Err(errno) => Err(errno.into()),
+    }
+}
+
+/// Reads without waiting: bytes of one sender, and who that is.
+pub fn receive(socket: impl AsFd, buffer: &mut [u8]) -> io::Result<Received> {
+    receive_with::<CREDENTIALS_ONLY>(socket, buffer)
+}
+
+/// The same with a descriptor that pins the sender.
+pub fn receive_pinned(socket: impl AsFd, buffer: &mut [u8]) -> io::Result<Received> {
+    receive_with::<WITH_PIDFD>(socket, buffer)
+}
+
+#[repr(C, align(8))]
+struct Control<const N: usize>([u8; N]);
+
+fn receive_with<const N: usize>(socket: impl AsFd, buffer: &mut [u8]) -> io::Result<Received> {
+    let mut control = Control([0; N]);
+    let mut data = libc::iovec { iov_base: buffer.as_mut_ptr().cast(), iov_len: buffer.len() };
+    // SAFETY: a message header of zeros is valid: no name, no data, no control.
+    let mut message: libc::msghdr = unsafe { MaybeUninit::zeroed().assume_init() };
+    message.msg_iov = &raw mut data;
+    message.msg_iovlen = 1;
+    message.msg_control = control.0.as_mut_ptr().cast();
+    message.msg_controllen = N as _;
+    let flags = libc::MSG_DONTWAIT | libc::MSG_CMSG_CLOEXEC;
+    // SAFETY: the header points to `buffer` and `control`, with their lengths, and both outlive the call.
+    let length = unsafe { libc::recvmsg(socket.as_fd().as_raw_fd(), &raw mut message, flags) };
+    let length = Errno::result(length)?.cast_unsigned();
+    let mut received = Received { length, sender: None, pidfd: None };
+    // SAFETY: the kernel has filled `control` as far as `msg_controllen` says, and the macros stay within it.
+    let mut part = unsafe { libc::CMSG_FIRSTHDR(&raw const message) };
+    while !part.is_null() {
+        // SAFETY: `part` lies within `control`, is aligned like it, and was written by the kernel.
+        let (level, kind) = unsafe { ((*part).cmsg_level, (*part).cmsg_type) };
+        // SAFETY: as above; what follows the head of these kinds is a `ucred` or an int.
+        let content = unsafe { libc::CMSG_DATA(part) };
+        match (level, kind) {
+            (libc::SOL_SOCKET, libc::SCM_CREDENTIALS) => {
+                // SAFETY: as above.
+                let named = unsafe { content.cast::<libc::ucred>().read_unaligned() };
+                let pid = named.pid.try_into().unwrap_or(0);
+                received.sender = Some(Credentials { uid: named.uid, gid: named.gid, pid });
+            }
+            (libc::SOL_SOCKET, SCM_PIDFD | libc::SCM_RIGHTS) => {
+                // SAFETY: as above. Of sent descriptors there is room for one.
+                let number = unsafe { content.cast::<libc::c_int>().read_unaligned() };
+                // SAFETY: the kernel has just made this descriptor for us; nobody else knows its number. A
+                // negative number (the sender is gone) is none.
+                let made = (number >= 0).then(|| unsafe { OwnedFd::from_raw_fd(number) });
+                if kind == SCM_PIDFD {
+                    received.pidfd = made;
+                }
+            }
+            _ => {}
+        }
+        // SAFETY: as for the first.
+        part = unsafe { libc::CMSG_NXTHDR(&raw const message, part) };
+    }
+    Ok(received)
+}
+
+#[cfg(test)]
+mod tests {
+    use std::io::Write;
+    use std::os::fd::BorrowedFd;
+    use std::os::unix::net::UnixStream;
+    use std::process::{Command, Stdio};
+
+    use nix::sys::socket::{ControlMessage, MsgFlags, sendmsg};
+
+    use super::*;
+
+    fn pair() -> (UnixStream, UnixStream) {
+        let (near, far) = UnixStream::pair().unwrap();
+        name_senders(&near).unwrap();
+        (near, far)
+    }
+
+    fn descriptors() -> usize {
+        std::fs::read_dir("/proc/self/fd").unwrap().count()
+    }
+
+    #[test]
+    fn bytes_of_two_senders_are_never_joined_and_each_is_named() {
+        let (near, mut far) = pair();
+        far.write_all(b"own").unwrap();
+        let shared: BorrowedFd<'_> = far.as_fd();
+        let mut child = Command::new("sh");
+        child.args(["-c", "printf theirs"]).stdout(Stdio::from(shared.try_clone_to_owned().unwrap()));
+        let mut child = child.spawn().unwrap();
+        child.wait().unwrap();
+        far.write_all(b"own again").unwrap();
+        let mut buffer = [0; 64];
+        let own = std::process::id();
+        for (text, pid) in [(&b"own"[..], own), (b"theirs", child.id()), (b"own again", own)] {
+            let received = receive(&near, &mut buffer).unwrap();
+            assert_eq!(&buffer[..received.length], text);
+            assert_eq!(received.sender.unwrap().pid, pid);
+        }
+    }
+
+    #[test]
+    fn the_sender_is_pinned_on_request_and_nothing_that_it_sends_along_is_taken() {
+        let (near, far) = pair();
+        let before = descriptors();
+        let sent = [far.as_raw_fd(); 8];
+        for _ in 0..3 {
+            let control = [ControlMessage::ScmRights(&sent)];
+            sendmsg::<()>(far.as_raw_fd(), &[io::IoSlice::new(b"x")], &control, MsgFlags::empty(), None)
+                .unwrap();
+        }
+        let mut buffer = [0; 1];
+        assert!(receive(&near, &mut buffer).unwrap().pidfd.is_none());
+        assert_eq!(descriptors(), before);
+        let pinned = receive_pinned(&near, &mut buffer).unwrap();
+        assert!(super::super::peer::has_ended(pinned.pidfd.unwrap()).is_ok_and(|ended| !ended));
+        drop(receive_pinned(&near, &mut buffer).unwrap());
+        assert_eq!(descriptors(), before);
+        assert_eq!(receive(&near, &mut buffer).unwrap_err().kind(), io::ErrorKind::WouldBlock);
+    }
+}
