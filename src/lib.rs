@@ -16,10 +16,18 @@
 //! # Invariants
 //!
 //! Each with the tests that check it: unit tests by their module, integration tests by their path under
-//! `tests/it/`.
+//! `tests/it/`, or under `tests/` where it begins with `residue`.
 //!
 //! - **I1** A secret is in a sealed slot, in a [`secret::Secret`], or in a buffer that is wiped when it is
 //!   freed: by the allocator that each program sets ([`program::WIPING`]).
+//!   `residue::leases::ten_thousand_leases_of_a_hundred_values_leave_nothing_behind`,
+//!   `residue::rest::every_call_leaves_nothing_behind`,
+//!   `residue::serving::copies_are_bounded_by_the_calls_in_flight`,
+//!   `residue::sealing::the_sealing_key_is_on_its_page_alone_and_gone_after_a_lock`,
+//!   `residue::dump::a_core_dump_of_the_resting_daemon_holds_nothing`,
+//!   `residue::command::the_command_line_ends_without_a_copy_of_what_it_printed`,
+//!   `residue::adapter::the_adapter_keeps_no_copy_of_what_it_has_answered`,
+//!   `residue::able::a_daemon_that_does_not_wipe_is_caught`,
 //!   `tests/architecture.rs::every_program_wipes_what_it_frees`,
 //!   `life::custody::no_key_and_no_value_is_left_outside_the_memory_of_the_daemon`,
 //!   `vault::arena::tests::a_slot_opens_to_what_was_sealed_and_holds_no_plaintext`.

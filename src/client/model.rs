@@ -280,7 +280,7 @@ pub struct AuditHead {
 /// How far one protection reached on this host.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Protection {
-    /// For example "key memory locked".
+    /// For example "secrets at rest".
     pub name: String,
     /// What was reached, for example "on" or "off".
     pub tier: String,

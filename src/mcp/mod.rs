@@ -2,9 +2,9 @@
 //! the token of one session and passes one call on per tool call.
 //!
 //! Nothing but protocol reaches standard output. The adapter lives for hours, so nothing of a value stays
-//! once its answer is written: each call has a connection of its own, and no buffer outlives its line. Memory is bounded: the length of a line, the calls
-//! under way, the answers that wait for the host to read them. May import `client` and `types`; `rmcp` is
-//! imported in this folder alone.
+//! once its answer is written: each call has a connection of its own, and no buffer outlives its line. Memory
+//! is bounded: the length of a line, the calls under way, the answers that wait for the host to read them.
+//! May import `client` and `types`; `rmcp` is imported in this folder alone.
 
 mod access;
 mod advice;

@@ -1,7 +1,7 @@
 //! Clients in other languages, given only `proto/` and the socket: the programs under `examples/`.
 //!
 //! Their packages are not Rust's, so `.ci/run` installs them and says where they are; without that
-//! a test here says that it was skipped, and `.ci/run` counts it so.
+//! a test here says that it was skipped. `.ci/run` runs them in steps of their own and counts them there.
 
 use std::ffi::OsString;
 use std::path::{Path, PathBuf};

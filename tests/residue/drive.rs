@@ -1,7 +1,7 @@
 //! Every call there is, with every way to fail, from generated clients. What comes back is a canary too.
 //!
 //! The calls of the inbox are to be driven here as well once they exist: `Stage` has planted codes in
-//! mail and SMS already, as `Kind::Code`. `every_call_is_driven` fails until a new call is.
+//! mail and SMS already, as `Kind::Code`. `rest::every_call_leaves_nothing_behind` fails until a new call is.
 
 use futures_util::StreamExt;
 use ravi_broker::pb::{self, revoke_request::Target};

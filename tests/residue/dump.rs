@@ -5,7 +5,7 @@ use std::process::{Command, Stdio};
 use nix::sys::signal::Signal;
 
 use crate::census::Census;
-use crate::memory::may_look;
+use crate::memory::{may_look, skip};
 use crate::sealing::KeyPages;
 use crate::stage::{Stage, nothing};
 
@@ -26,8 +26,8 @@ async fn a_core_dump_of_the_resting_daemon_holds_nothing() {
     gdb.args(["-p", &stage.stack.daemon.pid().to_string(), "-ex"]).arg(format!("gcore {}", core.display()));
     gdb.stdin(Stdio::null()).stdout(Stdio::null()).stderr(Stdio::null());
     match gdb.status() {
-        Err(error) => println!("skipped: gdb does not run ({})", error.kind()),
-        Ok(_) if !core.exists() => println!("skipped: gdb may not dump a process here"),
+        Err(error) => skip(&format!("gdb does not run ({})", error.kind())),
+        Ok(_) if !core.exists() => skip("gdb may not dump a process here"),
         Ok(_) => {
             let census = Census::of_file(&core, &stage.canaries);
             let sealing = KeyPages::find(stage.stack.daemon.pid());

@@ -3,7 +3,7 @@
 use aho_corasick::AhoCorasick;
 
 use crate::frozen::Frozen;
-use crate::memory::{mappings, may_look, read_all};
+use crate::memory::{mappings, may_look, read_all, skip};
 use crate::stage::Stage;
 
 const PAGE: u64 = 4096;
@@ -74,7 +74,7 @@ async fn the_sealing_key_is_on_its_page_alone_and_gone_after_a_lock() {
     }
     let pid = stage.stack.daemon.pid();
     let Some(key) = KeyPages::find(pid) else {
-        println!("skipped: no page of a sealing key can be read");
+        skip("no page of a sealing key can be read");
         return;
     };
     let resting = key.elsewhere(pid);

@@ -8,8 +8,8 @@ use tokio_util::sync::CancellationToken;
 use super::calls::Calls;
 use crate::grpc::Retire;
 
-/// With no open call but streams, until a connection is retired that was asked to be. Not at once: a client may miss
-/// a GOAWAY that comes while it sends its next call, and some then report that call as failed.
+/// With no open call but streams, until a connection is retired that was asked to be. Not at once: a client
+/// may miss a GOAWAY that comes while it sends its next call, and some then report that call as failed.
 const AFTER_VALUE: Duration = Duration::from_secs(1);
 /// What is still open this long after a lock is closed hard: whoever asked for it wants it over now.
 const AFTER_LOCK: Duration = Duration::from_secs(1);

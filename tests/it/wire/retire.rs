@@ -1,8 +1,12 @@
 //! What a connection keeps: no headers of former calls, no value that went through it; and when it ends
 //! so that its buffers are wiped.
 
+use std::future::Future;
+use std::time::Duration;
+
+use futures_util::StreamExt;
 use prost::Message;
-use ravi_broker::client::{ErrorReason, OpenSession};
+use ravi_broker::client::{AgentClient, ClientError, ErrorReason, Events, Lease, LeaseEvent, OpenSession};
 use ravi_broker::pb;
 use ravi_broker::sandbox::{Answer, Fault};
 use ravi_broker::secret::Secret;
@@ -20,6 +24,12 @@ const HEADER_TABLE_SIZE: u16 = 1;
 /// What the write buffer of a connection may take of a frame.
 const COPIED: usize = 256;
 const NO_ERROR: u32 = 0;
+/// More than a second, and less than the 15 that a connection without a call is kept.
+const SOON: Duration = Duration::from_secs(12);
+
+async fn soon<T>(what: impl Future<Output = T>) -> T {
+    tokio::time::timeout(SOON, what).await.expect("it did not happen before the connection was idle")
+}
 
 /// A connection whose client goes on by the rules, and sends a session's token with each call.
 struct Caller {
@@ -82,7 +92,7 @@ impl Caller {
 
     /// The daemon says good-bye without blame, and then closes: long before it does so by itself.
     async fn is_retired(&mut self) {
-        bounded(self.read_goodbye()).await;
+        soon(self.read_goodbye()).await;
     }
 
     async fn read_goodbye(&mut self) {
@@ -207,9 +217,48 @@ async fn a_client_goes_on_over_a_retired_connection() {
     let agent = victim.stack.agent("deploy").await;
     let admin = victim.stack.admin().await;
     agent.set_secret("WRITTEN", &Secret::copy_of("a written value"), "").await.unwrap();
-    bounded(async { while admin.status().await.unwrap().connections > 0 {} }).await;
+    soon(async { while admin.status().await.unwrap().connections > 0 {} }).await;
     let (_, credential) = agent.acquire("secret/WRITTEN", None, "").await.unwrap();
     assert_eq!(credential.value.expose(), "a written value");
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_watch_on_a_connection_that_carried_a_value_in_ends_and_says_why_and_no_other_watch_does() {
+    let victim = Victim::start().await;
+    let stack = &victim.stack;
+    stack.control().set_secret(DEPLOY, "WRITTEN", Secret::copy_of("the first value")).unwrap();
+    let (writer, reader) = (stack.agent("deploy").await, stack.agent("deploy").await);
+    let (written, mut retired) = watch(&writer).await;
+    let (read, mut kept) = watch(&reader).await;
+    writer.set_secret("WRITTEN", &Secret::copy_of("the second value"), "").await.unwrap();
+
+    is_told_of_a_change(&mut retired, &written).await;
+    let last = soon(retired.next()).await.expect("a reason");
+    let Err(ClientError::Broker(error)) = last else { panic!("no error of the broker") };
+    assert_eq!(error.reason, ErrorReason::ConnectionRetired);
+    assert!(bounded(retired.next()).await.is_none());
+    is_told_of_a_change(&mut kept, &read).await;
+    let admin = stack.admin().await;
+    soon(async { while admin.status().await.unwrap().connections > 1 {} }).await;
+
+    // The session goes on over another connection; so does the watch on which nothing was carried.
+    let mut again = writer.watch_leases().await.unwrap();
+    let third = stack.agent("deploy").await;
+    third.set_secret("WRITTEN", &Secret::copy_of("the third value"), "").await.unwrap();
+    is_told_of_a_change(&mut again, &written).await;
+    is_told_of_a_change(&mut kept, &read).await;
+}
+
+/// A lease of the value, and a watch on the same connection.
+async fn watch(agent: &AgentClient) -> (Lease, Events<LeaseEvent>) {
+    let (lease, _) = agent.acquire("secret/WRITTEN", None, "").await.unwrap();
+    (lease, agent.watch_leases().await.unwrap())
+}
+
+async fn is_told_of_a_change(events: &mut Events<LeaseEvent>, lease: &Lease) {
+    let event = bounded(events.next()).await.expect("the stream goes on").expect("an event");
+    let LeaseEvent::Rotated(changed) = event else { panic!("another event") };
+    assert_eq!(changed.lease_id, lease.lease_id);
 }
 
 /// The first bytes of a frame can stay in the daemon's write buffer, so they must be padding.
