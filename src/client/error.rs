@@ -310,7 +310,7 @@ mod tests {
             assert_eq!(ErrorReason::of(name).as_str(), name);
             known.insert(ErrorReason::of(name));
         }
-        assert_eq!(known.len(), 28);
+        assert_eq!(known.len(), 29);
         assert_eq!(ErrorReason::of("UNSPECIFIED"), ErrorReason::Unrecognised);
     }
 

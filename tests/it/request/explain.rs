@@ -5,6 +5,7 @@ use std::time::Duration;
 use ravi_broker::client::{
     BrokerError, ClientError, DelegateSession, ErrorReason, Explanation, OpenSession, SessionFile,
 };
+use ravi_broker::clock::{Clock, SystemClock};
 use ravi_broker::sandbox::{Answer, Fault};
 use ravi_broker::secret::Secret;
 use ravi_broker::types::{DenialId, LeaseId};
@@ -61,7 +62,7 @@ async fn the_operator_learns_why_a_session_was_not_opened() {
     let own = std::env::current_exe().unwrap();
     assert_eq!(absent.executable, own.to_str().unwrap());
     assert!(!absent.tier.is_empty());
-    let age = jiff::Timestamp::now().duration_since(absent.denied_at);
+    let age = SystemClock.wall().duration_since(absent.denied_at);
     assert!(age.as_secs().abs() < 60, "{age:?}");
 
     let mismatch = explained(&stack, open("other").await).await;
