@@ -8,6 +8,7 @@ pub mod capability;
 pub mod confine;
 mod descriptors;
 pub mod digest;
+pub mod exits;
 pub mod facts;
 pub mod harden;
 pub mod inherited;
