@@ -15,6 +15,7 @@ pub mod inherited;
 pub mod locked;
 pub mod peer;
 pub mod time;
+pub mod turns;
 
 /// How far one protection of the process got, for `status`.
 #[derive(Clone, Debug, PartialEq, Eq)]

@@ -147,7 +147,13 @@ impl<B: Broker> Lane<'_, B> {
         tally.controls += u64::from(control);
         tally.controls_accepted += u64::from(said.words[2] == "true");
         let next = said.words[1].parse().expect("a stream");
-        Loot { token: Secret::new(said.words[0].clone()), start_time: said.start_time, spoken, next, unspoken }
+        Loot {
+            token: Secret::new(said.words[0].clone()),
+            start_time: said.start_time,
+            spoken,
+            next,
+            unspoken,
+        }
     }
 
     /// A process that presents what an agent left. Returns the answer and its start time.
@@ -233,8 +239,17 @@ impl Tally {
     }
 
     fn numbers(&mut self) -> [&mut u64; 9] {
-        let Self { agents, reuses, same_tick, accepted, refused, closed, failed, controls, controls_accepted } =
-            self;
+        let Self {
+            agents,
+            reuses,
+            same_tick,
+            accepted,
+            refused,
+            closed,
+            failed,
+            controls,
+            controls_accepted,
+        } = self;
         [agents, reuses, same_tick, accepted, refused, closed, failed, controls, controls_accepted]
     }
 
@@ -265,9 +280,21 @@ impl Sum for Tally {
 
 impl fmt::Display for Tally {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let Self { agents, reuses, same_tick, accepted, refused, closed, failed, controls, controls_accepted } =
-            self;
-        write!(f, "{agents} agents, {reuses} reuses of their pid ({same_tick} within the same tick): {accepted} accepted, ")?;
+        let Self {
+            agents,
+            reuses,
+            same_tick,
+            accepted,
+            refused,
+            closed,
+            failed,
+            controls,
+            controls_accepted,
+        } = self;
+        write!(
+            f,
+            "{agents} agents, {reuses} reuses of their pid ({same_tick} within the same tick): {accepted} accepted, "
+        )?;
         write!(f, "{refused} refused, {closed} closed, {failed} failed; ")?;
         write!(f, "{controls_accepted} of {controls} live holders accepted")
     }

