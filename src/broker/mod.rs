@@ -6,6 +6,7 @@
 //! only then a value leaves (I9). May import everything below.
 
 mod admin;
+mod death;
 mod error;
 mod gate;
 mod lease;
@@ -28,6 +29,7 @@ use tokio::sync::watch;
 use tokio_util::sync::CancellationToken;
 
 pub use self::admin::{Revocation, Revoked, SessionView, Snapshot};
+use self::death::Deaths;
 pub use self::error::{BrokerError, Result};
 use self::gate::Gate;
 pub use self::lease::{Leased, Seen, Watch};
@@ -62,6 +64,7 @@ pub struct Broker {
     audit: Arc<AuditFile>,
     clock: Arc<dyn Clock>,
     gate: Gate,
+    deaths: Deaths,
     /// Held by a lock or an unlock: gate, vault and keyring change together.
     switch: Mutex<()>,
     mark: Mark,
@@ -143,6 +146,7 @@ impl Broker {
             audit,
             clock,
             gate: Gate::open(),
+            deaths: Deaths::default(),
             switch: Mutex::new(()),
             mark: Mark::beside(&config.audit.file),
             refusals: Refusals::default(),

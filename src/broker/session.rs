@@ -9,7 +9,7 @@ use super::{Admitted, Broker, Caller, Revoked};
 use crate::clock::BootInstant;
 use crate::lease::Lease;
 use crate::limit::Remaining;
-use crate::peer::{Peer, Pidfd};
+use crate::peer::Peer;
 use crate::secret::Secret;
 use crate::session::{Binding, Delegation, End, OpenError, Opening, Session};
 use crate::types::{Resource, RoleName, SessionId};
@@ -158,9 +158,7 @@ impl Broker {
     pub(super) fn end_session(&self, id: SessionId, end: End) -> Revoked {
         let ended = self.forget_all(self.sessions.end(id, end));
         self.record_all_ended(&ended);
-        let mut all = Revoked::default();
-        ended.into_iter().for_each(|one| all.add(Revoked::of_session(one)));
-        all
+        Revoked::of_sessions(ended)
     }
 
     /// Takes all access of sessions that ended, before anything is written: the disk holds up no end.
@@ -169,6 +167,7 @@ impl Broker {
             let exposed = self.leases.seen(session.id);
             let leases = self.leases.dismiss(session.id);
             self.limits.forget(session.id);
+            self.deaths.forget(session.id);
             let end = session.end().unwrap_or(End::Closed);
             Ended { session, end, leases, exposed }
         };
@@ -196,38 +195,14 @@ impl Broker {
             max_leases: role.bounds.lease_max_live,
         })
     }
-
-    /// The session ends when the kernel says that its process has. A child with the anchor of its parent
-    /// ends with that.
-    fn end_with_process(self: &Arc<Self>, session: &Arc<Session>) -> Result<()> {
-        let anchor = session.anchor();
-        if session
-            .parent
-            .and_then(|parent| self.sessions.find(parent))
-            .is_some_and(|it| it.anchor() == anchor)
-        {
-            return Ok(());
-        }
-        let gone = if session.parent.is_some() { OpenError::NoProcess } else { OpenError::NoAnchor };
-        let process = Pidfd::open(anchor).ok_or(gone)?;
-        let (broker, session) = (Arc::downgrade(self), session.clone());
-        tokio::spawn(async move {
-            tokio::select! {
-                () = process.ended() => {}
-                () = session.ended() => return,
-            }
-            let Some(broker) = broker.upgrade() else { return };
-            let ended = broker.forget_all(broker.sessions.end(session.id, End::ProcessEnded));
-            // Where many processes end at once, all of them lose access before the first record is written.
-            tokio::task::yield_now().await;
-            broker.record_all_ended(&ended);
-        });
-        Ok(())
-    }
 }
 
 impl Revoked {
-    fn of_session(ended: Ended) -> Self {
-        Self { sessions: 1, leases: ended.leases.len(), exposed: ended.exposed }
+    pub(super) fn of_sessions(ended: Vec<Ended>) -> Self {
+        let mut all = Self::default();
+        for Ended { leases, exposed, .. } in ended {
+            all.add(Self { sessions: 1, leases: leases.len(), exposed });
+        }
+        all
     }
 }

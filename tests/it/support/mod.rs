@@ -4,8 +4,10 @@
 //! in its environment. It says that it is ready by `sd_notify`, so nothing here sleeps. Every file lies
 //! in a directory of the test's own, in memory where the host has `/dev/shm`.
 
+mod bare;
 mod confine;
 mod daemon;
+mod forked;
 mod shell;
 
 use std::fs;
@@ -18,8 +20,10 @@ use ravi_broker::sandbox::{Control, Sandbox, SandboxConfig};
 use ravi_broker::secret::Secret;
 use tempfile::TempDir;
 
+pub(crate) use bare::{Answer, Bare, Ending};
 pub(crate) use confine::Confinement;
 pub(crate) use daemon::{Daemon, bounded};
+pub(crate) use forked::{fork, fork_as, wait};
 pub(crate) use shell::Shell;
 
 /// The identities that the sandbox is seeded with.
