@@ -8,7 +8,7 @@
 //! 3  broker                                        the request path: one function per verb
 //! 2  session  policy  limit  lease  audit          the rules
 //! 1  vault -> upstream   peer                      secrets at rest; the only outbound network; who calls
-//! 0  secret  clock  types  config  sys  telemetry  pb
+//! 0  secret  clock  types  config  sys  telemetry  pb  link
 //! ```
 //!
 //! `sandbox`, the stand-in for Ravi, stands beside the layers.

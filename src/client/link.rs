@@ -23,7 +23,8 @@ use zeroize::Zeroizing;
 
 use super::error::ClientError;
 use crate::config::Variable;
-use crate::link::{self, HEAD, Head, Kind, MAX_PAYLOAD, PREFACE, VARIABLE};
+pub use crate::link::VARIABLE;
+use crate::link::{self, HEAD, Head, Kind, MAX_PAYLOAD, PREFACE};
 use crate::secret::Secret;
 use crate::sys::inherited::take_socket;
 use crate::sys::time::register_shared;

@@ -65,7 +65,7 @@ pub fn receive(socket: impl AsFd, buffer: &mut [u8]) -> io::Result<Received> {
     receive_with::<CREDENTIALS_ONLY>(socket, buffer)
 }
 
-/// The same with a descriptor that pins the sender.
+/// The same with a descriptor that pins the sender. `EBADMSG` if it sends descriptors along.
 pub fn receive_pinned(socket: impl AsFd, buffer: &mut [u8]) -> io::Result<Received> {
     receive_with::<WITH_PIDFD>(socket, buffer)
 }
@@ -87,6 +87,7 @@ fn receive_with<const N: usize>(socket: impl AsFd, buffer: &mut [u8]) -> io::Res
     let length = unsafe { libc::recvmsg(socket.as_fd().as_raw_fd(), &raw mut message, flags) };
     let length = Errno::result(length)?.cast_unsigned();
     let mut received = Received { length, sender: None, pidfd: None };
+    let mut burdened = false;
     // SAFETY: the kernel has filled `control` as far as `msg_controllen` says, and the macros stay within it.
     let mut part = unsafe { libc::CMSG_FIRSTHDR(&raw const message) };
     while !part.is_null() {
@@ -102,13 +103,19 @@ fn receive_with<const N: usize>(socket: impl AsFd, buffer: &mut [u8]) -> io::Res
                 received.sender = Some(Credentials { uid: named.uid, gid: named.gid, pid });
             }
             (libc::SOL_SOCKET, SCM_PIDFD | libc::SCM_RIGHTS) => {
-                // SAFETY: as above. Of sent descriptors there is room for one.
-                let number = unsafe { content.cast::<libc::c_int>().read_unaligned() };
-                // SAFETY: the kernel has just made this descriptor for us; nobody else knows its number. A
-                // negative number (the sender is gone) is none.
-                let made = (number >= 0).then(|| unsafe { OwnedFd::from_raw_fd(number) });
-                if kind == SCM_PIDFD {
-                    received.pidfd = made;
+                // SAFETY: as above; the length counts the head.
+                let bytes = unsafe { (*part).cmsg_len } as usize - space(0);
+                for at in 0..bytes / size_of::<libc::c_int>() {
+                    // SAFETY: the kernel has written as many ints as fit into these bytes.
+                    let number = unsafe { content.cast::<libc::c_int>().add(at).read_unaligned() };
+                    // SAFETY: the kernel has just made this descriptor for us; nobody else knows its number. A
+                    // negative number (the sender is gone) is none.
+                    let made = (number >= 0).then(|| unsafe { OwnedFd::from_raw_fd(number) });
+                    match kind {
+                        SCM_PIDFD => received.pidfd = made,
+                        // Dropped: closed at once.
+                        _ => burdened = true,
+                    }
                 }
             }
             _ => {}
@@ -116,7 +123,8 @@ fn receive_with<const N: usize>(socket: impl AsFd, buffer: &mut [u8]) -> io::Res
         // SAFETY: as for the first.
         part = unsafe { libc::CMSG_NXTHDR(&raw const message, part) };
     }
-    Ok(received)
+    // They come before the pidfd and may have taken its room; no client of ours sends any.
+    if burdened { Err(Errno::EBADMSG.into()) } else { Ok(received) }
 }
 
 #[cfg(test)]
@@ -136,8 +144,11 @@ mod tests {
         (near, far)
     }
 
-    fn descriptors() -> usize {
-        std::fs::read_dir("/proc/self/fd").unwrap().count()
+    /// How many descriptors of this process are that socket.
+    fn copies(of: &UnixStream) -> usize {
+        let name = |number: i32| std::fs::read_link(format!("/proc/self/fd/{number}"));
+        let wanted = name(of.as_raw_fd()).unwrap();
+        (0..1024).filter(|number| name(*number).is_ok_and(|found| found == wanted)).count()
     }
 
     #[test]
@@ -162,7 +173,7 @@ mod tests {
     #[test]
     fn the_sender_is_pinned_on_request_and_nothing_that_it_sends_along_is_taken() {
         let (near, far) = pair();
-        let before = descriptors();
+        let before = copies(&far);
         let sent = [far.as_raw_fd(); 8];
         for _ in 0..3 {
             let control = [ControlMessage::ScmRights(&sent)];
@@ -171,11 +182,15 @@ mod tests {
         }
         let mut buffer = [0; 1];
         assert!(receive(&near, &mut buffer).unwrap().pidfd.is_none());
-        assert_eq!(descriptors(), before);
+        assert_eq!(copies(&far), before);
+        for _ in 0..2 {
+            let refused = receive_pinned(&near, &mut buffer).unwrap_err();
+            assert_eq!(refused.raw_os_error(), Some(libc::EBADMSG));
+        }
+        assert_eq!(copies(&far), before);
+        (&far).write_all(b"x").unwrap();
         let pinned = receive_pinned(&near, &mut buffer).unwrap();
         assert!(super::super::peer::has_ended(pinned.pidfd.unwrap()).is_ok_and(|ended| !ended));
-        drop(receive_pinned(&near, &mut buffer).unwrap());
-        assert_eq!(descriptors(), before);
         assert_eq!(receive(&near, &mut buffer).unwrap_err().kind(), io::ErrorKind::WouldBlock);
     }
 }

@@ -35,7 +35,10 @@ const RULES: [(Which, &str); 6] = [
     (Named(&["CREDENTIALS_DIRECTORY"]), "leads to keys that systemd gave the caller"),
     (Named(&["NOTIFY_SOCKET"]), "speaks for the caller's service"),
     (NameBegins("LISTEN_"), "names descriptors of the caller's service"),
-    (Named(&[SESSION_FILE_VARIABLE, crate::link::VARIABLE]), "the caller's session; CMD gets its own"),
+    (
+        Named(&[SESSION_FILE_VARIABLE, crate::client::link::VARIABLE]),
+        "the caller's session; CMD gets its own",
+    ),
 ];
 
 /// The table for `--help`.

@@ -39,7 +39,7 @@ pub(super) fn place(values: &[Injected], link: Option<OwnedFd>) -> io::Result<Fi
     }
     if let Some(link) = link {
         let number = free(&mut taken)?;
-        files.variables.push((crate::link::VARIABLE.into(), number.to_string().into()));
+        files.variables.push((crate::client::link::VARIABLE.into(), number.to_string().into()));
         files.descriptors.push((link, number));
     }
     Ok(files)

@@ -41,7 +41,6 @@ pub struct Connection {
 }
 
 /// A connection whose first bytes have come.
-#[derive(Debug)]
 pub struct Begun {
     stream: UnixStream,
     first: Zeroizing<Vec<u8>>,
@@ -51,7 +50,6 @@ pub struct Begun {
 }
 
 /// The bytes of a connection of one process.
-#[derive(Debug)]
 pub struct Spoken {
     stream: UnixStream,
     /// What was read already, and how much of it was taken.
