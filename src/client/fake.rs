@@ -192,7 +192,7 @@ impl SessionService for Fake {
         }
         let token = token(self.0.opened.fetch_add(1, Ordering::SeqCst) + 1);
         *self.0.live.lock().unwrap() = Some(token.clone());
-        Ok(Response::new(pb::OpenSessionResponse { session: session(role), token, ..Default::default() }))
+        Ok(Response::new(pb::OpenSessionResponse { session: session(role), token }))
     }
 
     async fn describe_session(
@@ -245,8 +245,7 @@ impl LeaseService for Fake {
             ..Default::default()
         };
         let username = if lease.resource.starts_with("password/") { "alice" } else { "" };
-        let credential =
-            pb::Credential { value: VALUE.into(), username: username.into(), ..Default::default() };
+        let credential = pb::Credential { value: VALUE.into(), username: username.into() };
         Ok(Response::new(pb::AcquireLeaseResponse { lease: Some(lease), credential: Some(credential) }))
     }
 
