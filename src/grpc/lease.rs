@@ -5,7 +5,6 @@ use std::pin::Pin;
 use futures_util::stream::{self, Stream};
 use tonic::{Request, Response, Status};
 
-use super::retire::Streaming;
 use super::{Agent, Answer, Retire, convert};
 use crate::broker::{BrokerError, Seen, Watch};
 use crate::lease::{Event, EventKind};
@@ -73,28 +72,28 @@ impl LeaseService for Agent {
         &self,
         request: Request<pb::WatchLeasesRequest>,
     ) -> Answer<Self::WatchLeasesStream> {
-        let streaming = Retire::of(request.extensions()).stream();
+        let retire = Retire::of(request.extensions());
         let (admitted, _) = self.admit(request, Class::Read, Ok)?;
         let watch = self.broker.watch_leases(&admitted)?;
-        Ok(Response::new(Box::pin(stream::unfold(Some((watch, streaming)), next_event))))
+        Ok(Response::new(Box::pin(stream::unfold(Some((watch, retire)), next_event))))
     }
 }
 
-type Watching = Option<(Watch, Streaming)>;
+type Watching = Option<(Watch, Retire)>;
 
 /// An error is the stream's last item.
 async fn next_event(watching: Watching) -> Option<(Result<pb::WatchLeasesResponse, Status>, Watching)> {
-    let (mut watch, streaming) = watching?;
+    let (mut watch, retire) = watching?;
     let seen = tokio::select! {
         biased;
         seen = watch.next() => seen,
-        () = streaming.ending() => Seen::Ended(BrokerError::ConnectionRetired),
+        () = retire.ending() => Seen::Ended(BrokerError::ConnectionRetired),
     };
     match seen {
-        Seen::Event(event) => Some((Ok(wire_event(&event)), Some((watch, streaming)))),
+        Seen::Event(event) => Some((Ok(wire_event(&event)), Some((watch, retire)))),
         Seen::Missed => {
             let missed = pb::WatchLeasesResponse { kind: Kind::Missed.into(), ..Default::default() };
-            Some((Ok(missed), Some((watch, streaming))))
+            Some((Ok(missed), Some((watch, retire))))
         }
         Seen::Ended(error) => Some((Err(error.into()), None)),
     }

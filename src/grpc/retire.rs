@@ -5,7 +5,6 @@
 //! with a value is formed so that none of it is copied into the buffer. May import `secret` alone.
 
 use std::sync::Arc;
-use std::sync::atomic::{AtomicUsize, Ordering};
 
 use bytes::Bytes;
 use http::Extensions;
@@ -19,6 +18,14 @@ const CARRY_A_VALUE: [&str; 3] = [
     "/ravi.broker.v1.VaultService/SetSecret",
     "/ravi.broker.v1.VaultService/UpdatePassword",
     "/ravi.broker.v1.AdminService/ImportKeys",
+];
+
+/// Methods that answer with a stream, which may last. None carries a value out.
+const STREAM: [&str; 4] = [
+    "/grpc.health.v1.Health/Watch",
+    "/ravi.broker.v1.AdminService/Login",
+    "/ravi.broker.v1.AdminService/TailAudit",
+    "/ravi.broker.v1.LeaseService/WatchLeases",
 ];
 
 /// The write buffer takes less than this of a frame's payload; the rest is written from the message's own
@@ -38,13 +45,8 @@ pub struct Retire(Arc<State>);
 #[derive(Debug, Default)]
 struct State {
     asked: Notify,
-    /// Calls that are open because they stream; they end when they are told to.
-    streams: AtomicUsize,
     ending: CancellationToken,
 }
-
-/// A call that streams until its connection is retired.
-pub(super) struct Streaming(Retire);
 
 impl Retire {
     /// Once no call is open on it.
@@ -57,20 +59,14 @@ impl Retire {
         self.0.asked.notified().await;
     }
 
-    /// How many of the open calls are streams.
-    pub fn streams(&self) -> usize {
-        self.0.streams.load(Ordering::Relaxed)
-    }
-
     /// Tells the streams to end: they would keep the connection.
     pub fn end_streams(&self) {
         self.0.ending.cancel();
     }
 
-    /// Counts one stream, until the guard is dropped.
-    pub(super) fn stream(&self) -> Streaming {
-        self.0.streams.fetch_add(1, Ordering::Relaxed);
-        Streaming(self.clone())
+    /// Returns when the streams are to end.
+    pub(super) async fn ending(&self) {
+        self.0.ending.cancelled().await;
     }
 
     /// Of the connection that a request came on.
@@ -86,24 +82,16 @@ impl Retire {
         }
     }
 
+    /// Whether the method of this path answers with a stream.
+    pub fn streams_answer(path: &str) -> bool {
+        STREAM.contains(&path)
+    }
+
     /// Asks, if an answer with this value needs more than one frame.
     pub(super) fn after_answer(&self, value: &Secret) {
         if value.len() > ONE_FRAME {
             self.ask();
         }
-    }
-}
-
-impl Streaming {
-    /// Returns when the stream is to end.
-    pub(super) async fn ending(&self) {
-        self.0.0.ending.cancelled().await;
-    }
-}
-
-impl Drop for Streaming {
-    fn drop(&mut self) {
-        self.0.0.streams.fetch_sub(1, Ordering::Relaxed);
     }
 }
 
@@ -149,6 +137,20 @@ mod tests {
         carriers.sort();
         known.sort();
         assert_eq!(carriers, known);
+    }
+
+    #[test]
+    fn every_method_that_streams_is_known() {
+        let mut streams = vec![STREAM[0].to_owned()];
+        for (service, text) in PROTO {
+            let methods = text.lines().filter_map(|line| line.trim().strip_prefix("rpc "));
+            for line in methods.filter(|line| line.contains("returns (stream ")) {
+                let (method, _) = line.split_once('(').unwrap();
+                streams.push(format!("/ravi.broker.v1.{service}/{method}"));
+            }
+        }
+        streams.sort();
+        assert_eq!(streams, STREAM);
     }
 
     /// What the first field of a message is, and its number.

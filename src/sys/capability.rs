@@ -27,7 +27,7 @@ struct Header {
 
 /// `struct __user_cap_data_struct`.
 #[repr(C)]
-#[derive(Clone, Copy, Default)]
+#[derive(Clone, Copy, Default, PartialEq, Eq)]
 struct Sets {
     effective: u32,
     permitted: u32,
@@ -48,19 +48,56 @@ fn bit(number: u32) -> u32 {
     1 << number.min(WORD)
 }
 
-/// Keeps what is in these two words, of each set.
+/// Keeps what is in these two words, of each set. Where there is nothing to give up, the kernel is not
+/// asked to: filters of a service often refuse `capset(2)`.
 fn keep(low: u32, high: u32) -> io::Result<()> {
     let mut header = Header { version: VERSION, pid: 0 };
     let mut sets = [Sets::default(); 2];
     // SAFETY: the kernel reads one header and writes two sets, which is what version 3 is about; both
     // outlive the call.
     Errno::result(unsafe { libc::syscall(libc::SYS_capget, &raw mut header, sets.as_mut_ptr()) })?;
+    let before = sets;
     for (sets, kept) in sets.iter_mut().zip([low, high]) {
         sets.effective &= kept;
         sets.permitted &= kept;
         sets.inheritable &= kept;
     }
+    if sets == before {
+        return Ok(());
+    }
     // SAFETY: the kernel reads one header and two sets, which outlive the call.
     Errno::result(unsafe { libc::syscall(libc::SYS_capset, &raw mut header, sets.as_ptr()) })?;
     Ok(())
+}
+
+#[cfg(test)]
+mod tests {
+    use std::collections::BTreeMap;
+    use std::thread;
+
+    use seccompiler::{BpfProgram, SeccompAction, SeccompFilter, apply_filter};
+
+    use super::*;
+
+    /// A filter that refuses `capset(2)`.
+    fn filter() -> BpfProgram {
+        let refuse = SeccompAction::Errno(libc::EPERM.cast_unsigned());
+        let calls = BTreeMap::from([(libc::SYS_capset, Vec::new())]);
+        let arch = std::env::consts::ARCH.try_into().unwrap();
+        SeccompFilter::new(calls, SeccompAction::Allow, refuse, arch).unwrap().try_into().unwrap()
+    }
+
+    /// Rights and filters belong to a thread.
+    #[test]
+    fn what_has_no_rights_gives_them_up_even_where_that_is_refused() {
+        let acting = thread::spawn(|| {
+            nix::sys::prctl::set_no_new_privs().unwrap();
+            keep_only(&[SYS_PTRACE]).unwrap();
+            apply_filter(&filter()).unwrap();
+            let root = nix::unistd::geteuid().is_root();
+            assert_eq!(keep_only(&[]).is_err(), root, "the filter does nothing");
+            assert!(keep_only(&[SYS_PTRACE]).is_ok());
+        });
+        acting.join().unwrap();
+    }
 }

@@ -51,11 +51,15 @@ fn range(first: c_uint, last: c_uint, flags: c_uint) -> io::Result<()> {
     Ok(Errno::result(done).map(drop)?)
 }
 
-/// Listed first: what is done with one must not disturb the listing.
+/// Listed first: what is done with one must not disturb the listing. The entries of a directory keep it
+/// open, so nothing of it may be left by then: it would be closed twice.
 fn each(first: c_uint, act: impl Fn(RawFd) -> nix::Result<()>) -> io::Result<()> {
-    let entries: Vec<_> = read_dir("/proc/self/fd")?.collect::<Result<_, _>>()?;
-    let numbers = entries.iter().filter_map(|entry| entry.file_name().to_str()?.parse::<RawFd>().ok());
-    for number in numbers.filter(|&number| c_uint::try_from(number).is_ok_and(|number| number >= first)) {
+    let mut numbers: Vec<RawFd> = Vec::new();
+    for entry in read_dir("/proc/self/fd")? {
+        numbers.extend(entry?.file_name().to_str().and_then(|name| name.parse::<RawFd>().ok()));
+    }
+    numbers.retain(|&number| c_uint::try_from(number).is_ok_and(|number| number >= first));
+    for number in numbers {
         match act(number) {
             Ok(()) | Err(Errno::EBADF) => {}
             Err(errno) => return Err(errno.into()),

@@ -1,10 +1,11 @@
 //! The calls of one connection: counted while they are open, and answered in time.
 
+use std::collections::BTreeSet;
 use std::convert::Infallible;
 use std::future::Future;
 use std::pin::Pin;
-use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::task::{Context, Poll};
 use std::time::Duration;
 
@@ -22,36 +23,74 @@ const MAX_TIMEOUT_DIGITS: usize = 8;
 #[derive(Clone, Debug, Default)]
 pub(super) struct Calls(Arc<Counters>);
 
-/// Only counters: nobody waits on them, so a call costs two additions.
+/// Nobody waits on them, so a call costs little.
 #[derive(Debug, Default)]
 struct Counters {
     open: AtomicUsize,
+    /// Of the open ones, those that are answered with a stream.
+    streams: AtomicUsize,
     begun: AtomicU64,
+    untaken: Mutex<Untaken>,
+}
+
+/// Answers of one message that have begun and that the client has not taken to the end. Bounded by the
+/// connection's streams.
+#[derive(Debug, Default)]
+struct Untaken {
+    /// Counts answers, in the order in which they began.
+    begun: u64,
+    waiting: BTreeSet<u64>,
 }
 
 impl Calls {
-    /// Counts one more, until the guard is dropped.
-    pub(super) fn open(&self) -> OpenCall {
+    /// Counts one more, until the guard is dropped. Is it to be answered with a stream?
+    pub(super) fn open(&self, streams: bool) -> OpenCall {
         self.0.open.fetch_add(1, Ordering::Relaxed);
+        self.0.streams.fetch_add(usize::from(streams), Ordering::Relaxed);
         self.0.begun.fetch_add(1, Ordering::Relaxed);
-        OpenCall(self.clone())
+        OpenCall { calls: self.clone(), streams, answer: None }
     }
 
     /// Returns once there was no open call for this long, or up to a quarter longer.
     pub(super) async fn idle(&self, time: Duration) {
-        self.quiet(time, || 0).await;
+        self.without(time, || self.0.open.load(Ordering::Relaxed) > 0).await;
     }
 
-    /// The same, with as many open calls as do not count.
-    pub(super) async fn quiet(&self, time: Duration, besides: impl Fn() -> usize) {
+    /// The same, but that streams do not count: they may last for good.
+    pub(super) async fn quiet(&self, time: Duration) {
+        let counters = &self.0;
+        self.without(time, || {
+            counters.open.load(Ordering::Relaxed) > counters.streams.load(Ordering::Relaxed)
+        })
+        .await;
+    }
+
+    async fn without(&self, time: Duration, open: impl Fn() -> bool) {
         const LOOKS: u32 = 4;
         let (mut quiet, mut seen) = (0, self.begun());
         while quiet < LOOKS {
             tokio::time::sleep(time / LOOKS).await;
             let begun = self.begun();
-            let busy = begun != seen || self.0.open.load(Ordering::Relaxed) > besides();
+            let busy = begun != seen || open();
             (quiet, seen) = (if busy { 0 } else { quiet + 1 }, begun);
         }
+    }
+
+    /// Returns once a client has left an answer untaken for this long, or up to a quarter longer: it could
+    /// keep it here for good by giving the stream no window (RFC 9113 §5.2).
+    pub(super) async fn untaken(&self, time: Duration) {
+        const LOOKS: u32 = 4;
+        let (mut same, mut seen) = (0, None);
+        while same < LOOKS {
+            tokio::time::sleep(time / LOOKS).await;
+            let oldest = self.untaken_answers().waiting.first().copied();
+            same = if oldest.is_some() && oldest == seen { same + 1 } else { 0 };
+            seen = oldest;
+        }
+    }
+
+    fn untaken_answers(&self) -> MutexGuard<'_, Untaken> {
+        self.0.untaken.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
     fn begun(&self) -> u64 {
@@ -61,11 +100,35 @@ impl Calls {
 
 /// A call is open until its answer is sent or given up.
 #[derive(Debug)]
-pub(super) struct OpenCall(Calls);
+pub(super) struct OpenCall {
+    calls: Calls,
+    streams: bool,
+    /// Its number, once it has begun.
+    answer: Option<u64>,
+}
+
+impl OpenCall {
+    /// From now on the client can take the answer, and must if it is no stream.
+    fn answered(&mut self) {
+        if self.streams {
+            return;
+        }
+        let mut untaken = self.calls.untaken_answers();
+        untaken.begun += 1;
+        let number = untaken.begun;
+        untaken.waiting.insert(number);
+        drop(untaken);
+        self.answer = Some(number);
+    }
+}
 
 impl Drop for OpenCall {
     fn drop(&mut self) {
-        self.0.0.open.fetch_sub(1, Ordering::Relaxed);
+        if let Some(number) = self.answer {
+            self.calls.untaken_answers().waiting.remove(&number);
+        }
+        self.calls.0.streams.fetch_sub(usize::from(self.streams), Ordering::Relaxed);
+        self.calls.0.open.fetch_sub(1, Ordering::Relaxed);
     }
 }
 
@@ -73,12 +136,13 @@ impl Drop for OpenCall {
 pub(super) async fn answer_within(
     time: Duration,
     answer: impl Future<Output = Result<Response<Body>, Infallible>>,
-    call: OpenCall,
+    mut call: OpenCall,
 ) -> Result<Response<Answer>, Infallible> {
     let response = match tokio::time::timeout(time, answer).await {
         Ok(answered) => answered?,
         Err(_) => Status::cancelled("the call has taken too long").into_http(),
     };
+    call.answered();
     Ok(response.map(|body| Answer { body, _call: call }))
 }
 
@@ -137,13 +201,29 @@ mod tests {
     #[tokio::test]
     async fn a_connection_is_not_idle_while_a_call_is_open() {
         let (busy, quiet) = (Calls::default(), Calls::default());
-        let open = busy.open();
+        let open = busy.open(false);
         tokio::select! {
             () = busy.idle(Duration::from_millis(10)) => panic!("idle over an open call"),
             () = quiet.idle(Duration::from_millis(200)) => {}
         }
         drop(open);
         busy.idle(Duration::from_millis(10)).await;
+    }
+
+    #[tokio::test]
+    async fn a_stream_leaves_a_connection_quiet_but_not_idle() {
+        let (calls, all) = (Calls::default(), Duration::from_millis(10));
+        let _stream = calls.open(true);
+        calls.quiet(all).await;
+        tokio::select! {
+            () = calls.idle(all) => panic!("idle over an open stream"),
+            () = calls.quiet(Duration::from_millis(200)) => {}
+        }
+        let (_call, other) = (calls.open(false), Calls::default());
+        tokio::select! {
+            () = calls.quiet(all) => panic!("quiet over an open call"),
+            () = other.quiet(Duration::from_millis(200)) => {}
+        }
     }
 
     #[test]

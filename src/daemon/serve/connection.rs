@@ -45,12 +45,14 @@ pub(super) struct Times {
     pub(super) call: Duration,
     /// Without an open call, until the connection is retired. Up to a quarter later.
     pub(super) idle: Duration,
+    /// Until the client has taken an answer that began, unless it is a stream. Up to a quarter later.
+    pub(super) taken: Duration,
 }
 
 impl Default for Times {
     /// Upstream's own deadline is 30 s.
     fn default() -> Self {
-        Self { call: Duration::from_secs(60), idle: Duration::from_secs(15) }
+        Self { call: Duration::from_secs(60), idle: Duration::from_secs(15), taken: Duration::from_secs(10) }
     }
 }
 
@@ -64,7 +66,7 @@ where
     let (calls, retire) = (Calls::default(), Retire::default());
     let (counted, handle) = (calls.clone(), retire.clone());
     let service = service_fn(move |request: Request<Incoming>| {
-        let call = counted.open();
+        let call = counted.open(Retire::streams_answer(request.uri().path()));
         let mut request = request.map(Body::new);
         request.extensions_mut().insert(peer.clone());
         request.extensions_mut().insert(handle.clone());
@@ -72,13 +74,16 @@ where
         answer_within(within, service.clone().oneshot(request), call)
     });
     let mut connection = pin!(bounded().serve_connection(TokioIo::new(io), service));
-    let mut retirement = triggers.watch(retire, calls, times.idle);
+    let mut untaken = pin!(calls.untaken(times.taken));
+    let mut retirement = triggers.watch(retire, calls.clone(), times.idle);
     tokio::select! {
         ended = connection.as_mut() => return note(ended),
         () = retirement.due() => connection.as_mut().graceful_shutdown(),
+        () = untaken.as_mut() => return tracing::debug!("a client did not take an answer: cut off"),
     }
     tokio::select! {
         ended = connection => note(ended),
+        () = untaken => tracing::debug!("a client did not take an answer: cut off"),
         () = retirement.overdue() => tracing::debug!("a retired connection was cut off"),
     }
 }
@@ -121,7 +126,11 @@ mod tests {
     use super::*;
     use crate::peer::{Credentials, Peer};
 
-    const SHORT: Times = Times { call: Duration::from_secs(60), idle: Duration::from_millis(40) };
+    const SHORT: Times = Times {
+        call: Duration::from_secs(60),
+        idle: Duration::from_millis(40),
+        taken: Duration::from_secs(10),
+    };
     /// Only so that a hang becomes a failure.
     const HANG: Duration = Duration::from_secs(20);
 

@@ -48,7 +48,7 @@ impl Triggers {
         if let Some(locked) = &mut locked {
             locked.mark_unchanged();
         }
-        Retirement { stop, locked, retire, calls, idle, was_locked: false }
+        Retirement { stop, locked, retire, calls, idle, was_locked: false, over_streams: false }
     }
 }
 
@@ -60,6 +60,8 @@ pub(super) struct Retirement {
     calls: Calls,
     idle: Duration,
     was_locked: bool,
+    /// What streams on was told to end; what cannot be told is cut off.
+    over_streams: bool,
 }
 
 impl Retirement {
@@ -68,7 +70,10 @@ impl Retirement {
         tokio::select! {
             () = self.stop.cancelled() => {}
             () = lock(&mut self.locked) => self.was_locked = true,
-            () = after_value(&self.retire, &self.calls) => self.retire.end_streams(),
+            () = after_value(&self.retire, &self.calls) => {
+                self.over_streams = true;
+                self.retire.end_streams();
+            }
             () = self.calls.idle(self.idle) => {}
         }
     }
@@ -78,6 +83,7 @@ impl Retirement {
         if !self.was_locked {
             tokio::select! {
                 () = lock(&mut self.locked) => {}
+                () = self.calls.quiet(LINGER), if self.over_streams => return,
                 () = self.calls.idle(LINGER) => return,
             }
         }
@@ -89,7 +95,7 @@ impl Retirement {
 /// for good.
 async fn after_value(retire: &Retire, calls: &Calls) {
     retire.asked().await;
-    calls.quiet(AFTER_VALUE, || retire.streams()).await;
+    calls.quiet(AFTER_VALUE).await;
 }
 
 /// Waits for the next lock.

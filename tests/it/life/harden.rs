@@ -24,7 +24,7 @@ use ravi_broker::secret::Secret;
 use tempfile::TempDir;
 
 use super::{assert_two_lines, reason};
-use crate::support::{Daemon, Setup, Stack, until};
+use crate::support::{Confinement, Daemon, Setup, Stack, until};
 
 /// A user without an account and without anything that belongs to it.
 const STRANGER: u32 = 65532;
@@ -406,6 +406,19 @@ async fn a_daemon_without_its_attestor_wipes_and_ends() {
     // Started again it is whole.
     stack.daemon = Daemon::start(&stack.setup).await;
     stack.agent("notes").await.describe_session().await.unwrap();
+}
+
+/// Linux before 5.9, and filters that do not know the call.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_daemon_without_close_range_starts_and_its_attestor_keeps_one_descriptor() {
+    const REFUSED: &[libc::c_long] = &[libc::SYS_close_range];
+    let withholds = Confinement { memlock: None, refused: (REFUSED, libc::ENOSYS) };
+    let (setup, sandbox) = Stack::prepared(|_| {}).await;
+    let daemon = Daemon::start_with(&setup, |command| withholds.apply(command)).await;
+    let stack = Stack::of(daemon, setup, sandbox);
+    stack.agent("notes").await.acquire("secret/OPENAI_API_KEY", None, "").await.unwrap();
+    let descriptors = format!("/proc/{}/fd", attestor(stack.daemon.pid()));
+    assert_eq!(fs::read_dir(descriptors).unwrap().count(), 4);
 }
 
 #[tokio::test(flavor = "multi_thread")]

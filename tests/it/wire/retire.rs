@@ -18,9 +18,12 @@ use crate::support::{DEPLOY, Stack, bounded};
 
 const SET: &str = "/ravi.broker.v1.VaultService/SetSecret";
 const WATCH: &str = "/ravi.broker.v1.LeaseService/WatchLeases";
+const HEALTH: &str = "/grpc.health.v1.Health/Watch";
 const SECRETS: &str = "/api/secrets/";
 /// SETTINGS_HEADER_TABLE_SIZE (RFC 9113, section 6.5.2).
 const HEADER_TABLE_SIZE: u16 = 1;
+/// SETTINGS_INITIAL_WINDOW_SIZE.
+const INITIAL_WINDOW_SIZE: u16 = 4;
 /// What the write buffer of a connection may take of a frame.
 const COPIED: usize = 256;
 const NO_ERROR: u32 = 0;
@@ -209,6 +212,49 @@ async fn what_is_open_a_second_after_a_lock_is_closed_hard() {
         assert!(deaf.until(GOAWAY).await.is_none(), "it is not closed");
     };
     bounded(ended).await;
+}
+
+/// It would stay in the daemon's memory, and could be taken even after the session was revoked.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_client_that_does_not_take_its_answer_loses_its_connection_although_it_goes_on_calling() {
+    let victim = Victim::start().await;
+    victim.stack.control().set_secret(DEPLOY, "LEFT", Secret::copy_of("left")).unwrap();
+    let mut caller = Caller::connect(&victim.stack, "deploy").await;
+    // Streams without a window, from now on.
+    let no_window: Vec<u8> = INITIAL_WINDOW_SIZE.to_be_bytes().into_iter().chain([0; 4]).collect();
+    assert!(caller.connection.send(&frame(SETTINGS, 0, 0, &no_window)).await);
+    caller.call(ACQUIRE, &acquire("secret/LEFT")).await;
+    let cut_off = async {
+        // An answer without a message, so that the connection is never idle.
+        loop {
+            let stream = caller.next_stream;
+            caller.next_stream += 2;
+            let call = request(stream, END_STREAM, DESCRIBE, &[]);
+            if !caller.connection.send(&call).await {
+                break;
+            }
+            while let Some(frame) = caller.receive().await {
+                if frame.stream == stream && frame.flags & END_STREAM != 0 {
+                    break;
+                }
+            }
+        }
+    };
+    bounded(cut_off).await;
+    victim.is_unharmed().await;
+}
+
+/// A stream that nobody can tell to end.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_connection_that_carried_a_value_in_is_retired_over_a_health_check_that_lasts() {
+    let victim = Victim::start().await;
+    let mut caller = Caller::connect(&victim.stack, "deploy").await;
+    let _lasts = caller.call(HEALTH, &pb::DescribeSessionRequest {}).await;
+    assert_eq!(caller.receive().await.expect("the answer begins").kind, HEADERS);
+    let stream = caller.call(SET, &set("a written value")).await;
+    caller.answer(stream).await;
+    caller.is_retired().await;
+    victim.is_unharmed().await;
 }
 
 #[tokio::test(flavor = "multi_thread")]
