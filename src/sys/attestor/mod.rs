@@ -316,32 +316,4 @@ mod tests {
             assert!(is_closed(sent), "{copies}");
         }
     }
-
-    /// Run with `--ignored --nocapture`.
-    #[test]
-    #[ignore = "a measurement"]
-    #[allow(clippy::disallowed_methods, reason = "a measurement")]
-    fn how_long_a_question_takes() {
-        const TIMES: usize = 20_000;
-        let attestor = Attestor::start().unwrap();
-        let pid = std::process::id();
-        let measure = |name: &str, ask: &dyn Fn()| {
-            let mut taken: Vec<_> = (0..TIMES)
-                .map(|_| {
-                    let before = std::time::Instant::now();
-                    ask();
-                    before.elapsed()
-                })
-                .collect();
-            taken.sort();
-            let [p50, p99] = [50, 99].map(|percent| taken[TIMES * percent / 100]);
-            println!("{name}: p50 {p50:?}, p99 {p99:?}, max {:?}", taken[TIMES - 1]);
-        };
-        measure("executable", &|| drop(attestor.executable(pid).unwrap()));
-        measure("executable, direct", &|| drop(executable(pid).unwrap()));
-        measure("executable and namespaces", &|| drop(attestor.traced(pid).unwrap()));
-        measure("executable and namespaces, direct", &|| drop(traced(pid)));
-        measure("version", &|| assert!(attestor.executable_version(pid).is_ok()));
-        measure("open", &|| drop(attestor.open_executable(pid).unwrap()));
-    }
 }
