@@ -76,7 +76,9 @@ mod tests {
         assert_eq!(exits.wait(Some(Duration::ZERO)).unwrap(), Some(Vec::new()));
         children.iter_mut().for_each(|child| child.kill().unwrap());
         assert_eq!(exits.wait(None).unwrap(), Some(vec![7]));
-        children.iter_mut().for_each(|child| drop(child.wait().unwrap()));
+        for child in &mut children {
+            child.wait().unwrap();
+        }
         exits.add(&pidfds[1], 8).unwrap();
         assert_eq!(exits.wait(None).unwrap(), Some(vec![8]));
         assert_eq!(exits.wait(Some(Duration::ZERO)).unwrap(), Some(Vec::new()));
