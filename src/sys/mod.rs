@@ -8,14 +8,12 @@ pub mod capability;
 pub mod confine;
 mod descriptors;
 pub mod digest;
-pub mod exits;
 pub mod facts;
 pub mod harden;
 pub mod inherited;
 pub mod locked;
 pub mod peer;
 pub mod time;
-pub mod turns;
 
 /// How far one protection of the process got, for `status`.
 #[derive(Clone, Debug, PartialEq, Eq)]
