@@ -29,7 +29,7 @@ use tokio::sync::watch;
 use tokio_util::sync::CancellationToken;
 
 pub use self::admin::{Revocation, Revoked, SessionView, Snapshot};
-use self::death::Deaths;
+use self::death::Unrecorded;
 pub use self::error::{BrokerError, Result};
 use self::gate::Gate;
 pub use self::lease::{Leased, Seen, Watch};
@@ -64,7 +64,7 @@ pub struct Broker {
     audit: Arc<AuditFile>,
     clock: Arc<dyn Clock>,
     gate: Gate,
-    deaths: Deaths,
+    unrecorded: Unrecorded,
     /// Held by a lock or an unlock: gate, vault and keyring change together.
     switch: Mutex<()>,
     mark: Mark,
@@ -146,7 +146,7 @@ impl Broker {
             audit,
             clock,
             gate: Gate::open(),
-            deaths: Deaths::default(),
+            unrecorded: Unrecorded::default(),
             switch: Mutex::new(()),
             mark: Mark::beside(&config.audit.file),
             refusals: Refusals::default(),

@@ -167,7 +167,6 @@ impl Broker {
             let exposed = self.leases.seen(session.id);
             let leases = self.leases.dismiss(session.id);
             self.limits.forget(session.id);
-            self.deaths.forget(session.id);
             let end = session.end().unwrap_or(End::Closed);
             Ended { session, end, leases, exposed }
         };

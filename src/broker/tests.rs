@@ -11,7 +11,7 @@ use super::*;
 use crate::clock::manual::ManualClock;
 use crate::config::{self, Environment, Overrides, Source, Variable};
 use crate::secret::Secret;
-use crate::session::{Anchor, Opening};
+use crate::session::{Anchor, Delegation, Opening};
 use crate::types::{Delivery, DenialId, IdentityUuid};
 use crate::upstream::stub::Stub;
 use crate::upstream::{Identity, KeyId, UpstreamError};
@@ -388,4 +388,25 @@ async fn the_answer_of_a_write_counts_only_for_the_key_that_was_written() {
     let set = bench.broker.set_secret(&bench.admit(&opened), other, new, None).await;
     assert_eq!(set, Err(BrokerError::Upstream(UpstreamError::OutcomeUnknown)));
     assert_eq!(value(bench.acquire(&opened, "secret/KEY").await), "one");
+}
+
+/// The order to stop may come between the end of a process and its record, and the runtime that would write it ends.
+#[tokio::test]
+async fn a_process_that_ends_before_the_end_of_the_daemon_is_recorded_all_the_same() {
+    let bench = Bench::new();
+    let parent = bench.open();
+    let mut child = tokio::process::Command::new("cat").stdin(std::process::Stdio::piped()).spawn().unwrap();
+    let delegation = Delegation { scopes: Vec::new(), ttl: None, reason: None, pid: child.id() };
+    bench
+        .broker
+        .delegate_session(&bench.admit(&parent), delegation)
+        .unwrap_or_else(|error| panic!("{error}"));
+    let before = bench.records();
+    child.start_kill().unwrap();
+    while bench.broker.sessions.len() == 2 {
+        tokio::task::yield_now().await;
+    }
+    bench.broker.shut();
+    // Of the child, and of the one that was still live.
+    assert_eq!(bench.records(), before + 2);
 }

@@ -23,7 +23,6 @@ use crate::peer;
 use crate::secret::Secret;
 use crate::sys::Protection;
 use crate::sys::harden::raise_descriptor_limit;
-use crate::sys::turns::ask_for_short_ones;
 
 /// Two for each connection, and some for files and upstream.
 const DESCRIPTORS: u64 = 8192;
@@ -39,9 +38,6 @@ pub fn run(
 ) -> Result<(), StartError> {
     if let Err(error) = raise_descriptor_limit(DESCRIPTORS) {
         tracing::warn!(%error, "the descriptor limit cannot be raised");
-    }
-    if let Err(error) = ask_for_short_ones() {
-        tracing::debug!(%error, "the scheduler does not take a wish for short turns");
     }
     // Before the runtime: a daemon that cannot do its work safely does not start a thread.
     let app = app::App::build(settings, Arc::new(SystemClock), management_key, protections)?;

@@ -119,7 +119,7 @@ impl Pidfd {
         sys::time::register(self.0.try_clone()?, Interest::READABLE)
     }
 
-    pub(crate) fn as_fd(&self) -> BorrowedFd<'_> {
+    pub(super) fn as_fd(&self) -> BorrowedFd<'_> {
         self.0.as_fd()
     }
 

@@ -9,7 +9,6 @@ pub mod cgroup;
 pub mod confine;
 mod descriptors;
 pub mod digest;
-pub mod exits;
 pub mod facts;
 pub mod harden;
 pub mod inherited;
@@ -20,7 +19,6 @@ pub mod pty;
 pub mod socket;
 pub mod spawn;
 pub mod time;
-pub mod turns;
 
 /// How far one protection of the process got, for `status`.
 #[derive(Clone, Debug, PartialEq, Eq)]

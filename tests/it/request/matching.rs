@@ -144,16 +144,16 @@ async fn a_parent_is_known_by_the_program_that_it_runs() {
 }
 
 /// A cgroup of the test's own, removed at its end.
-struct Groups {
+pub(super) struct Groups {
     /// As a directory.
-    directory: PathBuf,
+    pub(super) directory: PathBuf,
     /// As `/proc/<pid>/cgroup` prints it.
     path: String,
 }
 
 impl Groups {
     /// Below the root of the unified hierarchy, wherever that is mounted.
-    fn new(name: &str) -> Option<Self> {
+    pub(super) fn new(name: &str) -> Option<Self> {
         let mounts = fs::read_to_string("/proc/self/mountinfo").ok()?;
         let mount = mounts.lines().find(|line| line.contains(" - cgroup2 "))?;
         let mut fields = mount.split(' ').skip(3);
