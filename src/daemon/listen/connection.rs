@@ -110,13 +110,13 @@ impl Connection {
             () = &mut greeting.deadline => return None,
             () = &mut greeting.stopped => return None,
         };
-        let Received { length, sender, pidfd } = received;
+        let Received { length, sender, pin } = received;
         let sender = sender.filter(|_| length > 0)?;
         first.truncate(length);
         let connector = connected.process.is_some_and(|process| process.pid == sender.pid);
         let speaker = match connector {
             true => connected,
-            false if admission.allows(sender) => Arc::new(Peer::of_sender(sender, pidfd)),
+            false if admission.allows(sender) => Arc::new(Peer::of_sender(sender, pin)),
             false => return None,
         };
         greeting.missing = greeting.missing.saturating_sub(length);
