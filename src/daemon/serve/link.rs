@@ -91,15 +91,18 @@ struct Conversation {
 
 impl<S: Service> Link<S> {
     async fn run(&mut self) {
-        let session = self.session.clone();
+        let (session, triggers) = (self.session.clone(), self.triggers.clone());
+        // Also over a frame that is not done with: whoever takes nothing out of the link would hold it up.
+        tokio::select! {
+            () = self.take_all() => {}
+            () = session.ended() => {}
+            () = triggers.stopped() => {}
+        }
+    }
+
+    async fn take_all(&mut self) {
         let mut reader = Reader::new(self.stream.clone());
-        loop {
-            let frame = tokio::select! {
-                frame = reader.next() => frame,
-                () = session.ended() => return,
-                () = self.triggers.stopped() => return,
-            };
-            let Ok(Some(frame)) = frame else { return };
+        while let Ok(Some(frame)) = reader.next().await {
             self.take(frame).await;
         }
     }
