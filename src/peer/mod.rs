@@ -14,7 +14,7 @@ mod process;
 mod tier;
 mod unit;
 
-use std::os::fd::{AsFd, OwnedFd};
+use std::os::fd::AsFd;
 use std::path::Path;
 use std::sync::{Arc, LazyLock};
 
@@ -28,6 +28,7 @@ pub use self::unit::Units;
 use crate::sys;
 use crate::sys::facts::Traced;
 pub use crate::sys::peer::{Credentials, Executable};
+use crate::sys::socket::Pin;
 use crate::types::CgroupPath;
 
 /// Handed to every request of a connection in its extensions.
@@ -87,11 +88,12 @@ impl Peer {
         Self::examine(credentials, pinned)
     }
 
-    /// Reads the facts about who sent something, which `pidfd` pins; without one, whoever has its pid now.
-    pub fn of_sender(credentials: Credentials, pidfd: Option<OwnedFd>) -> Self {
-        let pinned = match pidfd {
-            Some(fd) => Some((Pidfd::new(fd), PeerTier::PidfdAtConnect)),
-            None => Pidfd::of(credentials.pid).map(|pidfd| (pidfd, PeerTier::PidAndStartTime)),
+    /// Reads the facts about who sent something. On a kernel that pins no senders, about whoever has its pid now.
+    pub fn of_sender(credentials: Credentials, pin: Pin) -> Self {
+        let pinned = match pin {
+            Pin::Held(fd) => Some((Pidfd::new(fd), PeerTier::PidfdAtConnect)),
+            Pin::Absent => Pidfd::of(credentials.pid).map(|pidfd| (pidfd, PeerTier::PidAndStartTime)),
+            Pin::Lost => None,
         };
         Self::examine(credentials, pinned)
     }
@@ -270,6 +272,15 @@ mod tests {
         child.wait().unwrap();
         let gone = examine(child.id());
         assert_eq!((gone.process, gone.tier), (None, PeerTier::None));
+    }
+
+    /// A sender that was reaped: its pid may be of anybody, here of this process.
+    #[test]
+    fn a_sender_that_the_kernel_could_not_pin_is_not_whoever_has_its_pid() {
+        let recycled = Credentials { uid: 1000, gid: 1000, pid: std::process::id() };
+        let lost = Peer::of_sender(recycled, Pin::Lost);
+        assert_eq!((lost.process, lost.tier), (None, PeerTier::None));
+        assert!(Peer::of_sender(recycled, Pin::Absent).process.is_some(), "where no sender is pinned");
     }
 
     #[test]

@@ -4,6 +4,7 @@ use std::io;
 use std::os::fd::{FromRawFd, IntoRawFd, OwnedFd};
 use std::sync::atomic::{AtomicBool, Ordering};
 
+use nix::fcntl::{FcntlArg, FdFlag, fcntl};
 use nix::sys::stat::{SFlag, fstat};
 
 static TAKEN: AtomicBool = AtomicBool::new(false);
@@ -52,5 +53,24 @@ pub fn take_socket(number: i32) -> Option<OwnedFd> {
         let _ = socket.into_raw_fd();
         return None;
     }
+    fcntl(&socket, FcntlArg::F_SETFD(FdFlag::FD_CLOEXEC)).ok()?;
     Some(socket)
+}
+
+#[cfg(test)]
+mod tests {
+    use std::os::fd::AsRawFd;
+    use std::os::unix::net::UnixStream;
+
+    use super::*;
+
+    #[test]
+    fn a_socket_that_was_taken_over_does_not_survive_an_exec() {
+        let (near, _far) = UnixStream::pair().unwrap();
+        fcntl(&near, FcntlArg::F_SETFD(FdFlag::empty())).unwrap();
+        let taken = take_socket(near.into_raw_fd()).unwrap();
+        let flags = FdFlag::from_bits_retain(fcntl(&taken, FcntlArg::F_GETFD).unwrap());
+        assert!(flags.contains(FdFlag::FD_CLOEXEC));
+        assert!(take_socket(taken.as_raw_fd()).is_none(), "two owners");
+    }
 }

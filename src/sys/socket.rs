@@ -10,7 +10,7 @@ use std::os::fd::{AsFd, AsRawFd, FromRawFd, OwnedFd};
 use nix::errno::Errno;
 use nix::sys::socket::{setsockopt, sockopt};
 
-use super::peer::Credentials;
+use super::peer::{Credentials, has_ended};
 
 /// Of `asm-generic/socket.h`; Linux 6.5. `nix` has no name for them.
 const SO_PASSPIDFD: libc::c_int = 76;
@@ -35,8 +35,45 @@ pub struct Received {
     pub length: usize,
     /// `None`: the kernel named nobody.
     pub sender: Option<Credentials>,
-    /// Pins the sender. Asked for by [`receive_pinned`]; `None` also before Linux 6.5.
-    pub pidfd: Option<OwnedFd>,
+    /// Pins the sender. Asked for by [`receive_pinned`].
+    pub pin: Pin,
+}
+
+/// What the kernel gave to pin a sender.
+#[derive(Debug)]
+pub enum Pin {
+    /// Nothing: it was not asked, or is older than 6.5.
+    Absent,
+    /// No descriptor can be had: the sender was reaped before it was asked for, or we are out of them. Its pid may
+    /// be somebody else's by now.
+    Lost,
+    /// A pidfd.
+    Held(OwnedFd),
+}
+
+impl Pin {
+    /// Of a number that the kernel has just made for us, or of the error in its place.
+    fn of(made: Option<OwnedFd>) -> Self {
+        made.map_or(Self::Lost, Self::Held)
+    }
+
+    /// Another descriptor of the same process; [`Pin::Lost`] if none can be had.
+    pub fn again(&self) -> Self {
+        match self {
+            Self::Absent => Self::Absent,
+            Self::Lost => Self::Lost,
+            Self::Held(pidfd) => Self::of(pidfd.try_clone().ok()),
+        }
+    }
+
+    /// Whether its process has ended, as far as that can be told: what comes under its pid is of another one.
+    pub fn has_ended(&self) -> bool {
+        match self {
+            Self::Absent => false,
+            Self::Lost => true,
+            Self::Held(pidfd) => has_ended(pidfd).unwrap_or(true),
+        }
+    }
 }
 
 /// Asks the kernel to name senders. Set on a listener it holds for what is accepted from it, from the first
@@ -86,7 +123,7 @@ fn receive_with<const N: usize>(socket: impl AsFd, buffer: &mut [u8]) -> io::Res
     // SAFETY: the header points to `buffer` and `control`, with their lengths, and both outlive the call.
     let length = unsafe { libc::recvmsg(socket.as_fd().as_raw_fd(), &raw mut message, flags) };
     let length = Errno::result(length)?.cast_unsigned();
-    let mut received = Received { length, sender: None, pidfd: None };
+    let mut received = Received { length, sender: None, pin: Pin::Absent };
     let mut burdened = false;
     // SAFETY: the kernel has filled `control` as far as `msg_controllen` says, and the macros stay within it.
     let mut part = unsafe { libc::CMSG_FIRSTHDR(&raw const message) };
@@ -112,7 +149,7 @@ fn receive_with<const N: usize>(socket: impl AsFd, buffer: &mut [u8]) -> io::Res
                     // negative number (the sender is gone) is none.
                     let made = (number >= 0).then(|| unsafe { OwnedFd::from_raw_fd(number) });
                     match kind {
-                        SCM_PIDFD => received.pidfd = made,
+                        SCM_PIDFD => received.pin = Pin::of(made),
                         // Dropped: closed at once.
                         _ => burdened = true,
                     }
@@ -181,7 +218,7 @@ mod tests {
                 .unwrap();
         }
         let mut buffer = [0; 1];
-        assert!(receive(&near, &mut buffer).unwrap().pidfd.is_none());
+        assert!(matches!(receive(&near, &mut buffer).unwrap().pin, Pin::Absent));
         assert_eq!(copies(&far), before);
         for _ in 0..2 {
             let refused = receive_pinned(&near, &mut buffer).unwrap_err();
@@ -190,7 +227,9 @@ mod tests {
         assert_eq!(copies(&far), before);
         (&far).write_all(b"x").unwrap();
         let pinned = receive_pinned(&near, &mut buffer).unwrap();
-        assert!(super::super::peer::has_ended(pinned.pidfd.unwrap()).is_ok_and(|ended| !ended));
+        assert!(
+            matches!(pinned.pin, Pin::Held(_)) && !pinned.pin.has_ended() && !pinned.pin.again().has_ended()
+        );
         assert_eq!(receive(&near, &mut buffer).unwrap_err().kind(), io::ErrorKind::WouldBlock);
     }
 }

@@ -54,7 +54,8 @@ pub struct Spoken {
     stream: UnixStream,
     /// What was read already, and how much of it was taken.
     first: Option<(Zeroizing<Vec<u8>>, usize)>,
-    speaker: u32,
+    /// Its process id and user.
+    speaker: (u32, u32),
     stranger: Stranger,
     /// `None`: the client has begun to speak HTTP/2.
     greeting: Option<Greeting>,
@@ -110,13 +111,15 @@ impl Connection {
             () = &mut greeting.deadline => return None,
             () = &mut greeting.stopped => return None,
         };
-        let Received { length, sender, pidfd } = received;
+        let Received { length, sender, pin } = received;
         let sender = sender.filter(|_| length > 0)?;
         first.truncate(length);
-        let connector = connected.process.is_some_and(|process| process.pid == sender.pid);
+        // A process that has given up its user since then is not who connected: it may be the program of another.
+        let same_process = connected.process.is_some_and(|process| process.pid == sender.pid);
+        let connector = same_process && connected.uid == sender.uid;
         let speaker = match connector {
             true => connected,
-            false if admission.allows(sender) => Arc::new(Peer::of_sender(sender, pidfd)),
+            false if admission.allows(sender) => Arc::new(Peer::of_sender(sender, pin)),
             false => return None,
         };
         greeting.missing = greeting.missing.saturating_sub(length);
@@ -141,7 +144,7 @@ impl Begun {
         Spoken {
             stream,
             first: Some((first, 0)),
-            speaker: speaker.process.map_or(0, |process| process.pid),
+            speaker: (speaker.process.map_or(0, |process| process.pid), speaker.uid),
             stranger: Stranger::default(),
             greeting: Some(greeting).filter(|greeting| greeting.missing > 0),
             _permit: permit,
@@ -179,9 +182,8 @@ impl Spoken {
                 Err(error) => return Poll::Ready(Err(error)),
                 Ok(Received { length: 0, .. }) => return Poll::Ready(Ok(0)),
                 Ok(Received { length, sender, .. }) => {
-                    let pid = sender.map_or(0, |sender| sender.pid);
-                    if sender.is_none() || pid != self.speaker {
-                        let _ = self.stranger.0.set(pid);
+                    if sender.map(|sender| (sender.pid, sender.uid)) != Some(self.speaker) {
+                        let _ = self.stranger.0.set(sender.map_or(0, |sender| sender.pid));
                         return Poll::Ready(Err(io::ErrorKind::PermissionDenied.into()));
                     }
                     buf.advance(length);

@@ -26,7 +26,7 @@ use crate::grpc::Linked;
 use crate::link::{self, HEAD, Head, Kind, MAX_PAYLOAD};
 use crate::peer::{Credentials, Peer, PeerInfo};
 use crate::session::Session;
-use crate::sys::socket::{Received, receive_pinned};
+use crate::sys::socket::{Pin, Received, receive_pinned};
 
 /// Frames to the client that may wait.
 const OUTBOX: usize = 16;
@@ -91,15 +91,18 @@ struct Conversation {
 
 impl<S: Service> Link<S> {
     async fn run(&mut self) {
-        let session = self.session.clone();
+        let (session, triggers) = (self.session.clone(), self.triggers.clone());
+        // Also over a frame that is not done with: whoever takes nothing out of the link would hold it up.
+        tokio::select! {
+            () = self.take_all() => {}
+            () = session.ended() => {}
+            () = triggers.stopped() => {}
+        }
+    }
+
+    async fn take_all(&mut self) {
         let mut reader = Reader::new(self.stream.clone());
-        loop {
-            let frame = tokio::select! {
-                frame = reader.next() => frame,
-                () = session.ended() => return,
-                () = self.triggers.stopped() => return,
-            };
-            let Ok(Some(frame)) = frame else { return };
+        while let Ok(Some(frame)) = reader.next().await {
             self.take(frame).await;
         }
     }
@@ -115,7 +118,7 @@ impl<S: Service> Link<S> {
 
     /// Begins a conversation with a process of the session; the one before it is over.
     async fn open(&mut self, frame: Frame) {
-        let peer = Arc::new(Peer::of_sender(frame.sender, frame.pidfd));
+        let peer = Arc::new(Peer::of_sender(frame.sender, frame.pin));
         if !self.broker.link_admits(&self.session, &peer) {
             return;
         }
@@ -189,44 +192,46 @@ struct Frame {
     head: Head,
     payload: Zeroizing<Vec<u8>>,
     sender: Credentials,
-    pidfd: Option<std::os::fd::OwnedFd>,
+    pin: Pin,
 }
 
 /// Takes frames out of the stream. Bytes of a sender that stops in the middle of a frame are dropped when the
-/// next sender's come.
+/// next sender's come, also if that one has got its pid.
 struct Reader {
     stream: Arc<UnixStream>,
     buffer: Zeroizing<Vec<u8>>,
     filled: usize,
     sender: Option<Credentials>,
+    /// Of the sender, for each frame that lies in the buffer.
+    pin: Pin,
 }
 
 impl Reader {
     fn new(stream: Arc<UnixStream>) -> Self {
-        Self { stream, buffer: Zeroizing::new(vec![0; READ]), filled: 0, sender: None }
+        Self { stream, buffer: Zeroizing::new(vec![0; READ]), filled: 0, sender: None, pin: Pin::Absent }
     }
 
     /// The next frame; `None` at the end, or when what a process sends is no frame.
     async fn next(&mut self) -> io::Result<Option<Frame>> {
-        let mut pidfd = None;
         loop {
             if let Some(sender) = self.sender
                 && let Some((head, payload)) = self.take()?
             {
-                return Ok(Some(Frame { head, payload, sender, pidfd }));
+                return Ok(Some(Frame { head, payload, sender, pin: self.pin.again() }));
             }
             // Cancel safe: nothing is taken out of the stream before it is in the buffer.
             let mut chunk = Zeroizing::new(vec![0; READ - self.filled]);
             let received =
                 self.stream.async_io(Interest::READABLE, || receive_pinned(&self.stream, &mut chunk)).await?;
-            let Received { length, sender, pidfd: pinned } = received;
+            let Received { length, sender, pin } = received;
             if length == 0 {
                 return Ok(None);
             }
-            if self.sender.map(|sender| sender.pid) != sender.map(|sender| sender.pid) {
+            if self.sender.map(|sender| sender.pid) != sender.map(|sender| sender.pid) || self.pin.has_ended()
+            {
                 self.filled = 0;
             }
-            (self.sender, pidfd) = (sender, pinned);
+            (self.sender, self.pin) = (sender, pin);
             self.buffer[self.filled..self.filled + length].copy_from_slice(&chunk[..length]);
             self.filled += length;
         }
@@ -247,5 +252,33 @@ impl Reader {
         self.buffer.copy_within(end..self.filled, 0);
         self.filled -= end;
         Ok(Some((head, payload)))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::os::fd::OwnedFd;
+    use std::process::{Command, Stdio};
+
+    use super::*;
+    use crate::sys::socket::name_senders;
+
+    /// Both frames come in one go. The second must not be of whoever has the pid when it is looked at.
+    #[tokio::test]
+    async fn each_frame_of_a_sender_is_pinned_to_it() {
+        let (near, far) = UnixStream::pair().unwrap();
+        name_senders(&near).unwrap();
+        let far = OwnedFd::from(far.into_std().unwrap());
+        let twice = r"printf '\003\0\0\0\0\0\0\0\0\0\0\0\0\0\0\001\003\0\0\0\0\0\0\0\0\0\0\0\0\0\0\002'";
+        let mut child = Command::new("sh").args(["-c", twice]).stdout(Stdio::from(far)).spawn().unwrap();
+        child.wait().unwrap();
+        let mut reader = Reader::new(Arc::new(near));
+        for number in [1, 2] {
+            let frame = reader.next().await.unwrap().unwrap();
+            assert_eq!(frame.head, Head { kind: Kind::Open, length: 0, conversation: number });
+            assert!(!matches!(frame.pin, Pin::Absent), "frame {number} is of anybody with the pid");
+            assert!(!Peer::of_sender(frame.sender, frame.pin).is_alive());
+        }
+        assert!(reader.next().await.unwrap().is_none());
     }
 }

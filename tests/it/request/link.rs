@@ -1,7 +1,9 @@
 //! The descriptor that a launcher leaves open: what works over it, for whom, and what does not.
 
+use std::io::ErrorKind;
 use std::os::fd::{AsFd, OwnedFd};
 use std::process::Stdio;
+use std::time::Duration;
 
 use nix::sys::signal::{Signal, kill};
 use nix::unistd::Pid;
@@ -10,6 +12,7 @@ use ravi_broker::secret::Secret;
 use tokio::io::{AsyncBufReadExt, AsyncReadExt, AsyncWriteExt, BufReader};
 use tokio::net::UnixStream;
 use tokio::process::{Child, Command};
+use tokio::time::timeout;
 
 use crate::support::{Confinement, Stack, bounded, until};
 
@@ -131,6 +134,28 @@ async fn a_link_ends_with_its_session_and_with_no_token_there_is_none() {
     let (good, said, _) = output(shell(&stack, &link, GET, true)).await;
     assert!(!good && said.is_empty());
     assert!(link::make(&stack.setup.agent_socket, &Secret::copy_of("rbt_guess")).await.is_err());
+}
+
+/// Whoever takes nothing out of a link must not keep its session's answers, its place, or a daemon that stops.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_link_that_nobody_reads_ends_with_its_session() {
+    let stack = Stack::start().await;
+    let (link, token) = linked(&stack).await;
+    let link = std::os::unix::net::UnixStream::from(link);
+    link.set_nonblocking(true).unwrap();
+    let mut link = UnixStream::from_std(link).unwrap();
+    let mut open = Vec::new();
+    ravi_broker::link::write(ravi_broker::link::Kind::Open, 7, &[], &mut open);
+    // Until the answers have no more room, and then the questions.
+    while let Ok(written) = timeout(Duration::from_secs(1), link.write_all(&open)).await {
+        written.unwrap();
+    }
+    stack.holder(&token).await.close_session().await.unwrap();
+    until(async || {
+        tokio::task::yield_now().await;
+        link.try_write(&open).is_err_and(|error| error.kind() == ErrorKind::BrokenPipe)
+    })
+    .await;
 }
 
 /// A byte of a second process ends the connection: a request could be of both.
