@@ -4,7 +4,7 @@ use std::collections::VecDeque;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use super::Broker;
-use super::error::{BrokerError, Result};
+use super::error::Result;
 use super::session::Ended;
 use crate::peer::Pidfd;
 use crate::session::{End, OpenError, Session};

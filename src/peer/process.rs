@@ -1,7 +1,7 @@
 //! A process by more than its pid, and the descriptor that pins it. Imports `sys`.
 
 use std::io;
-use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
+use std::os::fd::OwnedFd;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -117,10 +117,6 @@ impl Pidfd {
 
     fn watch(&self) -> io::Result<tokio::io::unix::AsyncFd<OwnedFd>> {
         sys::time::register(self.0.try_clone()?, Interest::READABLE)
-    }
-
-    pub(super) fn as_fd(&self) -> BorrowedFd<'_> {
-        self.0.as_fd()
     }
 
     pub(super) fn new(fd: OwnedFd) -> Self {
