@@ -5,9 +5,10 @@ const FILES: [&str; 6] = ["admin", "error", "identity", "lease", "session", "vau
 
 /// Messages that can carry a secret: their generated `Debug` would print it. `src/pb.rs` writes a
 /// redacted one by hand.
-const SECRET_MESSAGES: [&str; 7] = [
+const SECRET_MESSAGES: [&str; 8] = [
     "Credential",
     "OpenSessionResponse",
+    "DelegateSessionResponse",
     "AcquireLeaseResponse",
     "ReadLeaseResponse",
     "UpdatePasswordRequest",

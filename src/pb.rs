@@ -22,6 +22,7 @@ macro_rules! redacted_debug {
 redacted_debug!(
     Credential,
     OpenSessionResponse,
+    DelegateSessionResponse,
     AcquireLeaseResponse,
     ReadLeaseResponse,
     UpdatePasswordRequest,

@@ -49,6 +49,7 @@ const UNITS: &[Unit] = &[
     unit("config", 0, Only(&["types"])),
     unit("telemetry", 0, Only(&[])),
     unit("pb", 0, Only(&[])),
+    unit("link", 0, Only(&[])),
     //
     unit("peer", 1, Below(&[])),
     unit("upstream", 1, Below(&[])),
@@ -64,8 +65,8 @@ const UNITS: &[Unit] = &[
     //
     unit("grpc", 4, Below(&["pb"])),
     unit("daemon", 4, Below(&["grpc"])),
-    unit("client", 4, Only(&["pb", "secret", "types", "config"])),
-    unit("cli", 4, Only(&["client", "secret", "clock", "types", "config", "audit", "policy"])),
+    unit("client", 4, Only(&["pb", "secret", "types", "config", "link", "sys"])),
+    unit("cli", 4, Only(&["client", "secret", "clock", "types", "config", "audit", "policy", "sys"])),
     unit("mcp", 4, Only(&["client", "types"])),
     unit("sandbox", 4, Only(&["secret", "clock"])),
     //

@@ -12,7 +12,7 @@ use jiff::Timestamp;
 use serde::ser::SerializeMap;
 use serde::{Serialize, Serializer};
 
-use crate::types::{IdentityUuid, LeaseId, Reason, Resource, RoleName, SessionId};
+use crate::types::{DenialId, IdentityUuid, LeaseId, Reason, Resource, RoleName, SessionId};
 
 /// What was done or asked for.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, Serialize)]
@@ -23,6 +23,12 @@ pub enum Verb {
     /// An agent process was not let into a role, or came with a token that is not its own.
     #[serde(rename = "session.denied")]
     SessionDenied,
+    /// A session was opened below another one.
+    #[serde(rename = "session.delegated")]
+    SessionDelegated,
+    /// The end of a session was moved.
+    #[serde(rename = "session.renewed")]
+    SessionRenewed,
     /// The agent gave its session back.
     #[serde(rename = "session.closed")]
     SessionClosed,
@@ -133,12 +139,16 @@ pub enum Cause {
     ScopeNotGranted,
     /// Denied: no scope of the session allows it.
     ScopeMissing,
+    /// Denied: the session may use the value, and the role forbids this way of delivery.
+    DeliveryForbidden,
     /// Denied: no token was sent.
     TokenMissing,
     /// Denied: the token is of no session.
     TokenUnknown,
     /// Denied: the token is of a session that belongs to another process.
     TokenForeign,
+    /// Denied: another process sent on a connection that is not its own. The record names the connection's.
+    SenderForeign,
     /// Denied: the caller could not be established.
     PeerUnknown,
     /// Denied: the session is over.
@@ -189,6 +199,13 @@ pub enum Cause {
     SessionEnded,
     /// Ended with the process it belongs to.
     PeerExited,
+}
+
+impl fmt::Display for Cause {
+    /// As the trail has it: `scope_missing`.
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        self.serialize(f)
+    }
 }
 
 /// Who did it, as far as it is known. Held by the session, so that an event costs no copy.
@@ -242,6 +259,7 @@ pub struct Event<'a> {
     version: Option<&'static str>,
     cut_bytes: Option<u64>,
     unrecorded: Option<u64>,
+    denial: Option<DenialId>,
     previous: Option<&'a str>,
 }
 
@@ -265,6 +283,7 @@ impl<'a> Event<'a> {
             version: None,
             cut_bytes: None,
             unrecorded: None,
+            denial: None,
             previous: None,
         }
     }
@@ -335,6 +354,11 @@ impl<'a> Event<'a> {
         Self { unrecorded: if refusals > 0 { Some(refusals) } else { None }, ..self }
     }
 
+    /// Under which id the caller was refused, for `explain`.
+    pub const fn denial(self, id: DenialId) -> Self {
+        Self { denial: Some(id), ..self }
+    }
+
     /// `audit.recovered`: so many bytes of an unfinished record were cut off.
     pub(super) const fn recovered(cut_bytes: u64) -> Event<'static> {
         Event { cut_bytes: Some(cut_bytes), ..Event::of(Verb::AuditRecovered, &NOBODY) }
@@ -384,6 +408,7 @@ impl Serialize for Stamped<'_> {
         fields.put("version", self.event.version)?;
         fields.put("cut_bytes", self.event.cut_bytes)?;
         fields.put("unrecorded", self.event.unrecorded)?;
+        fields.put("denial", self.event.denial.map(Text))?;
         fields.put("previous", self.event.previous)?;
         fields.put("reason", self.event.reason.map(Text))?;
         fields.0.end()

@@ -26,6 +26,8 @@ use crate::clock::Clock;
 const RECENT: usize = 1000;
 /// Records that a follower may be behind before it misses some.
 const BEHIND: usize = 1024;
+/// Records of one write: far below the smallest size of a file.
+const AT_ONCE: usize = 16;
 /// What the frame of the chain adds to a record's own fields, at most.
 const FRAME: u64 = 256;
 
@@ -61,6 +63,18 @@ impl AuditFile {
     pub fn record(&self, event: &Event<'_>) -> Result<(), AuditError> {
         let mut log = self.lock();
         let written = log.record(event, self.clock.wall());
+        log.healthy = written.is_ok();
+        written
+    }
+
+    /// Writes records that belong together, in order, in as few writes as the files allow.
+    ///
+    /// # Errors
+    /// As [`record`](Self::record). Of a write that failed nothing is recorded; one before it may stand.
+    pub fn record_all(&self, events: &[Event<'_>]) -> Result<(), AuditError> {
+        let mut log = self.lock();
+        let now = self.clock.wall();
+        let written = events.chunks(AT_ONCE).try_for_each(|events| log.record_all(events, now));
         log.healthy = written.is_ok();
         written
     }
@@ -200,18 +214,39 @@ impl Log {
         self.append(&fields)
     }
 
+    fn record_all(&mut self, events: &[Event<'_>], now: Timestamp) -> Result<(), AuditError> {
+        let fields = events.iter().map(|event| self.fields(event, now)).collect::<Result<Vec<_>, _>>()?;
+        let bytes: u64 = fields.iter().map(|fields| fields.len() as u64 + FRAME).sum();
+        if self.length > 0 && self.length + bytes > self.max_bytes {
+            self.change_files(now)?;
+        }
+        self.append_all(&fields)
+    }
+
     fn append(&mut self, fields: &str) -> Result<(), AuditError> {
+        self.append_all(&[fields])
+    }
+
+    /// All of them, or none.
+    fn append_all(&mut self, fields: &[impl AsRef<str>]) -> Result<(), AuditError> {
         self.prepare()?;
-        let (line, head) = seal(&self.head, fields);
+        let mut newest = self.head;
+        let seal = |fields: &_| {
+            let (line, head) = seal(&newest, AsRef::as_ref(fields));
+            newest = head;
+            (line, head)
+        };
+        let sealed: Vec<(String, Head)> = fields.iter().map(seal).collect();
+        let bytes: String = sealed.iter().map(|(line, _)| line.as_str()).collect();
         self.dirty = true;
-        let written = self.file.write_all(line.as_bytes()).and_then(|()| self.head_file.write(&head));
+        let written = self.file.write_all(bytes.as_bytes()).and_then(|()| self.head_file.write(&newest));
         if let Err(error) = written {
             let _ = self.clean();
             return Err(self.unwritten(&error));
         }
         self.dirty = false;
-        self.length += line.len() as u64;
-        self.accept(&line, head);
+        self.length += bytes.len() as u64;
+        sealed.into_iter().for_each(|(line, head)| self.accept(&line, head));
         Ok(())
     }
 

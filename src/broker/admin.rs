@@ -7,6 +7,7 @@ use tokio_util::sync::CancellationToken;
 
 use super::Broker;
 use super::error::{BrokerError, Result};
+use super::session::Ended;
 use crate::audit::{Cause, Follow, Head, Verb};
 use crate::lease::Lease;
 use crate::policy::{Policy, Role};
@@ -247,6 +248,7 @@ impl Broker {
     pub fn shut(&self) {
         self.drain();
         self.end_all(&self.sessions_where(|_| true), End::Stopping);
+        self.record_deaths();
         let _ = self.vault.wipe();
     }
 
@@ -255,11 +257,10 @@ impl Broker {
     }
 
     fn end_all(&self, sessions: &[SessionId], end: End) -> Revoked {
-        let mut all = Revoked::default();
-        for ended in sessions.iter().filter_map(|id| self.end_session(*id, end)) {
-            all.add(ended);
-        }
-        all
+        let end_one = |id: &SessionId| self.forget_all(self.sessions.end(*id, end));
+        let ended: Vec<Ended> = sessions.iter().flat_map(end_one).collect();
+        self.record_all_ended(&ended);
+        Revoked::of_sessions(ended)
     }
 }
 
@@ -276,7 +277,7 @@ impl Revoked {
         Self { sessions: 0, leases: 1, exposed }
     }
 
-    fn add(&mut self, other: Self) {
+    pub(super) fn add(&mut self, other: Self) {
         self.sessions += other.sessions;
         self.leases += other.leases;
         self.exposed.extend(other.exposed);

@@ -36,6 +36,9 @@ pub enum BrokerError {
     /// Absent or forbidden.
     #[error("no such resource is available to this session")]
     ResourceNotAvailable,
+    /// The value may be used, and not in this way.
+    #[error("the role does not let this value be delivered in that way")]
+    DeliveryNotAllowed,
     /// Absent or foreign lease.
     #[error("no such lease is available to this session")]
     LeaseNotAvailable,
@@ -156,7 +159,7 @@ impl From<LeaseError> for BrokerError {
 impl From<TokenError> for BrokerError {
     fn from(error: TokenError) -> Self {
         match error {
-            TokenError::Unknown | TokenError::Foreign => Self::SessionInvalid,
+            TokenError::Unknown | TokenError::Foreign { .. } | TokenError::Exec(_) => Self::SessionInvalid,
             // While it is locked the gate says so. Afterwards the session is over like any other.
             TokenError::Ended(End::Locked) => Self::SessionRevoked,
             TokenError::Ended(end) => end.into(),
@@ -168,7 +171,9 @@ impl From<End> for BrokerError {
     fn from(end: End) -> Self {
         match end {
             End::Expired => Self::SessionExpired,
-            End::Closed | End::Revoked | End::ProcessEnded | End::RoleChanged => Self::SessionRevoked,
+            End::Closed | End::Revoked | End::ProcessEnded | End::ParentEnded | End::RoleChanged => {
+                Self::SessionRevoked
+            }
             End::Locked => Self::Locked,
             End::Stopping => Self::Draining,
         }
@@ -183,6 +188,15 @@ impl From<OpenError> for BrokerError {
                 field: "anchor",
                 problem: "the process to bind to has ended or is the init process; use the caller itself",
             },
+            OpenError::NoCgroup => Self::Argument {
+                field: "anchor",
+                problem: "the role binds its sessions to a cgroup, and this process is in none of its own",
+            },
+            OpenError::NoProcess => Self::Argument {
+                field: "pid",
+                problem: "no living process that may use this session has this id",
+            },
+            OpenError::ParentEnded => Self::SessionRevoked,
             OpenError::Capacity(limit) => Self::Capacity(limit),
             OpenError::NoRandom => Self::Internal,
         }

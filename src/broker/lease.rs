@@ -11,7 +11,7 @@ use super::{Admitted, Broker};
 use crate::lease::{Event, Found, Lease, LeaseError};
 use crate::policy::{Action, Grant};
 use crate::session::Session;
-use crate::types::{LeaseId, Reason, Resource};
+use crate::types::{Delivery, LeaseId, Reason, Resource};
 use crate::vault::Credential;
 
 /// A lease and the value it was granted for.
@@ -40,22 +40,23 @@ pub enum Seen {
 }
 
 impl Broker {
-    /// Grants a lease on a resource and returns its value.
+    /// Grants a lease on a resource and returns its value, for the one way of delivery that was asked for.
     pub async fn acquire(
         &self,
         admitted: &Admitted,
         resource: Resource,
+        delivery: Delivery,
         ttl: Option<Duration>,
         reason: Option<Reason>,
     ) -> Result<Leased> {
         let session = &admitted.session;
-        let grant = self.authorize(admitted, Action::Acquire(resource.clone()))?;
-        let failed = |error: &BrokerError| self.record_failed(session, grant.action(), error);
+        let grant = self.authorize(admitted, Action::Acquire(resource.clone(), delivery))?;
+        let failed = |error: &BrokerError| self.record_failed(admitted, grant.action(), error);
         let room = self.leases.check_room(session.id, grant.bounds().lease_max_live);
         room.map_err(|error| explained(session, error)).inspect_err(failed)?;
         let (credential, found) = self.look_up(session, &grant, &resource).await.inspect_err(failed)?;
         // Once more: a reload may have taken the right away while the value was fetched.
-        let grant = self.authorize(admitted, Action::Acquire(resource))?;
+        let grant = self.authorize(admitted, Action::Acquire(resource, delivery))?;
         let lease = self.leases.grant(session, &grant, found, ttl);
         let lease = lease.map_err(|error| explained(session, error)).inspect_err(failed)?;
         let recorded = self.record_acquired(session, &lease, reason.as_ref());
@@ -68,18 +69,18 @@ impl Broker {
     /// The value again, under a live lease and today's policy.
     pub async fn read_lease(&self, admitted: &Admitted, id: LeaseId) -> Result<Leased> {
         let session = &admitted.session;
-        let Lease { resource, identity, .. } = self.own_lease(session, id)?;
-        let grant = self.authorize(admitted, Action::Acquire(resource.clone()))?;
-        let failed = |error: &BrokerError| self.record_failed(session, grant.action(), error);
+        let Lease { resource, identity, delivery, .. } = self.own_lease(admitted, id)?;
+        let grant = self.authorize(admitted, Action::Acquire(resource.clone(), delivery))?;
+        let failed = |error: &BrokerError| self.record_failed(admitted, grant.action(), error);
         let (credential, found) = self.look_up(session, &grant, &resource).await.inspect_err(failed)?;
-        let grant = self.authorize(admitted, Action::Acquire(resource))?;
-        let failed = |error: &BrokerError| self.record_failed(session, grant.action(), error);
+        let grant = self.authorize(admitted, Action::Acquire(resource, delivery))?;
+        let failed = |error: &BrokerError| self.record_failed(admitted, grant.action(), error);
         // The lease is for the identity that the role had when it was granted.
         if found.identity != identity {
             return Err(BrokerError::LeaseRevoked).inspect_err(failed);
         }
         let counted = self.leases.count_use(session.id, id);
-        let lease = counted.map_err(|error| self.refuse_lease(session, id, error))?;
+        let lease = counted.map_err(|error| self.refuse_lease(admitted, id, error))?;
         self.record_read(session, &lease)?;
         self.still_leased(session, id)?;
         Ok(Leased { lease, credential })
@@ -88,21 +89,21 @@ impl Broker {
     /// Moves the end of a live lease, as far as the role lets it.
     pub fn renew(&self, admitted: &Admitted, id: LeaseId, ttl: Option<Duration>) -> Result<Lease> {
         let session = &admitted.session;
-        let lease = self.own_lease(session, id)?;
-        let grant = self.authorize(admitted, Action::Acquire(lease.resource.clone()))?;
+        let lease = self.own_lease(admitted, id)?;
+        let grant = self.authorize(admitted, Action::Acquire(lease.resource.clone(), lease.delivery))?;
         let bounds = grant.bounds();
         let ttl = ttl.unwrap_or(bounds.lease_default_ttl);
         // Before it is moved: a lease that was is not moved back.
         self.record_renewed(session, &lease)?;
         let renewed = self.leases.renew(session.id, id, ttl, bounds.lease_max_ttl);
-        renewed.map_err(|error| self.refuse_lease(session, id, error))
+        renewed.map_err(|error| self.refuse_lease(admitted, id, error))
     }
 
     /// Gives a lease back.
     pub fn release(&self, admitted: &Admitted, id: LeaseId) -> Result<()> {
         let session = &admitted.session;
         let released = self.leases.release(session.id, id);
-        let lease = released.map_err(|error| self.refuse_lease(session, id, error))?;
+        let lease = released.map_err(|error| self.refuse_lease(admitted, id, error))?;
         self.record_released(session, &lease);
         Ok(())
     }
@@ -119,14 +120,14 @@ impl Broker {
         Ok(Watch { events, session: admitted.session.clone(), stopping: self.stopping.clone() })
     }
 
-    fn own_lease(&self, session: &Session, id: LeaseId) -> Result<Lease> {
-        self.leases.find(session.id, id).map_err(|error| self.refuse_lease(session, id, error))
+    fn own_lease(&self, admitted: &Admitted, id: LeaseId) -> Result<Lease> {
+        let found = self.leases.find(admitted.session.id, id);
+        found.map_err(|error| self.refuse_lease(admitted, id, error))
     }
 
-    fn refuse_lease(&self, session: &Session, id: LeaseId, error: LeaseError) -> BrokerError {
-        self.count_denied();
-        self.record_lease_refused(session, id, error);
-        explained(session, error)
+    fn refuse_lease(&self, admitted: &Admitted, id: LeaseId, error: LeaseError) -> BrokerError {
+        self.refuse_lease_handle(admitted, id, error);
+        explained(&admitted.session, error)
     }
 
     /// The last check before a leased value leaves: neither the lease nor its session has ended.

@@ -6,18 +6,21 @@
 //! only then a value leaves (I9). May import everything below.
 
 mod admin;
+mod death;
 mod error;
 mod gate;
 mod lease;
 mod login;
 mod mark;
 mod record;
+mod refusal;
 mod session;
 #[cfg(test)]
 mod tests;
 mod upkeep;
 mod vault;
 
+use std::path::PathBuf;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex};
 
@@ -26,21 +29,24 @@ use tokio::sync::watch;
 use tokio_util::sync::CancellationToken;
 
 pub use self::admin::{Revocation, Revoked, SessionView, Snapshot};
+use self::death::Unrecorded;
 pub use self::error::{BrokerError, Result};
 use self::gate::Gate;
 pub use self::lease::{Leased, Seen, Watch};
 pub use self::login::{LoginDone, LoginEvent, LoginProgress};
 use self::mark::Mark;
+use self::refusal::Refusals;
+pub use self::refusal::{Asked, Refusal};
 pub use self::session::{Described, Opened};
 use crate::audit::{AuditFile, Cause};
 use crate::clock::Clock;
-use crate::config::Config;
+use crate::config::{Config, UseBy};
 use crate::lease::Leases;
 use crate::limit::{Class, Limits, Share};
-use crate::peer::Peer;
-use crate::policy::{Action, Grant, Policy};
-use crate::session::{Session, Sessions};
-use crate::types::SessionId;
+use crate::peer::{Peer, ProcessId};
+use crate::policy::{Action, Denied, Grant, Policy};
+use crate::session::{End, Session, Sessions, TokenError};
+use crate::types::{Delivery, DenialId, SessionId};
 use crate::upstream::Upstream;
 use crate::vault::Vault;
 use crate::vault::keyfile::KeySource;
@@ -54,12 +60,15 @@ pub struct Broker {
     vault: Arc<Vault>,
     upstream: Arc<dyn Upstream>,
     keys: KeySource,
+    programs: OwnPrograms,
     audit: Arc<AuditFile>,
     clock: Arc<dyn Clock>,
     gate: Gate,
+    unrecorded: Unrecorded,
     /// Held by a lock or an unlock: gate, vault and keyring change together.
     switch: Mutex<()>,
     mark: Mark,
+    refusals: Refusals,
     /// Whether requests are served: the gate is open and the audit trail can be written.
     serving: watch::Sender<bool>,
     /// Told of every lock, when it is done.
@@ -81,10 +90,24 @@ pub struct Parts {
     pub upstream: Arc<dyn Upstream>,
     /// Where keys are read from and written to.
     pub keys: KeySource,
+    /// What may be given a value that is not to be shown.
+    pub programs: OwnPrograms,
     /// The audit trail.
     pub audit: Arc<AuditFile>,
     /// The time.
     pub clock: Arc<dyn Clock>,
+}
+
+/// The broker's own programs, which put a value where they were told to instead of showing it.
+#[derive(Clone, Debug, Default)]
+pub struct OwnPrograms(pub Vec<PathBuf>);
+
+impl OwnPrograms {
+    /// Whether the process runs one of them, as of now.
+    fn include(&self, peer: &Peer) -> bool {
+        let runs = peer.process.and_then(ProcessId::executable);
+        runs.is_some_and(|file| self.0.iter().any(|own| file.is_at(own)))
+    }
 }
 
 /// Who makes a call: the process that the kernel named, and the token it sent.
@@ -94,17 +117,23 @@ pub struct Caller<'a> {
     pub peer: &'a Arc<Peer>,
     /// From the call's metadata.
     pub token: Option<&'a str>,
+    /// The session of the link that it came over: it stands for a token.
+    pub linked: Option<SessionId>,
+    /// Under which the operator can ask why it was refused, if it is.
+    pub denial: DenialId,
 }
 
 /// Proof that a call comes from a live session within its rate. Only [`Broker::admit`] makes one.
 pub struct Admitted {
     session: Arc<Session>,
+    peer: Arc<Peer>,
+    denial: DenialId,
 }
 
 impl Broker {
     /// Nothing is open yet.
     pub fn new(config: &Config, parts: Parts) -> Arc<Self> {
-        let Parts { policy, vault, upstream, keys, audit, clock } = parts;
+        let Parts { policy, vault, upstream, keys, programs, audit, clock } = parts;
         Arc::new(Self {
             policy: ArcSwap::from_pointee(policy),
             sessions: Sessions::new(config.limits.sessions, clock.clone()),
@@ -113,11 +142,14 @@ impl Broker {
             vault,
             upstream,
             keys,
+            programs,
             audit,
             clock,
             gate: Gate::open(),
+            unrecorded: Unrecorded::default(),
             switch: Mutex::new(()),
             mark: Mark::beside(&config.audit.file),
+            refusals: Refusals::default(),
             serving: watch::Sender::new(true),
             locks: watch::Sender::new(()),
             stopping: CancellationToken::new(),
@@ -132,49 +164,73 @@ impl Broker {
         let session = self.identify(caller)?;
         let policy = self.policy.load();
         let role = policy.role(&session.role).ok_or(BrokerError::SessionRevoked)?;
-        self.limits.take(role, session.id, class).map_err(|(share, limited)| {
-            self.count_denied();
-            self.record_unasked(&session, Cause::RateLimited);
-            BrokerError::limited(limit_name(share, class), limited)
+        self.limits.take(role, session.root, class).map_err(|(share, limited)| {
+            let limit = limit_name(share, class);
+            self.refuse_rate(caller, &session, limit);
+            BrokerError::limited(limit, limited)
         })?;
-        Ok(Admitted { session })
+        Ok(Admitted::of(caller, session))
     }
 
     /// Like [`Broker::admit`], for calls that only give something back: they are never limited.
     pub fn admit_return(&self, caller: Caller<'_>) -> Result<Admitted> {
-        Ok(Admitted { session: self.identify(caller)? })
+        Ok(Admitted::of(caller, self.identify(caller)?))
     }
 
     /// The live session of the caller.
     fn identify(&self, caller: Caller<'_>) -> Result<Arc<Session>> {
         self.gate.check()?;
-        let token = caller.token.ok_or_else(|| {
-            self.count_denied();
-            self.record_no_token(caller.peer);
-            BrokerError::SessionRequired
-        })?;
-        let session = self.sessions.authenticate(caller.peer, token).inspect_err(|error| {
-            self.count_denied();
-            self.record_token_refused(caller.peer, *error);
-        })?;
-        Ok(session)
+        let session = match (caller.token, caller.linked) {
+            (Some(token), _) => self.sessions.authenticate(caller.peer, token),
+            (None, Some(linked)) => self.sessions.authenticate_linked(caller.peer, linked),
+            (None, None) => {
+                self.refuse_tokenless(caller);
+                return Err(BrokerError::SessionRequired);
+            }
+        };
+        let session = session.and_then(|session| self.judge_again(session));
+        Ok(session.inspect_err(|error| self.refuse_token(caller, error))?)
     }
 
-    /// The answer of [`Policy::authorize`]. A refusal is recorded with its rule; the agent is not told which.
+    /// Where a role asks what its process runs, an exec ends the session, unless the new program fits too.
+    fn judge_again(&self, session: Arc<Session>) -> std::result::Result<Arc<Session>, TokenError> {
+        let policy = self.policy.load();
+        let Some(role) = policy.role(&session.role).filter(|role| role.names_program()) else {
+            return Ok(session);
+        };
+        if session.opener.still_runs() {
+            return Ok(session);
+        }
+        let verdict = role.judge(&session.opener.as_of_now());
+        if verdict.holds {
+            return Ok(session);
+        }
+        self.end_session(session.id, End::RoleChanged);
+        Err(TokenError::Exec(verdict.lines))
+    }
+
+    /// The answer of [`Policy::authorize`]. A refusal is recorded with its rule; the agent is not told which, except
+    /// that another way of delivery would do.
     fn authorize(&self, admitted: &Admitted, action: Action) -> Result<Grant> {
         let session = &admitted.session;
         let decided = self.policy.load().authorize(&session.role, session.narrowed.as_ref(), action.clone());
-        decided.map_err(|denied| {
-            self.count_denied();
-            self.record_denied(session, &action, denied);
-            BrokerError::ResourceNotAvailable
-        })
+        let grant = decided.map_err(|denied| {
+            self.refuse_action(admitted, &action, denied);
+            match denied {
+                Denied::Delivery => BrokerError::DeliveryNotAllowed,
+                _ => BrokerError::ResourceNotAvailable,
+            }
+        })?;
+        let only_own = grant.delivery() != Delivery::Shown && grant.role().use_by == UseBy::Cli;
+        if only_own && !self.programs.include(&admitted.peer) {
+            return Err(self.refuse_program(admitted, grant.action()));
+        }
+        Ok(grant)
     }
 
     /// A request that is not in its form is refused before policy sees it, and recorded like a refusal.
     pub fn refuse_form(&self, admitted: &Admitted) {
-        self.count_denied();
-        self.record_unasked(&admitted.session, Cause::ArgumentInvalid);
+        self.refuse_unasked(admitted.caller(), &admitted.session, Cause::ArgumentInvalid);
     }
 
     /// The last check before a value leaves: nothing was locked or revoked while it was fetched.
@@ -213,6 +269,14 @@ impl Broker {
 }
 
 impl Admitted {
+    fn of(caller: Caller<'_>, session: Arc<Session>) -> Self {
+        Self { session, peer: caller.peer.clone(), denial: caller.denial }
+    }
+
+    fn caller(&self) -> Caller<'_> {
+        Caller { peer: &self.peer, token: None, linked: None, denial: self.denial }
+    }
+
     /// The session's handle, for logs.
     pub fn session_id(&self) -> SessionId {
         self.session.id

@@ -4,14 +4,15 @@ use std::os::unix::net::UnixStream;
 use std::sync::Arc;
 use std::time::Duration;
 
+use futures_util::FutureExt;
 use tempfile::TempDir;
 
 use super::*;
 use crate::clock::manual::ManualClock;
 use crate::config::{self, Environment, Overrides, Source, Variable};
 use crate::secret::Secret;
-use crate::session::{Anchor, Opening};
-use crate::types::IdentityUuid;
+use crate::session::{Anchor, Delegation, Opening};
+use crate::types::{Delivery, DenialId, IdentityUuid};
 use crate::upstream::stub::Stub;
 use crate::upstream::{Identity, KeyId, UpstreamError};
 use crate::vault::arena::Arena;
@@ -38,19 +39,22 @@ impl Bench {
         let directory = tempfile::Builder::new().permissions(private()).tempdir().unwrap();
         let clock = ManualClock::new();
         let shared: Arc<dyn Clock> = Arc::new(clock.clone());
-        let config = configuration(IDENTITY, SCOPES, more);
+        let mut config = configuration(IDENTITY, SCOPES, more);
+        // The mark of a lock lies beside it.
+        config.audit.file = directory.path().join("audit.jsonl");
         let ravi = Stub::new();
         let arena = Arc::new(Arena::new(crate::config::MemoryTier::Locked).unwrap());
         let keyring = Arc::new(Keyring::new(arena.clone()));
         keyring.insert(KeyId::Management, &Secret::copy_of("ravi_mgmt_good"));
         let _ = ravi.keys.set(keyring.clone());
         let vault = Vault::new(ravi.clone(), arena, keyring, shared.clone(), config.vault.clone());
-        let audit = AuditFile::open(&directory.path().join("audit.jsonl"), 1 << 30, shared.clone()).unwrap();
+        let audit = AuditFile::open(&config.audit.file, 1 << 30, shared.clone()).unwrap();
         let parts = Parts {
             policy: Policy::compile(&config).unwrap(),
             vault,
             upstream: ravi.clone(),
             keys: KeySource::default(),
+            programs: OwnPrograms::default(),
             audit: Arc::new(audit),
             clock: shared,
         };
@@ -59,18 +63,25 @@ impl Bench {
     }
 
     fn open(&self) -> Opened {
-        let opened = self.broker.open_session(&self.peer, &"agent".parse().unwrap(), opening(&[]));
+        let role = "agent".parse().unwrap();
+        let opened = self.broker.open_session(self.caller(None), &role, opening(&[]));
+        // Nothing is hashed for this role, so there is nothing to wait for.
+        let opened = opened.now_or_never().expect("it is done at once");
         opened.unwrap_or_else(|error| panic!("{error}"))
     }
 
+    fn caller<'a>(&'a self, token: Option<&'a str>) -> Caller<'a> {
+        Caller { peer: &self.peer, token, linked: None, denial: DenialId([7; 16]) }
+    }
+
     fn admit(&self, opened: &Opened) -> Admitted {
-        let caller = Caller { peer: &self.peer, token: Some(opened.token.expose()) };
+        let caller = self.caller(Some(opened.token.expose()));
         self.broker.admit(caller, Class::Read).unwrap_or_else(|error| panic!("{error}"))
     }
 
     async fn acquire(&self, opened: &Opened, resource: &str) -> Result<Leased> {
         let resource = resource.parse().unwrap();
-        self.broker.acquire(&self.admit(opened), resource, None, None).await
+        self.broker.acquire(&self.admit(opened), resource, Delivery::Shown, None, None).await
     }
 
     fn reload(&self, identity: u128, scopes: &str, more: &str) -> usize {
@@ -151,7 +162,7 @@ async fn a_value_larger_than_all_the_memory_is_refused_and_drops_no_other() {
 #[tokio::test]
 async fn a_caller_without_a_session_cannot_fill_the_audit_trail() {
     let bench = Bench::new();
-    let guess = || bench.broker.admit(Caller { peer: &bench.peer, token: Some("rbt_guess") }, Class::Read);
+    let guess = || bench.broker.admit(bench.caller(Some("rbt_guess")), Class::Read);
     let before = bench.records();
     for _ in 0..1000 {
         assert!(guess().is_err());
@@ -168,7 +179,7 @@ async fn a_caller_without_a_session_cannot_fill_the_audit_trail() {
 async fn a_session_over_its_rate_cannot_fill_the_audit_trail() {
     let bench = Bench::with("rate = { read = \"1/h\" }");
     let opened = bench.open();
-    let caller = Caller { peer: &bench.peer, token: Some(opened.token.expose()) };
+    let caller = bench.caller(Some(opened.token.expose()));
     let before = bench.records();
     for _ in 0..1000 {
         let _ = bench.broker.admit(caller, Class::Read);
@@ -218,7 +229,7 @@ async fn a_session_that_a_reload_overtakes_while_it_opens_does_not_live() {
     let config = Config { roles: nobody.collect(), ..configuration(IDENTITY, SCOPES, "") };
     bench.broker.reload(Policy::compile(&config).unwrap()).unwrap();
     let (session, _) = bench.broker.sessions.open(&role, &bench.peer, opening(&[])).ok().unwrap();
-    assert_eq!(bench.broker.establish(&session), Err(BrokerError::RoleNotAvailable));
+    assert_eq!(bench.broker.establish(bench.caller(None), &session), Err(BrokerError::RoleNotAvailable));
     assert!(bench.broker.sessions.is_empty());
 }
 
@@ -228,7 +239,7 @@ async fn a_session_that_ends_while_it_opens_leaves_no_book_behind() {
     let role = bench.broker.policy.load().assume(&"agent".parse().unwrap(), &bench.peer).unwrap();
     let (session, _) = bench.broker.sessions.open(&role, &bench.peer, opening(&[])).ok().unwrap();
     bench.broker.revoke(&Revocation::All, None).unwrap();
-    assert_eq!(bench.broker.establish(&session), Err(BrokerError::SessionRevoked));
+    assert_eq!(bench.broker.establish(bench.caller(None), &session), Err(BrokerError::SessionRevoked));
     assert!(bench.broker.leases.watch(session.id).is_err());
 }
 
@@ -288,7 +299,7 @@ async fn a_session_does_not_live_on_under_another_identity() {
     let bench = Bench::new();
     let opened = bench.open();
     assert_eq!(bench.reload(IDENTITY + 1, SCOPES, ""), 1);
-    let caller = Caller { peer: &bench.peer, token: Some(opened.token.expose()) };
+    let caller = bench.caller(Some(opened.token.expose()));
     assert_eq!(bench.broker.admit(caller, Class::Read).err(), Some(BrokerError::SessionRevoked));
 }
 
@@ -313,7 +324,8 @@ async fn an_answer_from_before_a_write_does_not_replace_what_was_written() {
 async fn a_narrowed_session_is_shown_only_what_the_role_still_grants() {
     let bench = Bench::new();
     let scopes = opening(&["secret:read:OPENAI_*", "secret:write"]);
-    let opened = bench.broker.open_session(&bench.peer, &"agent".parse().unwrap(), scopes).ok().unwrap();
+    let role = "agent".parse().unwrap();
+    let opened = bench.broker.open_session(bench.caller(None), &role, scopes).await.ok().unwrap();
     bench.reload(IDENTITY, r#""secret:read:OPENAI_API_*", "secret:list""#, "");
     let described = bench.broker.describe_session(&bench.admit(&opened)).unwrap();
     assert_eq!(described.scopes, ["secret:read:OPENAI_API_*"]);
@@ -376,4 +388,25 @@ async fn the_answer_of_a_write_counts_only_for_the_key_that_was_written() {
     let set = bench.broker.set_secret(&bench.admit(&opened), other, new, None).await;
     assert_eq!(set, Err(BrokerError::Upstream(UpstreamError::OutcomeUnknown)));
     assert_eq!(value(bench.acquire(&opened, "secret/KEY").await), "one");
+}
+
+/// The order to stop may come between the end of a process and its record, and the runtime that would write it ends.
+#[tokio::test]
+async fn a_process_that_ends_before_the_end_of_the_daemon_is_recorded_all_the_same() {
+    let bench = Bench::new();
+    let parent = bench.open();
+    let mut child = tokio::process::Command::new("cat").stdin(std::process::Stdio::piped()).spawn().unwrap();
+    let delegation = Delegation { scopes: Vec::new(), ttl: None, reason: None, pid: child.id() };
+    bench
+        .broker
+        .delegate_session(&bench.admit(&parent), delegation)
+        .unwrap_or_else(|error| panic!("{error}"));
+    let before = bench.records();
+    child.start_kill().unwrap();
+    while bench.broker.sessions.len() == 2 {
+        tokio::task::yield_now().await;
+    }
+    bench.broker.shut();
+    // Of the child, and of the one that was still live.
+    assert_eq!(bench.records(), before + 2);
 }

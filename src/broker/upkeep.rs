@@ -6,7 +6,6 @@ use std::time::Duration;
 use tokio::sync::broadcast::error::RecvError;
 
 use super::Broker;
-use crate::session::End;
 
 /// Between two rounds of housekeeping.
 const ROUND: Duration = Duration::from_secs(5);
@@ -16,7 +15,8 @@ impl Broker {
     pub async fn expire_sessions(self: Arc<Self>) {
         loop {
             for id in self.sessions.due().await {
-                self.end_session(id, End::Expired);
+                let ended = self.forget_all(self.sessions.expire(id));
+                self.record_all_ended(&ended);
             }
         }
     }

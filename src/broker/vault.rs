@@ -112,13 +112,13 @@ impl Broker {
     {
         let grant = self.authorize(admitted, action)?;
         self.record_performed(&admitted.session, grant.action(), reason)?;
-        let failed = |error: &BrokerError| self.record_failed(&admitted.session, grant.action(), error);
+        let failed = |error: &BrokerError| self.record_failed(admitted, grant.action(), error);
         let identity = self.vault.resolve(grant.role().identity()).await;
         let identity = identity.map_err(BrokerError::from).inspect_err(failed)?;
         // A reload, a revocation or a lock may have come while the identity was looked up.
         let grant = self.authorize(admitted, grant.action().clone())?;
         self.ensure_open(&admitted.session)?;
-        let failed = |error: &BrokerError| self.record_failed(&admitted.session, grant.action(), error);
+        let failed = |error: &BrokerError| self.record_failed(admitted, grant.action(), error);
         let done = work(self.vault.clone(), identity).await.map_err(BrokerError::from).inspect_err(failed)?;
         // A change that was made is told even to a session that ended meanwhile; what was read is not.
         if grant.action().is_change() {

@@ -10,7 +10,7 @@ use super::config;
 use super::error::CliError;
 use super::notes::Notes;
 use super::output::{Document, Output};
-use crate::client::{AdminClient, AgentClient, OpenSession, SessionFile, locate};
+use crate::client::{self, AdminClient, AgentClient, OpenSession, SessionFile, locate};
 use crate::clock::SystemClock;
 use crate::types::{Reason, RoleName};
 
@@ -58,7 +58,13 @@ impl Context {
 
     /// Connects under the session of a session file. Also returns the file's path.
     pub(crate) async fn session(&self, under: &UnderSession) -> Result<(AgentClient, PathBuf), CliError> {
-        let path = session_path(under.session_file.clone()).ok_or(CliError::NoSession)?;
+        let path = session_path(under.session_file.clone());
+        let read = path.as_ref().map(|path| SessionFile::read(path));
+        if !matches!(read, Some(Ok(_))) && client::link::is_there() {
+            // The link is of a session already: no token is needed, and no file.
+            return Ok((self.agent().await?, path.unwrap_or_default()));
+        }
+        let path = path.ok_or(CliError::NoSession)?;
         let SessionFile { socket, token, .. } = SessionFile::read(&path)?;
         let socket = self.global.socket.clone().unwrap_or(socket);
         let client = AgentClient::connect(&[socket]).await?;

@@ -65,6 +65,21 @@ pub(crate) enum CliError {
     /// The credential has no user name.
     #[error("this credential has no user name\nleave --field away to get its value")]
     NoUsername,
+    /// The account name of a password that has none was to be injected.
+    #[error("this credential has no user name\nleave #username away to inject its value")]
+    NoUsernameOf,
+    /// A value for the environment has a zero byte.
+    #[error("a value holds a zero byte, which no variable can hold\ninject it with --file")]
+    ZeroByte,
+    /// The mask refused.
+    #[error("the values are too large to be masked in the output\ninject fewer at once, or give --no-mask")]
+    TooMuchToMask,
+    /// The program of `run` is not there.
+    #[error("the program was not found\nsee that its name is right, and PATH")]
+    NotFound,
+    /// The program of `run` cannot be executed.
+    #[error("the program cannot be executed\nsee that it is a program, and that this user may execute it")]
+    NotExecutable,
     /// The program was built without the stand-in.
     #[error(
         "this build has no demo: it leaves the stand-in for Ravi out\nbuild it with the feature `sandbox`"
@@ -98,6 +113,9 @@ pub(crate) struct Report {
     /// When waiting helps: for how long, rounded up.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub(crate) retry_after_seconds: Option<u64>,
+    /// For `ravi-broker explain`, where a rule refused.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub(crate) denial_id: Option<String>,
     #[serde(skip)]
     pub(crate) exit: Exit,
 }
@@ -117,7 +135,10 @@ impl CliError {
             Self::Operator { reason, exit, .. } => own(reason.as_str(), *exit, self),
             Self::NoSession => own("SESSION_REQUIRED", Exit::Denied, self),
             Self::Terminal => own("TERMINAL_REFUSED", Exit::Usage, self),
-            Self::NoUsername => own("FIELD_ABSENT", Exit::Other, self),
+            Self::NoUsername | Self::NoUsernameOf => own("FIELD_ABSENT", Exit::Other, self),
+            Self::ZeroByte | Self::TooMuchToMask => own("VALUE_UNFIT", Exit::Other, self),
+            Self::NotFound => own("PROGRAM_NOT_FOUND", Exit::NotFound, self),
+            Self::NotExecutable => own("PROGRAM_NOT_EXECUTABLE", Exit::NotExecutable, self),
             Self::Input(_) => own("INPUT_INVALID", Exit::Usage, self),
             Self::RaviFile(_) => own("KEY_FILE_REFUSED", Exit::Other, self),
             Self::Config(ConfigError::NotFound { .. }) => own("CONFIGURATION_ABSENT", Exit::Other, self),
@@ -139,7 +160,7 @@ fn own(reason: &'static str, exit: Exit, error: &CliError) -> Report {
 
 fn report(reason: &'static str, exit: Exit, message: impl Into<String>, hint: impl Into<String>) -> Report {
     let (message, hint) = (message.into(), hint.into());
-    Report { reason, message, problems: Vec::new(), hint, retry_after_seconds: None, exit }
+    Report { reason, message, problems: Vec::new(), hint, retry_after_seconds: None, denial_id: None, exit }
 }
 
 fn of_client(error: &ClientError) -> Report {
@@ -167,12 +188,28 @@ fn of_broker(refusal: &BrokerError) -> Report {
         message.push_str(&format!(" (limit: {limit})"));
     }
     let wait = refusal.retry_after.map(ceiling);
-    let hint = match wait {
+    let mut hint = match wait {
         Some(wait) => format!("in {wait}s: {hint}"),
         None => hint.to_owned(),
     };
+    let denial_id = refusal.denial.filter(|_| is_ruled(refusal.reason)).map(|id| id.to_string());
+    if let Some(id) = &denial_id {
+        hint.push_str(&format!("; the operator learns why with `ravi-broker explain {id}`"));
+    }
     let problems = refusal.problems.clone();
-    Report { retry_after_seconds: wait, problems, ..report(refusal.reason.as_str(), exit, message, hint) }
+    let told = report(refusal.reason.as_str(), exit, message, hint);
+    Report { retry_after_seconds: wait, problems, denial_id, ..told }
+}
+
+/// Where a rule of the broker refused and the caller is not told which.
+fn is_ruled(reason: ErrorReason) -> bool {
+    use ErrorReason as R;
+    let of_session =
+        matches!(reason, R::SessionRequired | R::SessionInvalid | R::SessionExpired | R::SessionRevoked);
+    let of_role = matches!(reason, R::RoleNotAvailable | R::ScopeNotGranted);
+    let of_resource = matches!(reason, R::ResourceNotAvailable | R::DeliveryNotAllowed);
+    let of_lease = matches!(reason, R::LeaseNotAvailable | R::LeaseExpired | R::LeaseRevoked);
+    of_session || of_role || of_resource || of_lease
 }
 
 /// Whole seconds, rounded up: coming back a moment early would be refused again.
@@ -208,10 +245,12 @@ fn of_session_file(error: &SessionFileError) -> Report {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::types::DenialId;
 
     fn refusal(reason: ErrorReason, retry_after: Option<Duration>) -> CliError {
         let (message, limit) = ("too many reads".into(), Some("rate.read".into()));
-        ClientError::Broker(BrokerError { reason, message, retry_after, limit, problems: Vec::new() }).into()
+        let (problems, denial) = (Vec::new(), Some(DenialId([7; 16])));
+        ClientError::Broker(BrokerError { reason, message, retry_after, limit, problems, denial }).into()
     }
 
     #[test]
@@ -229,11 +268,28 @@ mod tests {
         let json = serde_json::to_value(&report).unwrap();
         let mut names: Vec<_> = json.as_object().unwrap().keys().map(String::as_str).collect();
         names.sort_unstable();
-        assert_eq!(names, ["hint", "message", "reason"]);
+        assert_eq!(names, ["denial_id", "hint", "message", "reason"]);
         assert_eq!(json["reason"], "LEASE_EXPIRED");
         let waits =
             serde_json::to_value(refusal(ErrorReason::RateLimited, Some(Duration::from_secs(2))).report());
         assert_eq!(waits.unwrap()["retry_after_seconds"], 2);
+    }
+
+    #[test]
+    fn a_refusal_by_a_rule_names_its_id_and_another_does_not() {
+        let id = DenialId([7; 16]).to_string();
+        for reason in
+            [ErrorReason::ResourceNotAvailable, ErrorReason::SessionInvalid, ErrorReason::LeaseExpired]
+        {
+            let report = refusal(reason, None).report();
+            assert!(report.hint.ends_with(&format!("`ravi-broker explain {id}`")), "{}", report.hint);
+            assert_eq!(report.denial_id.as_ref(), Some(&id));
+        }
+        for reason in [ErrorReason::UpstreamUnavailable, ErrorReason::BrokerLocked, ErrorReason::RateLimited]
+        {
+            let report = refusal(reason, None).report();
+            assert!(!report.hint.contains("explain") && report.denial_id.is_none(), "{}", report.hint);
+        }
     }
 
     #[test]
@@ -258,6 +314,11 @@ mod tests {
             CliError::NoSession,
             CliError::Terminal,
             CliError::NoUsername,
+            CliError::NoUsernameOf,
+            CliError::ZeroByte,
+            CliError::TooMuchToMask,
+            CliError::NotFound,
+            CliError::NotExecutable,
             CliError::NoDemo,
             CliError::Demo("why".into()),
             CliError::Start(io::ErrorKind::OutOfMemory.into()),

@@ -23,6 +23,10 @@ pub(crate) enum Exit {
     Ended = 6,
     /// Ravi failed or refused.
     Upstream = 7,
+    /// The program of `run` is there and cannot be executed (POSIX shells).
+    NotExecutable = 126,
+    /// The program of `run` is not there (POSIX shells).
+    NotFound = 127,
 }
 
 impl From<Exit> for ExitCode {
@@ -42,10 +46,10 @@ pub(crate) fn outcome(reason: ErrorReason) -> (Exit, &'static str) {
         R::SessionExpired | R::SessionRevoked => (Exit::Ended, OPEN_ONE),
         R::RoleNotAvailable => (Exit::Denied, "ask the operator which role this program may assume"),
         R::ScopeNotGranted => (Exit::Denied, "leave --scopes away, or ask for less than the role has"),
-        R::ResourceNotAvailable => (
-            Exit::Denied,
-            "`ravi-broker list` shows what there is; an operator finds the rule with `ravi-broker audit tail`",
-        ),
+        R::ResourceNotAvailable => (Exit::Denied, "`ravi-broker list` shows what there is"),
+        R::DeliveryNotAllowed => {
+            (Exit::Denied, "the operator allows other ways with `inject` and `use_by` of the role")
+        }
         R::LeaseNotAvailable => (Exit::Denied, "`ravi-broker lease list` shows the leases of this session"),
         R::LeaseExpired | R::LeaseRevoked => (Exit::Ended, "acquire a new lease"),
         R::ArgumentInvalid => (Exit::Usage, "`--help` after the command shows what it takes"),
@@ -111,10 +115,11 @@ mod tests {
             + codes(3, &[R::BrokerDraining, R::ConnectionRetired])
             + codes(4, &[R::SessionRequired, R::SessionInvalid, R::RoleNotAvailable, R::ScopeNotGranted])
             + codes(4, &[R::ResourceNotAvailable, R::LeaseNotAvailable, R::BrokerLocked])
+            + codes(4, &[R::DeliveryNotAllowed])
             + codes(5, &[R::RateLimited, R::CapacityReached, R::UpstreamThrottled])
             + codes(6, &[R::SessionExpired, R::SessionRevoked, R::LeaseExpired, R::LeaseRevoked])
             + codes(7, &[R::LoginRequired, R::UpstreamUnavailable, R::UpstreamRefused, R::UpstreamInvalid])
             + codes(7, &[R::UpstreamOutcomeUnknown, R::UpstreamPlanRequired]);
-        assert_eq!(told, 29, "a new reason needs its line here");
+        assert_eq!(told, 30, "a new reason needs its line here");
     }
 }

@@ -279,6 +279,7 @@ mod tests {
             renewable_for: Duration::from_secs(3600),
             revocable: false,
             uses: 1,
+            delivery: crate::client::Delivery::Shown,
         }
     }
 

@@ -21,10 +21,12 @@
 //! list secrets            [{resource, key}]
 //! list passwords          [{resource, domain, username}]
 //! set, delete, password   {resource, did: created|replaced|deleted}
-//! session open            {session, session_file}
+//! session open, delegate  {session, session_file}
+//! session renew           {session}
 //! session show            {session, limits: [{name, rate, remaining, resets_in}], live_leases,
 //!                         max_live_leases}
-//!   session               {session_id, role, identity, scopes, expires_at, expires_in}
+//!   session               {session_id, role, identity, scopes, expires_at, expires_in,
+//!                         binding: process|subtree|cgroup, parent_session_id}
 //! session close           {leases_revoked}
 //! whoami                  {session, identity: {uuid, name, email, phone, owner}}
 //! login *                 {event: prompt, verification_url, user_code, expires_in}, then
@@ -34,7 +36,10 @@
 //!                         upstream_calls, audit: {sequence, hash, healthy}, config_path, roles,
 //!                         protections: [{name, tier, full}], sessions}
 //!   sessions              [{session_id, role, identity, uid, pid, executable, reason, age, expires_in,
+//!                         parent_session_id, binding,
 //!                         leases: [{lease_id, resource, expires_in, revocable, uses}]}]
+//! explain                 {denial_id, denied_at, rule, asked, session_id, role, uid, pid, executable,
+//!                         tier, selectors: [text]}
 //! revoke                  {sessions, leases, exposed_resources}
 //! lock                    {locked, sessions, leases}
 //! unlock                  {locked, management_key_held}
@@ -44,9 +49,10 @@
 //! audit verify            {valid, first, last, hash, unfinished, files: [{path, first, last}],
 //!                         breach: {path, line, message}}
 //! audit tail *            the record, as the file holds it
-//! any error               {error: {reason, message, hint, retry_after_seconds, problems}}, on standard
-//!                         error; retry_after_seconds only where waiting helps, problems (texts with
-//!                         their lines) only where a reload refused a configuration
+//! any error               {error: {reason, message, hint, retry_after_seconds, problems, denial_id}},
+//!                         on standard error; retry_after_seconds only where waiting helps, problems
+//!                         (texts with their lines) only where a reload refused a configuration,
+//!                         denial_id only where a rule refused and `explain` may tell which
 //! ```
 
 mod args;
@@ -55,14 +61,17 @@ mod config;
 mod context;
 mod error;
 mod exit;
+mod explain;
 mod input;
 mod lease;
 mod login;
+pub mod mask;
 mod notes;
 mod operator;
 mod output;
 mod page;
 mod ravi_file;
+mod run;
 mod session;
 mod status;
 mod usage;
@@ -96,7 +105,7 @@ pub fn main(demo: Option<DemoRunner>) -> ExitCode {
         }
         Err(error) => {
             let global = guess(&arguments);
-            explain(&global, &error).map_err(|error| (Notes::open(&global), error))
+            parse_failed(&global, &error).map_err(|error| (Notes::open(&global), error))
         }
     };
     match result {
@@ -124,6 +133,9 @@ fn run(cli: Cli, demo: Option<DemoRunner>) -> Result<ExitCode, CliError> {
     }
     let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build();
     let runtime = runtime.map_err(CliError::Start)?;
+    if let Command::Run(args) = &cli.command {
+        return runtime.block_on(run::run(&context, args));
+    }
     runtime.block_on(dispatch(&mut context, &cli.command))?;
     Ok(ExitCode::SUCCESS)
 }
@@ -140,13 +152,15 @@ async fn dispatch(context: &mut Context, command: &Command) -> Result<(), CliErr
         Command::Whoami(session) => session::whoami(context, session).await,
         Command::Login(args) => login::run(context, args).await,
         Command::Status => status::run(context).await,
+        Command::Explain(args) => explain::run(context, args).await,
         Command::Revoke(args) => operator::revoke(context, args).await,
         Command::Lock(purpose) => operator::lock(context, purpose).await,
         Command::Unlock => operator::unlock(context).await,
         Command::Reload => operator::reload(context).await,
         Command::Config(command) => config::run(context, command),
         Command::Audit(command) => audit::run(context, command).await,
-        Command::Demo => Err(CliError::NoDemo),
+        // They end in other ways, before this.
+        Command::Run(_) | Command::Demo => Err(CliError::NoDemo),
     }
 }
 
@@ -158,7 +172,7 @@ fn run_demo(context: &Context, demo: Option<DemoRunner>) -> Result<ExitCode, Cli
 }
 
 /// Help and version are results; everything else is a usage error.
-fn explain(global: &Global, error: &clap::Error) -> Result<ExitCode, CliError> {
+fn parse_failed(global: &Global, error: &clap::Error) -> Result<ExitCode, CliError> {
     let missing = error.kind() == ErrorKind::DisplayHelpOnMissingArgumentOrSubcommand;
     if missing && global.format == Format::Human {
         Notes::open(global).raw(&error.render().to_string());

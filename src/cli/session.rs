@@ -1,4 +1,4 @@
-//! `session open|show|close` and `whoami`.
+//! `session open|delegate|show|renew|close` and `whoami`.
 
 use std::path::{Path, PathBuf};
 use std::time::Duration;
@@ -6,15 +6,15 @@ use std::time::Duration;
 use jiff::Timestamp;
 use serde::Serialize;
 
-use super::args::{OneCall, OpenSession, SessionCommand, UnderSession};
+use super::args::{DelegateSession, OneCall, OpenSession, RenewSession, SessionCommand, UnderSession};
 use super::context::{Context, text};
 use super::error::CliError;
 use super::exit::Exit;
 use super::output::{Document, moment, seconds, span};
 use super::page::{Cell, Page, Tone};
 use crate::client::{
-    self, AgentClient, Anchor, ClientError, Identity, LimitInfo, Session, SessionDescription, SessionFile,
-    SessionFileError, locate,
+    self, AgentClient, Anchor, Binding, ClientError, Identity, LimitInfo, Session, SessionDescription,
+    SessionFile, SessionFileError, locate,
 };
 use crate::clock::Clock;
 use crate::secret::Secret;
@@ -25,7 +25,9 @@ const MAX_FORGOTTEN: usize = 256;
 pub(super) async fn run(context: &mut Context, command: &SessionCommand) -> Result<(), CliError> {
     match command {
         SessionCommand::Open(args) => open(context, args).await,
+        SessionCommand::Delegate(args) => delegate(context, args).await,
         SessionCommand::Show(under) => show(context, under).await,
+        SessionCommand::Renew(args) => renew(context, args).await,
         SessionCommand::Close(under) => close(context, under).await,
     }
 }
@@ -41,14 +43,37 @@ async fn open(context: &mut Context, args: &OpenSession) -> Result<(), CliError>
         anchor: Anchor::Parent,
     };
     let (session, token) = client.open_session(request).await?;
+    hand_over(context, client, &session, token, args.file.as_deref()).await
+}
+
+async fn delegate(context: &mut Context, args: &DelegateSession) -> Result<(), CliError> {
+    let (client, _) = context.session(&args.session).await?;
+    let request = client::DelegateSession {
+        scopes: args.scopes.clone(),
+        ttl: args.ttl,
+        reason: text(args.purpose.reason.as_ref()),
+        pid: args.pid,
+    };
+    let (session, token) = client.delegate_session(request).await?;
+    hand_over(context, client, &session, token, args.file.as_deref()).await
+}
+
+/// Keeps a new session in a file and tells which.
+async fn hand_over(
+    context: &mut Context,
+    client: AgentClient,
+    session: &Session,
+    token: Secret,
+    named: Option<&Path>,
+) -> Result<(), CliError> {
     forget_ended(context.clock.wall());
-    let path = keep(client, &session, token, args.file.as_deref()).await?;
+    let path = keep(client, session, token, named).await?;
     let left = span(session.expires_in);
     context.notes.say(&format!("Session {} as {}, for {left}.", session.session_id, session.role));
     if context.out.is_terminal() {
         context.notes.say("Run this line in your shell, or put the command into eval \"$(…)\":");
     }
-    context.show(&OpenedView { session: SessionView::of(&session), session_file: &path })
+    context.show(&OpenedView { session: SessionView::of(session), session_file: &path })
 }
 
 /// Writes the session file. A session that cannot be kept is closed.
@@ -96,6 +121,14 @@ async fn show(context: &mut Context, under: &UnderSession) -> Result<(), CliErro
     context.show(&DescriptionView::of(&description))
 }
 
+async fn renew(context: &mut Context, args: &RenewSession) -> Result<(), CliError> {
+    let (client, path) = context.session(&args.session).await?;
+    let session = client.renew_session(args.ttl).await?;
+    // Files are removed by the end that stands in them.
+    SessionFile { expires_at: session.expires_at, ..SessionFile::read(&path)? }.write(&path)?;
+    context.show(&RenewedView { session: SessionView::of(&session) })
+}
+
 async fn close(context: &mut Context, under: &UnderSession) -> Result<(), CliError> {
     let (client, path) = context.session(under).await?;
     let leases_revoked = match client.close_session().await {
@@ -139,6 +172,10 @@ pub(super) struct SessionView<'a> {
     expires_at: String,
     #[serde(serialize_with = "seconds")]
     expires_in: Duration,
+    /// Whose token works: `process`, `subtree` or `cgroup`.
+    binding: &'static str,
+    /// The session that it was delegated from.
+    parent_session_id: Option<String>,
 }
 
 impl<'a> SessionView<'a> {
@@ -150,17 +187,34 @@ impl<'a> SessionView<'a> {
             scopes: &session.scopes,
             expires_at: moment(session.expires_at),
             expires_in: session.expires_in,
+            binding: match session.binding {
+                Binding::Process => "process",
+                Binding::Subtree => "subtree",
+                Binding::Cgroup => "cgroup",
+            },
+            parent_session_id: session.parent_session_id.map(|id| id.to_string()),
         }
     }
 
     fn pairs(&self) -> Vec<(&'static str, Cell)> {
-        vec![
+        let parent = self.parent_session_id.as_ref().map(|id| ("Delegated by", Cell::from(id)));
+        let own = [
             ("Role", Cell::new(self.role, Tone::Strong)),
             ("Identity", self.identity.into()),
             ("Session", Cell::from(&self.session_id)),
             ("Ends in", Cell::from(span(self.expires_in))),
+            ("Works for", self.holders().into()),
             ("Scopes", Cell::from(self.scopes.join(", "))),
-        ]
+        ];
+        own.into_iter().chain(parent).collect()
+    }
+
+    fn holders(&self) -> &'static str {
+        match self.binding {
+            "process" => "one process",
+            "subtree" => "one process and what it starts",
+            _ => "the processes of a cgroup",
+        }
     }
 }
 
@@ -235,6 +289,17 @@ impl Document for DescriptionView<'_> {
 }
 
 #[derive(Serialize)]
+struct RenewedView<'a> {
+    session: SessionView<'a>,
+}
+
+impl Document for RenewedView<'_> {
+    fn human(&self, page: &mut Page) {
+        page.line(format!("The session ends in {}.", span(self.session.expires_in)));
+    }
+}
+
+#[derive(Serialize)]
 struct ClosedView {
     leases_revoked: u32,
 }
@@ -304,10 +369,13 @@ mod tests {
             scopes: vec!["secret:read:A".into()],
             expires_at: Timestamp::UNIX_EPOCH,
             expires_in: Duration::from_millis(61_900),
+            binding: Binding::Subtree,
+            parent_session_id: None,
         };
         let expected = serde_json::json!({
             "session_id": "ses_aeaqcaibaeaqcaibaeaqcaibae", "role": "notes-agent", "identity": "notes",
             "scopes": ["secret:read:A"], "expires_at": "1970-01-01T00:00:00Z", "expires_in": 61,
+            "binding": "subtree", "parent_session_id": null,
         });
         assert_eq!(serde_json::to_value(SessionView::of(&session)).unwrap(), expected);
     }

@@ -1,5 +1,6 @@
 //! `status`: the daemon, how far its protections reach, and who is using it.
 
+use std::collections::{HashMap, HashSet};
 use std::time::Duration;
 
 use serde::Serialize;
@@ -68,8 +69,14 @@ struct SessionView<'a> {
     age: Duration,
     #[serde(serialize_with = "seconds")]
     expires_in: Duration,
+    parent_session_id: Option<String>,
+    /// In words.
+    binding: &'a str,
     leases: Vec<LeaseView<'a>>,
 }
+
+/// The sessions by their parent; those that have none, or one that has just ended, by `None`. Oldest first.
+type Children<'v, 'a> = HashMap<Option<&'v str>, Vec<&'v SessionView<'a>>>;
 
 #[derive(Serialize)]
 struct LeaseView<'a> {
@@ -121,17 +128,49 @@ impl<'a> SessionView<'a> {
             reason: &session.reason,
             age: session.age,
             expires_in: session.expires_in,
+            parent_session_id: session.parent_session_id.map(|id| id.to_string()),
+            binding: &session.binding,
             leases: own.map(LeaseView::of).collect(),
         }
     }
 }
 
 impl SessionView<'_> {
-    /// The process it belongs to, the program that opened it, and what it said it was for.
+    /// Whom it works for, the program that opened it, and what it said it was for.
     fn owner(&self) -> String {
-        let Self { pid, uid, executable, reason, .. } = self;
+        let Self { binding, uid, executable, reason, .. } = self;
         let said = if reason.is_empty() { String::new() } else { format!(": \"{reason}\"") };
-        format!("pid {pid}, uid {uid}, opened by {executable}{said}")
+        format!("{binding}, uid {uid}, opened by {executable}{said}")
+    }
+
+    /// The session, its leases, and the sessions below it. `head` stands before its first line, `indent`
+    /// before the others.
+    fn draw(&self, page: &mut Page, children: &Children<'_, '_>, head: &str, indent: &str) {
+        let ends = span(self.expires_in);
+        page.pieces([
+            Cell::from(head),
+            Cell::new(self.role, Tone::Strong),
+            Cell::from(format!("  {}  as {}  ends in {ends}", self.session_id, self.identity)),
+        ]);
+        page.line(Cell::new(format!("{indent}   {}", self.owner()), Tone::Dim));
+        let below = children.get(&Some(self.session_id.as_str())).map_or(&[][..], Vec::as_slice);
+        let mut left = self.leases.len() + below.len();
+        let mut branch = || {
+            left -= 1;
+            if left == 0 { ("└─ ", "   ") } else { ("├─ ", "│  ") }
+        };
+        for lease in &self.leases {
+            let (ends, uses) = (span(lease.expires_in), count(lease.uses, "use"));
+            let (head, _) = branch();
+            page.line(format!(
+                "{indent}{head}{}  {}  ends in {ends}, {uses}",
+                lease.lease_id, lease.resource
+            ));
+        }
+        for session in below {
+            let (head, rest) = branch();
+            session.draw(page, children, &format!("{indent}{head}"), &format!("{indent}{rest}"));
+        }
     }
 }
 
@@ -201,25 +240,25 @@ impl StatusView<'_> {
         Cell::new(format!("{}, head {hash}", count(self.audit.sequence, "record")), tone)
     }
 
-    /// Sessions, and below each its leases.
+    /// Sessions, and below each its leases and the sessions that were delegated from it.
     fn tree(&self, page: &mut Page) {
         if self.sessions.is_empty() {
             return page.line("No sessions.");
         }
-        for session in &self.sessions {
-            let ends = span(session.expires_in);
-            page.pieces([
-                Cell::new(session.role, Tone::Strong),
-                Cell::from(format!("  {}  as {}  ends in {ends}", session.session_id, session.identity)),
-            ]);
-            page.line(Cell::new(format!("   {}", session.owner()), Tone::Dim));
-            for (at, lease) in session.leases.iter().enumerate() {
-                let branch = if at + 1 == session.leases.len() { "└─" } else { "├─" };
-                let ends = span(lease.expires_in);
-                let uses = count(lease.uses, "use");
-                page.line(format!("{branch} {}  {}  ends in {ends}, {uses}", lease.lease_id, lease.resource));
-            }
+        let children = self.children();
+        for session in children.get(&None).map_or(&[][..], Vec::as_slice) {
+            session.draw(page, &children, "", "");
         }
+    }
+
+    fn children(&self) -> Children<'_, '_> {
+        let known: HashSet<&str> = self.sessions.iter().map(|session| session.session_id.as_str()).collect();
+        let mut children = Children::new();
+        for session in &self.sessions {
+            let parent = session.parent_session_id.as_deref().filter(|parent| known.contains(parent));
+            children.entry(parent).or_default().push(session);
+        }
+        children
     }
 }
 
@@ -265,6 +304,8 @@ mod tests {
             age: Duration::from_secs(60),
             expires_in: Duration::from_secs(3600),
             reason: String::new(),
+            parent_session_id: None,
+            binding: "subtree of 7".into(),
         }
     }
 
@@ -288,6 +329,42 @@ mod tests {
         assert_eq!(view["sessions"][1]["leases"][0]["resource"], "secret/OPENAI_API_KEY");
         assert_eq!(view["sessions"][1]["leases"][0]["expires_in"], 290);
         assert_eq!(view["audit"]["sequence"], 9);
+    }
+
+    #[test]
+    fn a_session_hangs_below_the_one_that_delegated_it() {
+        let below = |number, parent| SessionInfo {
+            parent_session_id: Some(SessionId([parent; 16])),
+            ..session(number)
+        };
+        let (status, leases) = (status(false), [lease(1), lease(3)]);
+        let sessions = [session(1), session(2), below(3, 1), below(4, 1), below(5, 9)];
+        let mut page = Page::new(false);
+        let view = StatusView::of(&status, &sessions, &leases);
+        view.tree(&mut page);
+        let id = |number| SessionId([number; 16]);
+        let owner = "subtree of 7, uid 1000, opened by /usr/bin/claude";
+        let named = |number| format!("notes-agent  {}  as assistant-notes-agent  ends in 1h", id(number));
+        let leased = format!("{}  secret/OPENAI_API_KEY  ends in 4m 50s, 2 uses", LeaseId([9; 16]));
+        let expected = [
+            named(1),
+            format!("   {owner}"),
+            format!("├─ {leased}"),
+            format!("├─ {}", named(3)),
+            format!("│     {owner}"),
+            format!("│  └─ {leased}"),
+            format!("└─ {}", named(4)),
+            format!("      {owner}"),
+            named(2),
+            format!("   {owner}"),
+            named(5),
+            format!("   {owner}"),
+        ];
+        assert_eq!(page.as_str().lines().collect::<Vec<_>>(), expected);
+        let json = serde_json::to_value(view).unwrap();
+        assert_eq!(json["sessions"][2]["parent_session_id"], id(1).to_string());
+        assert_eq!(json["sessions"][0]["parent_session_id"], serde_json::Value::Null);
+        assert_eq!(json["sessions"][0]["binding"], "subtree of 7");
     }
 
     #[test]

@@ -70,7 +70,7 @@ fn validation(error: &clap::Error) -> String {
 
 /// Arguments that clap's own range parser reads: it quotes what it was given.
 fn numeric(argument: &str) -> bool {
-    ["--length", "--lines", "-n"].iter().any(|name| argument.starts_with(name))
+    ["--length", "--lines", "-n", "--pid"].iter().any(|name| argument.starts_with(name))
 }
 
 /// A piece of context that comes from the definition and not from the command line. (`InvalidArg` of an
@@ -101,7 +101,7 @@ mod tests {
     fn what_was_typed_is_never_repeated() {
         let option = format!("--{CANARY}");
         let glued = format!("--key={CANARY}");
-        let cases: [&[&str]; 12] = [
+        let cases: [&[&str]; 14] = [
             &["set", "secret/A", CANARY],
             &["set", "secret/A", &glued],
             &["set", CANARY],
@@ -114,6 +114,8 @@ mod tests {
             &["audit", "tail", "-n", CANARY],
             &["password", "create", "github.com", "--length", CANARY],
             &["session", "open", "--role", CANARY, "--scopes", CANARY],
+            &["session", "delegate", "--pid", CANARY],
+            &["explain", CANARY],
         ];
         for case in cases {
             let (what, remedy) = explained(case);

@@ -9,13 +9,13 @@ use super::channel::{self, Events, MAX_ANSWER_BYTES, answer, events};
 use super::convert;
 use super::error::ClientError;
 use super::model::{
-    ImportKeys, KeysHeld, LeaseInfo, Locked, LoginEvent, Reloaded, RevokeTarget, Revoked, SessionInfo,
-    Status, Unlocked,
+    Explanation, ImportKeys, KeysHeld, LeaseInfo, Locked, LoginEvent, Reloaded, RevokeTarget, Revoked,
+    SessionInfo, Status, Unlocked,
 };
 use crate::pb;
 use crate::pb::admin_service_client::AdminServiceClient;
 use crate::pb::revoke_request::Target;
-use crate::types::SessionId;
+use crate::types::{DenialId, SessionId};
 
 /// A connection to the admin socket.
 pub struct AdminClient {
@@ -80,6 +80,12 @@ impl AdminClient {
     pub async fn unlock(&self) -> Result<Unlocked, ClientError> {
         let answered = answer(self.admin().unlock(Request::new(pb::UnlockRequest {}))).await?;
         Ok(Unlocked { management_key_held: answered.management_key_held })
+    }
+
+    /// Why a call was refused. The daemon remembers the last 1,024 refusals.
+    pub async fn explain(&self, id: DenialId) -> Result<Explanation, ClientError> {
+        let request = Request::new(pb::ExplainRequest { denial_id: id.to_string() });
+        convert::explanation(answer(self.admin().explain(request)).await?)
     }
 
     /// Reads the configuration again.

@@ -13,8 +13,8 @@ use super::channel::{self, Events, MAX_ANSWER_BYTES, answer, events};
 use super::convert;
 use super::error::ClientError;
 use super::model::{
-    CreatePassword, Credential, Identity, Lease, LeaseEvent, OpenSession, PasswordName, SecretName, Session,
-    SessionDescription, UpdatePassword,
+    CreatePassword, Credential, DelegateSession, Delivery, Identity, Lease, LeaseEvent, OpenSession,
+    PasswordName, SecretName, Session, SessionDescription, UpdatePassword,
 };
 use crate::pb;
 use crate::pb::identity_service_client::IdentityServiceClient;
@@ -51,8 +51,17 @@ impl AgentClient {
 
     /// Connects to the first of the sockets (see [`locate`](super::locate)) that accepts.
     pub async fn connect(candidates: &[PathBuf]) -> Result<Self, ClientError> {
-        let (channel, socket) = channel::connect(candidates).await?;
-        Ok(Self { channel, socket, authorization: None })
+        let unreachable = match channel::connect(candidates).await {
+            Ok((channel, socket)) => return Ok(Self { channel, socket, authorization: None }),
+            Err(error) => error,
+        };
+        // A sandbox that forbids sockets may still have a link.
+        match (channel::over_link(candidates).await, candidates.first()) {
+            (Some(channel), Some(socket)) => {
+                Ok(Self { channel, socket: socket.clone(), authorization: None })
+            }
+            _ => Err(unreachable),
+        }
     }
 
     /// The socket that accepted.
@@ -80,6 +89,22 @@ impl AgentClient {
         convert::session_description(answer(self.sessions().describe_session(request)).await?)
     }
 
+    /// Opens a session below this one. Returns it and its token.
+    pub async fn delegate_session(
+        &self,
+        delegate: DelegateSession,
+    ) -> Result<(Session, Secret), ClientError> {
+        let request = self.request(convert::delegate_session(delegate));
+        convert::delegated_session(answer(self.sessions().delegate_session(request)).await?)
+    }
+
+    /// Moves the end of the session to `ttl` from now. Absent: as far as its role lets it.
+    pub async fn renew_session(&self, ttl: Option<Duration>) -> Result<Session, ClientError> {
+        let ttl = ttl.map(convert::wire_duration);
+        let request = self.request(pb::RenewSessionRequest { ttl });
+        convert::session(answer(self.sessions().renew_session(request)).await?.session)
+    }
+
     /// Ends the session. Returns how many leases ended with it.
     pub async fn close_session(&self) -> Result<u32, ClientError> {
         let request = self.request(pb::CloseSessionRequest {});
@@ -93,10 +118,22 @@ impl AgentClient {
         ttl: Option<Duration>,
         reason: &str,
     ) -> Result<(Lease, Credential), ClientError> {
+        self.acquire_for(resource, ttl, reason, Delivery::Shown).await
+    }
+
+    /// Leases a credential to be delivered in this way and no other.
+    pub async fn acquire_for(
+        &self,
+        resource: &str,
+        ttl: Option<Duration>,
+        reason: &str,
+        delivery: Delivery,
+    ) -> Result<(Lease, Credential), ClientError> {
         let message = pb::AcquireLeaseRequest {
             resource: resource.to_owned(),
             ttl: ttl.map(convert::wire_duration),
             reason: reason.to_owned(),
+            delivery: convert::wire_delivery(delivery).into(),
         };
         let granted = answer(self.leases().acquire_lease(self.request(message))).await?;
         Ok((convert::lease(granted.lease)?, convert::credential(granted.credential)?))
@@ -237,19 +274,25 @@ impl AgentClient {
 /// Has no `Debug` and no `Clone`, since it holds the token.
 pub struct HeldSession {
     socket: PathBuf,
-    authorization: MetadataValue<Ascii>,
+    /// `None`: that of the link, which needs none.
+    authorization: Option<MetadataValue<Ascii>>,
 }
 
 impl HeldSession {
     /// A session that was opened at `socket`.
     pub fn new(socket: &Path, token: &Secret) -> Self {
-        Self { socket: socket.to_owned(), authorization: authorization(token) }
+        Self { socket: socket.to_owned(), authorization: Some(authorization(token)) }
+    }
+
+    /// The session of the link that a launcher left open (see [`link`](super::link)), at the daemon of `socket`.
+    pub fn linked(socket: &Path) -> Self {
+        Self { socket: socket.to_owned(), authorization: None }
     }
 
     /// Connects to the session's socket, for calls under the session.
     pub async fn connect(&self) -> Result<AgentClient, ClientError> {
         let client = AgentClient::connect(std::slice::from_ref(&self.socket)).await?;
-        Ok(AgentClient { authorization: Some(self.authorization.clone()), ..client })
+        Ok(AgentClient { authorization: self.authorization.clone(), ..client })
     }
 }
 

@@ -15,6 +15,7 @@ use tonic::transport::{Channel, Endpoint};
 use tonic::{Response, Status, Streaming};
 
 use super::error::{Attempt, ClientError, ConnectFailure};
+use super::link::{self, Conversation};
 
 /// Longest answer that is decoded.
 pub(super) const MAX_ANSWER_BYTES: usize = 4 * 1024 * 1024;
@@ -41,7 +42,33 @@ pub(super) async fn connect(candidates: &[PathBuf]) -> Result<(Channel, PathBuf)
     Err(ClientError::Unreachable { tried })
 }
 
-async fn dial(path: &Path) -> Result<UnixStream, Attempt> {
+/// The link that a launcher left open, if it leads to the one candidate: the only way where sockets are
+/// forbidden. `None`: there is none, or the broker does not answer on it.
+pub(super) async fn over_link(candidates: &[PathBuf]) -> Option<Channel> {
+    let [candidate] = candidates else { return None };
+    if !link::leads_to(candidate) {
+        return None;
+    }
+    let first = Arc::new(Mutex::new(Some(Conversation::open().await?)));
+    let connector = tower::service_fn(move |_| {
+        let first = first.lock().unwrap_or_else(PoisonError::into_inner).take();
+        async move {
+            let conversation = match first {
+                Some(conversation) => Some(conversation),
+                None => Conversation::open().await,
+            };
+            let refused = || std::io::Error::from(std::io::ErrorKind::ConnectionRefused);
+            conversation.map(TokioIo::new).ok_or_else(refused)
+        }
+    });
+    endpoint().connect_with_connector(connector).await.ok()
+}
+
+fn endpoint() -> Endpoint {
+    Endpoint::from_static(ORIGIN).http2_max_header_list_size(MAX_HEADER_BYTES)
+}
+
+pub(super) async fn dial(path: &Path) -> Result<UnixStream, Attempt> {
     let failure = match timeout(CONNECT_DEADLINE, UnixStream::connect(path)).await {
         Ok(Ok(stream)) => return Ok(stream),
         Ok(Err(error)) => ConnectFailure::from(&error),
@@ -65,8 +92,7 @@ async fn channel(path: &Path, stream: UnixStream) -> Result<Channel, ClientError
             Ok::<_, Attempt>(TokioIo::new(stream))
         }
     });
-    let endpoint = Endpoint::from_static(ORIGIN).http2_max_header_list_size(MAX_HEADER_BYTES);
-    endpoint.connect_with_connector(connector).await.map_err(|_| ClientError::Lost)
+    endpoint().connect_with_connector(connector).await.map_err(|_| ClientError::Lost)
 }
 
 /// Waits for the one answer of a call.

@@ -8,9 +8,9 @@ use jiff::Timestamp;
 
 use super::error::ClientError;
 use super::model::{
-    Anchor, AuditHead, Credential, Identity, ImportKeys, KeysHeld, Lease, LeaseEvent, LeaseHandle, LeaseInfo,
-    LimitInfo, LoginEvent, OpenSession, PasswordName, Protection, SecretName, Session, SessionDescription,
-    SessionInfo, Status,
+    Anchor, AuditHead, Binding, Credential, DelegateSession, Delivery, Explanation, Identity, ImportKeys,
+    KeysHeld, Lease, LeaseEvent, LeaseHandle, LeaseInfo, LimitInfo, LoginEvent, OpenSession, PasswordName,
+    Protection, SecretName, Session, SessionDescription, SessionInfo, Status,
 };
 use crate::pb;
 use crate::pb::login_response::Event;
@@ -37,9 +37,50 @@ pub(super) fn opened_session(answer: pb::OpenSessionResponse) -> Result<(Session
     Ok((session(answer.session)?, token))
 }
 
-fn session(session: Option<pb::Session>) -> Result<Session> {
+pub(super) fn delegate_session(delegate: DelegateSession) -> pb::DelegateSessionRequest {
+    let DelegateSession { scopes, ttl, reason, pid } = delegate;
+    let (ttl, pid) = (ttl.map(wire_duration), pid.unwrap_or_default());
+    pb::DelegateSessionRequest { scopes, ttl, reason, pid }
+}
+
+pub(super) fn delegated_session(answer: pb::DelegateSessionResponse) -> Result<(Session, Secret)> {
+    let pb::DelegateSessionResponse { session, token, .. } = answer;
+    opened_session(pb::OpenSessionResponse { session, token })
+}
+
+pub(super) fn wire_delivery(delivery: Delivery) -> pb::Delivery {
+    match delivery {
+        Delivery::Shown => pb::Delivery::Shown,
+        Delivery::File => pb::Delivery::File,
+        Delivery::Descriptor => pb::Delivery::Descriptor,
+        Delivery::Stdin => pb::Delivery::Stdin,
+        Delivery::Environment => pb::Delivery::Environment,
+        Delivery::Helper => pb::Delivery::Helper,
+    }
+}
+
+fn delivery(delivery: pb::Delivery) -> Delivery {
+    match delivery {
+        pb::Delivery::Unspecified | pb::Delivery::Shown => Delivery::Shown,
+        pb::Delivery::File => Delivery::File,
+        pb::Delivery::Descriptor => Delivery::Descriptor,
+        pb::Delivery::Stdin => Delivery::Stdin,
+        pb::Delivery::Environment => Delivery::Environment,
+        pb::Delivery::Helper => Delivery::Helper,
+    }
+}
+
+pub(super) fn session(session: Option<pb::Session>) -> Result<Session> {
     let session = session.ok_or(ClientError::Protocol)?;
+    let binding = match session.binding() {
+        pb::SessionBinding::Process => Binding::Process,
+        pb::SessionBinding::Subtree => Binding::Subtree,
+        pb::SessionBinding::Cgroup => Binding::Cgroup,
+        pb::SessionBinding::Unspecified => return Err(ClientError::Protocol),
+    };
     Ok(Session {
+        binding,
+        parent_session_id: optional_handle(&session.parent_session_id)?,
         session_id: handle(&session.session_id)?,
         role: session.role,
         identity: session.identity,
@@ -66,6 +107,7 @@ fn limit(limit: pb::Limit) -> Result<LimitInfo> {
 pub(super) fn lease(lease: Option<pb::Lease>) -> Result<Lease> {
     let lease = lease.ok_or(ClientError::Protocol)?;
     Ok(Lease {
+        delivery: delivery(lease.delivery()),
         lease_id: handle(&lease.lease_id)?,
         resource: lease.resource,
         expires_at: timestamp(lease.expires_at)?,
@@ -157,6 +199,24 @@ pub(super) fn session_info(info: pb::SessionInfo) -> Result<SessionInfo> {
         age: duration(info.age)?,
         expires_in: duration(info.expires_in)?,
         reason: info.reason,
+        parent_session_id: optional_handle(&info.parent_session_id)?,
+        binding: info.binding,
+    })
+}
+
+pub(super) fn explanation(answer: pb::ExplainResponse) -> Result<Explanation> {
+    Ok(Explanation {
+        denial_id: handle(&answer.denial_id)?,
+        denied_at: timestamp(answer.denied_at)?,
+        rule: answer.rule,
+        asked: answer.asked,
+        session_id: optional_handle(&answer.session_id)?,
+        role: answer.role,
+        uid: answer.uid,
+        pid: answer.pid,
+        executable: answer.executable,
+        tier: answer.tier,
+        selectors: answer.selectors,
     })
 }
 
@@ -211,6 +271,10 @@ fn timestamp(timestamp: Option<prost_types::Timestamp>) -> Result<Timestamp> {
 
 fn handle<T: FromStr>(text: &str) -> Result<T> {
     text.parse().map_err(|_| ClientError::Protocol)
+}
+
+fn optional_handle<T: FromStr>(text: &str) -> Result<Option<T>> {
+    if text.is_empty() { Ok(None) } else { handle(text).map(Some) }
 }
 
 /// The wire's empty text is "absent".

@@ -11,8 +11,12 @@ use thiserror::Error;
 use tonic::{Code, Status};
 use tonic_types::StatusExt;
 
+use crate::types::DenialId;
+
 /// `ErrorInfo.domain` of the broker's errors.
 const DOMAIN: &str = "broker.ravi.id";
+/// Metadata of a refused call.
+const DENIAL: &str = "denial-id";
 /// A message is one or two lines; what is longer is cut.
 const MAX_MESSAGE_CHARS: usize = 1024;
 
@@ -95,6 +99,8 @@ pub struct BrokerError {
     pub limit: Option<String>,
     /// What is wrong with a configuration, each with its line.
     pub problems: Vec<String>,
+    /// `den_…`, under which the operator learns why the call was refused.
+    pub denial: Option<DenialId>,
 }
 
 impl fmt::Display for BrokerError {
@@ -161,6 +167,7 @@ reasons! {
     ConfigurationInvalid = "CONFIGURATION_INVALID",
     Internal = "INTERNAL",
     MethodUnknown = "METHOD_UNKNOWN",
+    DeliveryNotAllowed = "DELIVERY_NOT_ALLOWED",
     ConnectionRetired = "CONNECTION_RETIRED",
 }
 
@@ -182,6 +189,7 @@ impl ClientError {
                 retry_after: status.get_details_retry_info().and_then(|info| info.retry_delay),
                 limit: quota.and_then(|quota| quota.violations.into_iter().next()).map(|v| plain(&v.subject)),
                 problems: violations.into_iter().flatten().map(|v| plain(&v.description)).collect(),
+                denial: denial(status),
             });
         }
         if let Some(attempt) = failed_attempt(status) {
@@ -217,6 +225,11 @@ fn failed_attempt(status: &Status) -> Option<Attempt> {
     None
 }
 
+/// The id of the refused call. One that does not read as such is none.
+fn denial(status: &Status) -> Option<DenialId> {
+    status.metadata().get(DENIAL)?.to_str().ok()?.parse().ok()
+}
+
 /// Terminals and models read messages: no control characters, bounded.
 fn plain(text: &str) -> String {
     text.chars().take(MAX_MESSAGE_CHARS).map(|c| if c.is_control() { ' ' } else { c }).collect()
@@ -247,6 +260,7 @@ mod tests {
             retry_after: Some(Duration::from_secs(7)),
             limit: Some("rate.read".into()),
             problems: Vec::new(),
+            denial: None,
         };
         assert_eq!(error, ClientError::Broker(expected));
     }
@@ -259,6 +273,24 @@ mod tests {
         let status = Status::with_error_details(Code::InvalidArgument, "2 mistakes", details);
         let ClientError::Broker(error) = ClientError::of_status(&status) else { panic!("not the broker's") };
         assert_eq!(error.problems, ["line 3: unknown key", "line 5:  [2J"]);
+    }
+
+    #[test]
+    fn the_id_of_a_refused_call_is_read_if_it_is_one() {
+        let denial = |text: &'static str| {
+            let mut status = status(DOMAIN, "RATE_LIMITED", "");
+            status.metadata_mut().insert(DENIAL, text.parse().unwrap());
+            let ClientError::Broker(error) = ClientError::of_status(&status) else {
+                panic!("not the broker's")
+            };
+            error.denial
+        };
+        let id = DenialId([7; 16]);
+        assert_eq!(denial(id.to_string().leak()), Some(id));
+        for other in ["", "den_", "ses_a4dqobyha4dqobyha4dqobyha4", "den_a4dqobyha4dqobyha4dqobyha4 run this"]
+        {
+            assert_eq!(denial(other), None, "{other}");
+        }
     }
 
     #[test]
@@ -278,7 +310,7 @@ mod tests {
             assert_eq!(ErrorReason::of(name).as_str(), name);
             known.insert(ErrorReason::of(name));
         }
-        assert_eq!(known.len(), 27);
+        assert_eq!(known.len(), 29);
         assert_eq!(ErrorReason::of("UNSPECIFIED"), ErrorReason::Unrecognised);
     }
 

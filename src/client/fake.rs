@@ -173,7 +173,8 @@ fn moment() -> Option<prost_types::Timestamp> {
 fn session(role: String) -> Option<pb::Session> {
     let session_id = SESSION.to_string();
     let (expires_at, expires_in) = (moment(), seconds(60));
-    Some(pb::Session { session_id, role, expires_at, expires_in, ..Default::default() })
+    let binding = pb::SessionBinding::Subtree.into();
+    Some(pb::Session { session_id, role, expires_at, expires_in, binding, ..Default::default() })
 }
 
 fn unused<T>() -> Answer<T> {
@@ -207,6 +208,17 @@ impl SessionService for Fake {
             live_leases: 1,
             max_live_leases: 32,
         }))
+    }
+
+    async fn delegate_session(
+        &self,
+        _: Request<pb::DelegateSessionRequest>,
+    ) -> Answer<pb::DelegateSessionResponse> {
+        unused()
+    }
+
+    async fn renew_session(&self, _: Request<pb::RenewSessionRequest>) -> Answer<pb::RenewSessionResponse> {
+        unused()
     }
 
     async fn close_session(
@@ -399,6 +411,10 @@ impl AdminService for Fake {
     }
 
     async fn unlock(&self, _: Request<pb::UnlockRequest>) -> Answer<pb::UnlockResponse> {
+        unused()
+    }
+
+    async fn explain(&self, _: Request<pb::ExplainRequest>) -> Answer<pb::ExplainResponse> {
         unused()
     }
 

@@ -14,6 +14,7 @@ mod convert;
 mod error;
 #[cfg(test)]
 pub(crate) mod fake;
+pub mod link;
 pub mod locate;
 mod model;
 mod session_file;

@@ -6,7 +6,8 @@ use std::time::Duration;
 use jiff::Timestamp;
 
 use crate::secret::Secret;
-use crate::types::{IdentityUuid, LeaseId, SessionId};
+pub use crate::types::Delivery;
+use crate::types::{DenialId, IdentityUuid, LeaseId, SessionId};
 
 /// A session of the calling process.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -23,6 +24,21 @@ pub struct Session {
     pub expires_at: Timestamp,
     /// What the broker enforces, counted from the answer.
     pub expires_in: Duration,
+    /// Which processes may use it.
+    pub binding: Binding,
+    /// The session that it was delegated from.
+    pub parent_session_id: Option<SessionId>,
+}
+
+/// Which processes may present a session's token. The anchor is the process that it lives and dies with.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Binding {
+    /// The anchor alone.
+    Process,
+    /// The anchor and its descendants.
+    Subtree,
+    /// The processes of the anchor's cgroup and of those below it.
+    Cgroup,
 }
 
 /// How to open a session. `OpenSession::role` fills in the rest.
@@ -55,6 +71,19 @@ pub enum Anchor {
     Caller,
     /// The caller's parent and what that starts: for a command that ends while its shell goes on.
     Parent,
+}
+
+/// How to open a session below one's own.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct DelegateSession {
+    /// At most the session's own; empty: all of them.
+    pub scopes: Vec<String>,
+    /// Absent: as long as the session itself.
+    pub ttl: Option<Duration>,
+    /// For the audit trail, at most 256 characters.
+    pub reason: String,
+    /// The process that the child is bound to. Absent: bound as the session itself is.
+    pub pid: Option<u32>,
 }
 
 /// A session, and what is left of its limits.
@@ -100,6 +129,8 @@ pub struct Lease {
     pub revocable: bool,
     /// How often the value was handed out under this lease.
     pub uses: u64,
+    /// How the value is delivered.
+    pub delivery: Delivery,
 }
 
 /// The value of a credential. Has no `Debug` and no `Clone` (invariant I6).
@@ -280,6 +311,37 @@ pub struct SessionInfo {
     pub expires_in: Duration,
     /// The caller's word.
     pub reason: String,
+    /// The session that it was delegated from.
+    pub parent_session_id: Option<SessionId>,
+    /// Whose token works, in words: "subtree of 4242".
+    pub binding: String,
+}
+
+/// Why a call was refused.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Explanation {
+    /// As the caller was told it.
+    pub denial_id: DenialId,
+    /// When.
+    pub denied_at: Timestamp,
+    /// The rule that refused, as in the audit trail: `scope_missing`.
+    pub rule: String,
+    /// What was asked for; empty if it was not known.
+    pub asked: String,
+    /// The caller's session, if it had one.
+    pub session_id: Option<SessionId>,
+    /// Its role, or the one that it asked for; may be empty.
+    pub role: String,
+    /// User of the caller, by the kernel's word.
+    pub uid: u32,
+    /// Process of the caller, by the kernel's word; 0 if it is not known.
+    pub pid: i32,
+    /// What the caller ran, by the kernel's word; may be empty.
+    pub executable: String,
+    /// How surely the process was known.
+    pub tier: String,
+    /// What was held against what, a line for each selector.
+    pub selectors: Vec<String>,
 }
 
 /// A lease as the operator sees it.

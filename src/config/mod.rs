@@ -32,7 +32,7 @@ pub use locate::Source;
 pub use origin::{Origin, Origins, Shown, show};
 pub use units::{UnitError, duration_text, parse_duration};
 
-use crate::types::{BaseUrl, IdentityName, IdentityUuid, RoleName};
+use crate::types::{BaseUrl, CgroupPath, Delivery, FileHash, IdentityName, IdentityUuid, RoleName, UnitName};
 use report::Report;
 
 /// Settings that came by flags of the command line: they go before everything else.
@@ -246,8 +246,36 @@ pub struct RoleConfig {
     pub matchers: Vec<MatchConfig>,
     /// `scopes`, still text.
     pub scopes: Vec<Located<String>>,
+    /// `bind`. Default `subtree`.
+    pub bind: Bind,
+    /// `use_by`. Default `cli`.
+    pub use_by: UseBy,
+    /// `inject`: the ways in which a value may be delivered without being shown, none twice. Default: all.
+    pub inject: Vec<Delivery>,
     /// `session`, `lease` and `rate`.
     pub bounds: Bounds,
+}
+
+/// Which processes may use a session besides the one that it is bound to.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum Bind {
+    /// `process`: no other.
+    Process,
+    /// `subtree`: its descendants.
+    #[default]
+    Subtree,
+    /// `cgroup`: all of its cgroup and of those below.
+    Cgroup,
+}
+
+/// Which programs are given a value that is not to be shown.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum UseBy {
+    /// `cli`: the broker's own command line, which puts it where it was said.
+    #[default]
+    Cli,
+    /// `any`: any that holds the session. It could show the value.
+    Any,
 }
 
 /// How long, how many and how often: the bounds that a role sets.
@@ -291,7 +319,7 @@ impl fmt::Display for IdentityRef {
     }
 }
 
-/// Facts of the calling process that must all hold. At least one is given.
+/// Facts of the calling process that must all hold. At least one besides `foreign` is given.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct MatchConfig {
     /// `uid`: a number, or a user name resolved at load.
@@ -300,6 +328,16 @@ pub struct MatchConfig {
     pub gid: Option<u32>,
     /// `exe`: absolute path of the executable.
     pub exe: Option<PathBuf>,
+    /// `exe_sha256`: hash of the executable's content.
+    pub exe_sha256: Option<FileHash>,
+    /// `parent_exe`: absolute path of the executable of the parent.
+    pub parent_exe: Option<PathBuf>,
+    /// `unit`: systemd service or scope.
+    pub unit: Option<UnitName>,
+    /// `cgroup`: this group (v2) or one below. Never the root.
+    pub cgroup: Option<CgroupPath>,
+    /// `foreign`: the process may be in another user or PID namespace. Default `false`.
+    pub foreign: bool,
 }
 
 /// So many in such a time, written `60/min`: units `s`, `min`, `h`, `d`.

@@ -7,7 +7,9 @@ use std::fmt;
 use std::path::{Path, PathBuf};
 
 use super::units::duration_text;
+use super::values::{BINDS, USERS};
 use super::{Config, IdentityRef, LimitsConfig, MatchConfig, RoleConfig, UpstreamConfig};
+use crate::types::{CgroupPath, UnitName};
 
 /// Where a setting came from.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
@@ -135,6 +137,10 @@ impl Listing<'_> {
         for (at, scope) in role.scopes.iter().enumerate() {
             self.put(&key(&format!("scopes[{at}]")), &scope.value);
         }
+        self.put(&key("bind"), word(&BINDS, &role.bind));
+        self.put(&key("use_by"), word(&USERS, &role.use_by));
+        let inject: Vec<_> = role.inject.iter().map(|delivery| delivery.as_str()).collect();
+        self.put(&key("inject"), if inject.is_empty() { "none".to_owned() } else { inject.join(", ") });
         self.put(&key("session.ttl"), duration_text(role.bounds.session_ttl));
         self.put(&key("session.max_live"), role.bounds.session_max_live);
         self.put(&key("lease.default_ttl"), duration_text(role.bounds.lease_default_ttl));
@@ -148,8 +154,22 @@ impl Listing<'_> {
 }
 
 fn match_text(matcher: &MatchConfig) -> String {
-    let uid = matcher.uid.map(|uid| format!("uid {uid}"));
-    let gid = matcher.gid.map(|gid| format!("gid {gid}"));
-    let exe = matcher.exe.as_ref().map(|exe| format!("exe {}", exe.display()));
-    [uid, gid, exe].into_iter().flatten().collect::<Vec<_>>().join(", ")
+    let MatchConfig { uid, gid, exe, exe_sha256, parent_exe, unit, cgroup, foreign } = matcher;
+    let named = |name: &str, value: Option<String>| value.map(|value| format!("{name} {value}"));
+    let path = |path: &Option<PathBuf>| path.as_ref().map(|path| path.display().to_string());
+    let facts = [
+        named("uid", uid.map(|uid| uid.to_string())),
+        named("gid", gid.map(|gid| gid.to_string())),
+        named("exe", path(exe)),
+        named("exe_sha256", exe_sha256.map(|hash| hash.to_string())),
+        named("parent_exe", path(parent_exe)),
+        named("unit", unit.as_ref().map(UnitName::to_string)),
+        named("cgroup", cgroup.as_ref().map(CgroupPath::to_string)),
+        foreign.then(|| "foreign".to_owned()),
+    ];
+    facts.into_iter().flatten().collect::<Vec<_>>().join(", ")
+}
+
+fn word<T: PartialEq>(words: &[(&'static str, T)], meant: &T) -> &'static str {
+    words.iter().find(|(_, value)| value == meant).map_or("-", |(word, _)| word)
 }

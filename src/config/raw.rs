@@ -11,9 +11,12 @@ use toml::de::DeTable;
 
 use super::reader::{Table, Value};
 use super::report::Report;
-use super::values::{base_url, count, duration, group, identity, memory_tier, path, rate, socket_path, user};
-use super::{IdentityRef, Located, MatchConfig, MemoryTier, Rate};
-use crate::types::{BaseUrl, RoleName};
+use super::values::{
+    BINDS, USERS, base_url, cgroup, count, deliveries, duration, group, host_name, identity, memory_tier,
+    one_of, path, rate, socket_path, user,
+};
+use super::{Bind, IdentityRef, Located, MatchConfig, MemoryTier, Rate, UseBy};
+use crate::types::{BaseUrl, Delivery, RoleName};
 
 /// The one form of the file that this version reads.
 const VERSION: u64 = 1;
@@ -21,6 +24,7 @@ const MAX_ROLES: usize = 1024;
 const MAX_SCOPES: usize = 256;
 const MAX_SCOPE_BYTES: usize = 512;
 const MAX_MATCHERS: usize = 64;
+const SELECTORS: &str = "uid, gid, exe, exe_sha256, parent_exe, unit, cgroup";
 
 /// What a key is set to, if it is.
 pub(super) type Set<T> = Option<Located<T>>;
@@ -80,6 +84,9 @@ pub(super) struct RawRole {
     pub(super) identity: Set<IdentityRef>,
     pub(super) matchers: Vec<Located<MatchConfig>>,
     pub(super) scopes: Vec<Located<String>>,
+    pub(super) bind: Set<Bind>,
+    pub(super) use_by: Set<UseBy>,
+    pub(super) inject: Set<Vec<Delivery>>,
     pub(super) session_ttl: Set<Duration>,
     pub(super) session_max_live: Set<usize>,
     pub(super) lease_default_ttl: Set<Duration>,
@@ -209,6 +216,9 @@ fn role(name: &str, value: Value<'_>) -> RawRole {
         identity: table.require("identity", identity),
         matchers: matchers(&mut table),
         scopes: scopes(&mut table),
+        bind: table.read("bind", |value| one_of(&BINDS, value)),
+        use_by: table.read("use_by", |value| one_of(&USERS, value)),
+        inject: table.read("inject", deliveries),
         session_ttl: session.read("ttl", duration(seconds(1)..=days(30))),
         session_max_live: session.read("max_live", count(1..=65_536)),
         lease_default_ttl: lease.read("default_ttl", duration(seconds(1)..=days(7))),
@@ -250,17 +260,27 @@ fn matchers(table: &mut Table<'_>) -> Vec<Located<MatchConfig>> {
 }
 
 fn matcher(mut table: Table<'_>) -> Located<MatchConfig> {
-    if table.is_empty() {
-        table.refuse("an empty match would let everybody in; name at least one of uid, gid, exe");
-    }
+    let given = table.left();
     let value = MatchConfig {
         uid: table.read("uid", user).map(|uid| uid.value),
         gid: table.read("gid", group).map(|gid| gid.value),
         exe: table.read("exe", path).map(|exe| exe.value),
+        exe_sha256: table.read("exe_sha256", host_name).map(|hash| hash.value),
+        parent_exe: table.read("parent_exe", path).map(|exe| exe.value),
+        unit: table.read("unit", host_name).map(|unit| unit.value),
+        cgroup: table.read("cgroup", cgroup).map(|cgroup| cgroup.value),
+        foreign: false,
     };
+    let selected = table.left() < given;
+    let foreign = table.read("foreign", Value::boolean).is_some_and(|foreign| foreign.value);
+    if given == 0 {
+        table.refuse(&format!("an empty match would let everybody in; name at least one of {SELECTORS}"));
+    } else if !selected && table.left() == 0 {
+        table.refuse(&format!("`foreign` alone selects nothing; name at least one of {SELECTORS}"));
+    }
     let line = table.line();
     table.finish();
-    Located { value, line }
+    Located { value: MatchConfig { foreign, ..value }, line }
 }
 
 const fn seconds(number: u64) -> Duration {

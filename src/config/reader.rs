@@ -91,8 +91,9 @@ impl<'d> Table<'d> {
         named
     }
 
-    pub(super) fn is_empty(&self) -> bool {
-        self.left.is_empty()
+    /// How many keys nobody has asked for.
+    pub(super) fn left(&self) -> usize {
+        self.left.len()
     }
 
     pub(super) fn line(&self) -> u32 {
@@ -151,6 +152,13 @@ impl<'d> Value<'d> {
             .ok()
             .filter(|number| bounds.contains(number))
             .ok_or_else(|| format!("expected a whole number from {} to {}", bounds.start(), bounds.end()))
+    }
+
+    pub(super) fn boolean(&self) -> Result<bool, String> {
+        match self.value {
+            DeValue::Boolean(value) => Ok(*value),
+            other => Err(format!("expected true or false, found {}", kind(other))),
+        }
     }
 
     pub(super) fn is_integer(&self) -> bool {

@@ -13,10 +13,10 @@ use super::report::Report;
 use super::units::duration_text;
 use super::values::{base_url, plain_path, socket_path};
 use super::{
-    AuditConfig, Bounds, Config, Environment, IdentityRef, LimitsConfig, ListenConfig, Located, MemoryConfig,
-    MemoryTier, Overrides, Rate, RoleConfig, UpstreamConfig, Variable, VaultConfig,
+    AuditConfig, Bind, Bounds, Config, Environment, IdentityRef, LimitsConfig, ListenConfig, Located,
+    MemoryConfig, MemoryTier, Overrides, Rate, RoleConfig, UpstreamConfig, UseBy, Variable, VaultConfig,
 };
-use crate::types::{BaseUrl, IdentityUuid, RoleName};
+use crate::types::{BaseUrl, Delivery, IdentityUuid, RoleName};
 
 const MINUTE: Duration = Duration::from_secs(60);
 const HOUR: Duration = Duration::from_secs(3600);
@@ -223,6 +223,9 @@ impl Deciding<'_> {
             identity: self.setting(&key("identity"), raw.identity, stand_in_identity()),
             matchers: raw.matchers.into_iter().map(|matcher| matcher.value).collect(),
             scopes: raw.scopes,
+            bind: self.setting(&key("bind"), raw.bind, Bind::default()),
+            use_by: self.setting(&key("use_by"), raw.use_by, UseBy::default()),
+            inject: self.setting(&key("inject"), raw.inject, Delivery::INJECTED.to_vec()),
             bounds: Bounds {
                 session_ttl: self.setting(&key("session.ttl"), raw.session_ttl, 12 * HOUR),
                 session_max_live: self.setting(&key("session.max_live"), raw.session_max_live, 64),

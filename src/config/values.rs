@@ -4,14 +4,15 @@
 
 use std::ops::RangeInclusive;
 use std::path::{Component, Path, PathBuf};
+use std::str::FromStr;
 use std::time::Duration;
 
 use nix::unistd::{Group, User};
 
 use super::reader::Value;
 use super::units::{UnitError, duration_text, parse_duration};
-use super::{IdentityRef, MemoryTier, Rate};
-use crate::types::{BaseUrl, BaseUrlError};
+use super::{Bind, IdentityRef, MemoryTier, Rate, UseBy};
+use crate::types::{BaseUrl, BaseUrlError, CgroupPath, Delivery, HostNameError};
 
 /// `sun_path` of `unix(7)`, without its terminating NUL.
 const MAX_SOCKET_PATH: usize = 107;
@@ -99,6 +100,52 @@ pub(super) fn user(value: &Value<'_>) -> Result<u32, String> {
 pub(super) fn group(value: &Value<'_>) -> Result<u32, String> {
     let named = |name: &str| Group::from_name(name).map(|group| group.map(|group| group.gid.as_raw()));
     id(value, "group", named)
+}
+
+/// The name of a fact of this host.
+pub(super) fn host_name<T: FromStr<Err = HostNameError>>(value: &Value<'_>) -> Result<T, String> {
+    value.text()?.parse().map_err(|error: HostNameError| error.to_string())
+}
+
+/// A group that not every process is in.
+pub(super) fn cgroup(value: &Value<'_>) -> Result<CgroupPath, String> {
+    let path: CgroupPath = host_name(value)?;
+    match path.is_root() {
+        true => Err("every process is in the root group or below it; name a group below".into()),
+        false if path.as_str().chars().any(char::is_control) => Err(HostNameError::Cgroup.to_string()),
+        false => Ok(path),
+    }
+}
+
+/// One of a few words.
+pub(super) fn one_of<T: Copy>(words: &[(&str, T)], value: &Value<'_>) -> Result<T, String> {
+    let text = value.text()?;
+    let known = words.iter().find(|(word, _)| *word == text).map(|(_, meant)| *meant);
+    known.ok_or_else(|| {
+        let words: Vec<String> = words.iter().map(|(word, _)| format!("{word:?}")).collect();
+        format!("expected one of {}", words.join(", "))
+    })
+}
+
+/// Words of `bind`.
+pub(super) const BINDS: [(&str, Bind); 3] =
+    [("process", Bind::Process), ("subtree", Bind::Subtree), ("cgroup", Bind::Cgroup)];
+
+/// Words of `use_by`.
+pub(super) const USERS: [(&str, UseBy); 2] = [("cli", UseBy::Cli), ("any", UseBy::Any)];
+
+/// Ways of delivery, each once.
+pub(super) fn deliveries(value: &Value<'_>) -> Result<Vec<Delivery>, String> {
+    let words = Delivery::INJECTED.map(|delivery| (delivery.as_str(), delivery));
+    let mut listed = Vec::new();
+    for item in value.items(words.len())? {
+        let delivery = one_of(&words, &item)?;
+        if listed.contains(&delivery) {
+            return Err("expected each way once".into());
+        }
+        listed.push(delivery);
+    }
+    Ok(listed)
 }
 
 fn id(

@@ -16,7 +16,7 @@ use super::listen::{self, Adopted, Bound, Mode};
 use super::settings::{Loaded, Settings};
 use super::{confine, notify};
 use crate::audit::AuditFile;
-use crate::broker::{Broker, BrokerError, Parts};
+use crate::broker::{Broker, BrokerError, OwnPrograms, Parts};
 use crate::clock::Clock;
 use crate::config::{Config, ConfigError, Environment, MemoryConfig, Variable};
 use crate::grpc::{Process, Reloaded};
@@ -82,7 +82,15 @@ impl App {
             Arc::new(UpstreamBudget::new(config.upstream.budget, config.upstream.identity_budget, &clock));
         let upstream = ravi(&config, &settings, keyring.clone(), budget.clone(), clock.clone())?;
         let vault = Vault::new(upstream.clone(), arena, keyring, clock.clone(), config.vault.clone());
-        let parts = Parts { policy, vault, upstream, keys, audit: Arc::new(audit), clock: clock.clone() };
+        let parts = Parts {
+            policy,
+            vault,
+            upstream,
+            keys,
+            programs: own_programs(),
+            audit: Arc::new(audit),
+            clock: clock.clone(),
+        };
         let broker = Broker::new(&config, parts);
         let (agent, admin) = sockets(&config, adopted)?;
         let host = Arc::new(Host {
@@ -184,6 +192,13 @@ fn memory(config: MemoryConfig) -> Result<Arena, StartError> {
             Ok(arena)
         }
     }
+}
+
+/// The command line and the adapter that were installed with this daemon.
+fn own_programs() -> OwnPrograms {
+    let daemon = std::env::current_exe().ok();
+    let beside = |name: &str| daemon.as_ref().map(|daemon| daemon.with_file_name(name));
+    OwnPrograms(["ravi-broker", "ravi-broker-mcp"].into_iter().filter_map(beside).collect())
 }
 
 /// The state directory belongs to us alone; systemd makes its own before we start.

@@ -14,7 +14,7 @@ use tonic::{Request, Response, Status};
 
 use super::{Answer, MAX_MESSAGE_BYTES, convert};
 use crate::audit::Follow;
-use crate::broker::{Broker, BrokerError, LoginDone, LoginEvent, Revocation, SessionView};
+use crate::broker::{Asked, Broker, BrokerError, LoginDone, LoginEvent, Refusal, Revocation, SessionView};
 use crate::clock::Clock;
 use crate::lease::Lease;
 use crate::pb;
@@ -84,12 +84,14 @@ impl Admin {
             role: session.role.to_string(),
             identity: view.identity.clone(),
             uid: session.opener.uid,
-            pid: i32::try_from(session.anchor.pid).unwrap_or_default(),
+            pid: i32::try_from(session.anchor().pid).unwrap_or_default(),
             executable: executable.unwrap_or_default(),
             leases: convert::count(view.leases),
             age: convert::duration(now.since(session.opened_at)),
-            expires_in: convert::duration(session.expires_at.since(now)),
+            expires_in: convert::duration(session.expires_at().since(now)),
             reason: reason.unwrap_or_default(),
+            parent_session_id: session.parent.map(|parent| parent.to_string()).unwrap_or_default(),
+            binding: session.binding().to_string(),
         }
     }
 
@@ -183,6 +185,15 @@ impl AdminService for Admin {
         Ok(Response::new(pb::UnlockResponse { management_key_held: self.broker.unlock()? }))
     }
 
+    async fn explain(&self, request: Request<pb::ExplainRequest>) -> Answer<pb::ExplainResponse> {
+        let id = convert::denial_id(&request.into_inner().denial_id)?;
+        let refusal = self.broker.explain(id).ok_or(BrokerError::Argument {
+            field: "denial_id",
+            problem: "no such refusal is remembered; the audit trail may still have it",
+        })?;
+        Ok(Response::new(explanation(&refusal)))
+    }
+
     async fn reload(&self, _: Request<pb::ReloadRequest>) -> Answer<pb::ReloadResponse> {
         let process = self.process.clone();
         let reload = tokio::task::spawn_blocking(move || process.reload());
@@ -254,6 +265,29 @@ async fn next_record(tail: Option<Tail>) -> Option<(Result<pb::TailAuditResponse
             Some((Err(behind.into()), None))
         }
         Err(broadcast::error::RecvError::Closed) => None,
+    }
+}
+
+fn explanation(refusal: &Refusal) -> pb::ExplainResponse {
+    let actor = &refusal.actor;
+    let asked = match &refusal.asked {
+        Asked::Nothing => String::new(),
+        Asked::Role(role) => format!("role {role}"),
+        Asked::Resource(resource) => resource.to_string(),
+        Asked::Lease(lease) => format!("lease {lease}"),
+    };
+    pb::ExplainResponse {
+        denial_id: refusal.id.to_string(),
+        denied_at: convert::timestamp(refusal.at),
+        rule: refusal.rule.to_string(),
+        asked,
+        session_id: actor.session.map(|session| session.to_string()).unwrap_or_default(),
+        role: actor.role.as_ref().map(ToString::to_string).unwrap_or_default(),
+        uid: actor.uid.unwrap_or_default(),
+        pid: actor.pid.unwrap_or_default(),
+        executable: actor.exe.as_deref().map(|exe| exe.display().to_string()).unwrap_or_default(),
+        tier: refusal.tier.protection().tier.to_owned(),
+        selectors: refusal.selectors(),
     }
 }
 

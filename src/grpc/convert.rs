@@ -11,7 +11,10 @@ use crate::clock::{BootInstant, Clock};
 use crate::lease::Lease;
 use crate::limit::{Class, Remaining, Share};
 use crate::pb;
-use crate::types::{LeaseId, NameError, PasswordName, Reason, Resource, SecretKey, SessionId};
+use crate::session::Binding;
+use crate::types::{
+    Delivery, DenialId, LeaseId, NameError, PasswordName, Reason, Resource, SecretKey, SessionId,
+};
 
 /// A longer life than this is a mistake, not a wish.
 const LONGEST_TTL: Duration = Duration::from_secs(366 * 24 * 3600);
@@ -29,6 +32,11 @@ pub(super) fn name<T: FromStr<Err = NameError>>(field: &'static str, text: &str)
 /// Reads a lease handle. A malformed one is as absent as an unknown one.
 pub(super) fn lease_id(text: &str) -> Result<LeaseId> {
     text.parse().map_err(|_| BrokerError::LeaseNotAvailable)
+}
+
+/// Reads the id of a refused call.
+pub(super) fn denial_id(text: &str) -> Result<DenialId> {
+    name("denial_id", text)
 }
 
 /// Reads a session handle.
@@ -59,6 +67,19 @@ pub(super) fn password_length(length: u32) -> Result<u8> {
         0 => Ok(DEFAULT_PASSWORD_LENGTH),
         length if PASSWORD_LENGTHS.contains(&length) => u8::try_from(length).map_err(|_| wrong),
         _ => Err(wrong),
+    }
+}
+
+/// Reads where a value goes.
+pub(super) fn delivery(wire: i32) -> Result<Delivery> {
+    match pb::Delivery::try_from(wire) {
+        Ok(pb::Delivery::Unspecified | pb::Delivery::Shown) => Ok(Delivery::Shown),
+        Ok(pb::Delivery::File) => Ok(Delivery::File),
+        Ok(pb::Delivery::Descriptor) => Ok(Delivery::Descriptor),
+        Ok(pb::Delivery::Stdin) => Ok(Delivery::Stdin),
+        Ok(pb::Delivery::Environment) => Ok(Delivery::Environment),
+        Ok(pb::Delivery::Helper) => Ok(Delivery::Helper),
+        Err(_) => Err(BrokerError::Argument { field: "delivery", problem: "expected a known delivery" }),
     }
 }
 
@@ -104,6 +125,8 @@ pub(super) fn session(described: &Described, clock: &dyn Clock) -> pb::Session {
         scopes: described.scopes.clone(),
         expires_at: timestamp(clock.wall_at(described.expires_at)),
         expires_in: duration(described.expires_at.since(clock.now())),
+        binding: binding(&described.binding).into(),
+        parent_session_id: described.parent.map(|parent| parent.to_string()).unwrap_or_default(),
         padding: Bytes::new(),
     }
 }
@@ -112,6 +135,14 @@ pub(super) fn session(described: &Described, clock: &dyn Clock) -> pb::Session {
 pub(super) fn opened(opened: &Opened, clock: &dyn Clock) -> (Option<pb::Session>, String) {
     let token = opened.token.expose().to_owned();
     (Some(pb::Session { padding: padding(&token), ..session(&opened.described, clock) }), token)
+}
+
+fn binding(binding: &Binding) -> pb::SessionBinding {
+    match binding {
+        Binding::Process(_) => pb::SessionBinding::Process,
+        Binding::Subtree(_) => pb::SessionBinding::Subtree,
+        Binding::Cgroup { .. } => pb::SessionBinding::Cgroup,
+    }
 }
 
 pub(super) fn limit(remaining: &Remaining) -> pb::Limit {
@@ -140,7 +171,19 @@ pub(super) fn lease(lease: &Lease, clock: &dyn Clock) -> pb::Lease {
         renewable_for: left(lease.terms.limit_at),
         revocable: lease.revocable,
         uses: lease.uses,
+        delivery: wire_delivery(lease.delivery).into(),
         padding: Bytes::new(),
+    }
+}
+
+fn wire_delivery(delivery: Delivery) -> pb::Delivery {
+    match delivery {
+        Delivery::Shown => pb::Delivery::Shown,
+        Delivery::File => pb::Delivery::File,
+        Delivery::Descriptor => pb::Delivery::Descriptor,
+        Delivery::Stdin => pb::Delivery::Stdin,
+        Delivery::Environment => pb::Delivery::Environment,
+        Delivery::Helper => pb::Delivery::Helper,
     }
 }
 
@@ -161,4 +204,20 @@ pub(super) fn password_name(name: PasswordName) -> pb::PasswordName {
 
 pub(super) fn secret_name(key: SecretKey) -> pb::SecretName {
     pb::SecretName { key: key.as_str().to_owned(), resource: Resource::Secret(key).to_string() }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn an_unnamed_delivery_is_shown_and_an_unknown_one_is_refused() {
+        assert_eq!(delivery(0), Ok(Delivery::Shown));
+        for known in Delivery::INJECTED {
+            assert_eq!(delivery(wire_delivery(known).into()), Ok(known));
+        }
+        for unknown in [-1, 7, i32::MAX] {
+            assert!(matches!(delivery(unknown), Err(BrokerError::Argument { field: "delivery", .. })));
+        }
+    }
 }

@@ -1,18 +1,23 @@
 //! What stands around every call of a socket: what is no gRPC request is refused before a service sees
-//! it, and the errors that tonic makes by itself get the broker's details. May import
-//! `status` and `retire` alone.
+//! it, the errors that tonic makes by itself get the broker's details, and every call has an id under which
+//! the operator can ask why it was refused. May import `status`, `retire`
+//! and `types`.
 
 use std::convert::Infallible;
+use std::hash::{BuildHasher, RandomState};
+use std::sync::LazyLock;
+use std::sync::atomic::{AtomicU64, Ordering};
 use std::task::{Context, Poll};
 
-use futures_util::TryFutureExt;
-use futures_util::future::{Either, MapOk, Ready, ready};
+use futures_util::FutureExt;
+use futures_util::future::{Either, Join, Map, Ready, join, ready};
 use http::{HeaderMap, Method, Request, Response, StatusCode, header};
 use tonic::Code;
 use tonic::body::Body;
 use tower::{Layer, Service};
 
 use super::{Retire, status};
+use crate::types::DenialId;
 
 const CONTENT_TYPE: &[u8] = b"application/grpc";
 
@@ -38,22 +43,39 @@ where
 {
     type Response = Response<Body>;
     type Error = Infallible;
-    type Future = Either<Ready<Result<Response<Body>, Infallible>>, MapOk<S::Future, Explain>>;
+    type Future = Either<Ready<Answer>, Map<Join<S::Future, Ready<DenialId>>, Finish>>;
 
     fn poll_ready(&mut self, cx: &mut Context<'_>) -> Poll<Result<(), Infallible>> {
         self.0.poll_ready(cx)
     }
 
-    fn call(&mut self, request: Request<Body>) -> Self::Future {
+    fn call(&mut self, mut request: Request<Body>) -> Self::Future {
         Retire::after_request(request.uri().path(), request.extensions());
-        match refusal(&request) {
-            Some(refusal) => Either::Left(ready(Ok(refusal))),
-            None => Either::Right(self.0.call(request).map_ok(status::explain as Explain)),
+        let id = next_id();
+        if let Some(refusal) = refusal(&request) {
+            return Either::Left(ready(finish((Ok(refusal), id))));
         }
+        request.extensions_mut().insert(id);
+        Either::Right(join(self.0.call(request), ready(id)).map(finish as Finish))
     }
 }
 
-type Explain = fn(Response<Body>) -> Response<Body>;
+type Answer = Result<Response<Body>, Infallible>;
+type Finish = fn((Answer, DenialId)) -> Answer;
+
+fn finish((answer, id): (Answer, DenialId)) -> Answer {
+    answer.map(|answer| status::explain(answer, id))
+}
+
+/// Unlike any other of this process, and without a meaning: neither how many calls there were nor which
+/// come next can be read off it.
+fn next_id() -> DenialId {
+    static KEYS: LazyLock<[RandomState; 2]> = LazyLock::new(|| [RandomState::new(), RandomState::new()]);
+    static CALLS: AtomicU64 = AtomicU64::new(0);
+    let call = CALLS.fetch_add(1, Ordering::Relaxed);
+    let [high, low] = KEYS.each_ref().map(|key| u128::from(key.hash_one(call)));
+    DenialId((high << 64 | low).to_be_bytes())
+}
 
 /// The protocol has one form of a request: POST, its content type, a path and no query.
 fn refusal(request: &Request<Body>) -> Option<Response<Body>> {

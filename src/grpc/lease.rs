@@ -20,11 +20,12 @@ impl LeaseService for Agent {
         request: Request<pb::AcquireLeaseRequest>,
     ) -> Answer<pb::AcquireLeaseResponse> {
         let retire = Retire::of(request.extensions());
-        let (admitted, (resource, ttl, reason)) = self.admit(request, Class::Read, |message| {
+        let (admitted, (resource, delivery, ttl, reason)) = self.admit(request, Class::Read, |message| {
             let resource = convert::name("resource", &message.resource)?;
-            Ok((resource, convert::ttl(message.ttl)?, convert::reason(&message.reason)?))
+            let delivery = convert::delivery(message.delivery)?;
+            Ok((resource, delivery, convert::ttl(message.ttl)?, convert::reason(&message.reason)?))
         })?;
-        let leased = self.broker.acquire(&admitted, resource, ttl, reason).await?;
+        let leased = self.broker.acquire(&admitted, resource, delivery, ttl, reason).await?;
         retire.after_answer(&leased.credential.value);
         let (lease, credential) = convert::leased(leased, &*self.clock);
         Ok(Response::new(pb::AcquireLeaseResponse { lease, credential }))

@@ -27,6 +27,7 @@ use crate::pb::lease_service_server::LeaseServiceServer;
 use crate::pb::session_service_server::SessionServiceServer;
 use crate::pb::vault_service_server::VaultServiceServer;
 use crate::peer::{Peer, PeerInfo};
+use crate::types::{DenialId, SessionId};
 
 /// A request message larger than this is refused.
 pub const MAX_MESSAGE_BYTES: usize = 64 * 1024;
@@ -42,6 +43,10 @@ pub struct Agent {
     broker: Arc<Broker>,
     clock: Arc<dyn Clock>,
 }
+
+/// The session of a link, for the calls that come over it: they need no token.
+#[derive(Clone, Copy, Debug)]
+pub struct Linked(pub SessionId);
 
 type Answer<T> = Result<Response<T>, Status>;
 
@@ -97,7 +102,7 @@ impl Agent {
         parse: impl FnOnce(T) -> Result<P, BrokerError>,
     ) -> Result<(Admitted, P), Status> {
         let (metadata, extensions, message) = request.into_parts();
-        let admitted = admit(Caller { peer: peer(&extensions)?, token: token(&metadata) })?;
+        let admitted = admit(caller(&metadata, &extensions)?)?;
         let parsed = parse(message).inspect_err(|_| self.broker.refuse_form(&admitted))?;
         Ok((admitted, parsed))
     }
@@ -109,6 +114,13 @@ impl Agent {
         let outcome = tokio::spawn(change).await.unwrap_or(Err(BrokerError::Internal));
         Ok(outcome?)
     }
+}
+
+/// Who makes the call, and under which id it is refused if it is.
+fn caller<'a>(metadata: &'a MetadataMap, extensions: &'a Extensions) -> Result<Caller<'a>, Status> {
+    let denial = *extensions.get::<DenialId>().ok_or(BrokerError::Internal)?;
+    let linked = extensions.get::<Linked>().map(|linked| linked.0);
+    Ok(Caller { peer: peer(extensions)?, token: token(metadata), linked, denial })
 }
 
 /// The process that the kernel named when the connection was accepted.

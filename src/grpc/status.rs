@@ -6,18 +6,20 @@
 use std::collections::HashMap;
 use std::time::Duration;
 
+use http::HeaderValue;
 use tonic::{Code, Status};
 use tonic_types::{ErrorDetails, StatusExt};
 
 use crate::broker::BrokerError;
 use crate::pb::ErrorReason;
-use crate::types::NameError;
+use crate::types::{DenialId, NameError};
 use crate::upstream::UpstreamError;
 
 const DOMAIN: &str = "broker.ravi.id";
 const PREFIX: &str = "ERROR_REASON_";
 const STATUS: &str = "grpc-status";
 const DETAILS: &str = "grpc-status-details-bin";
+const DENIAL: &str = "denial-id";
 /// A status travels in headers, of which clients read 8 to 16 KiB: in base64, beside the rest.
 const MAX_PROBLEM_BYTES: usize = 4 * 1024;
 /// What the wire adds to each.
@@ -40,16 +42,22 @@ impl From<BrokerError> for Status {
     }
 }
 
-/// Gives an error that tonic made by itself a reason and a text of ours. Its code, which follows gRPC's
-/// own table, stays.
-pub(super) fn explain<B>(mut response: http::Response<B>) -> http::Response<B> {
+/// Gives an error that tonic made by itself a reason and a text of ours; its code, which follows gRPC's
+/// own table, stays. Every error gets the call's id, the same for what is absent and what is forbidden.
+pub(super) fn explain<B>(mut response: http::Response<B>, id: DenialId) -> http::Response<B> {
     let headers = response.headers_mut();
     let Some(code) = headers.get(STATUS).map(|code| Code::from_bytes(code.as_bytes())) else {
         return response;
     };
-    if code != Code::Ok && !headers.contains_key(DETAILS) {
+    if code == Code::Ok {
+        return response;
+    }
+    if !headers.contains_key(DETAILS) {
         // Fails on a text that is no header value; ours are.
         let _ = unread(code).add_header(headers);
+    }
+    if let Ok(id) = HeaderValue::try_from(id.to_string()) {
+        headers.insert(DENIAL, id);
     }
     response
 }
@@ -84,6 +92,7 @@ fn classify(error: &BrokerError) -> (Code, ErrorReason) {
         E::RoleNotAvailable => (Code::PermissionDenied, R::RoleNotAvailable),
         E::ScopeNotGranted => (Code::PermissionDenied, R::ScopeNotGranted),
         E::ResourceNotAvailable => (Code::PermissionDenied, R::ResourceNotAvailable),
+        E::DeliveryNotAllowed => (Code::PermissionDenied, R::DeliveryNotAllowed),
         E::LeaseNotAvailable => (Code::PermissionDenied, R::LeaseNotAvailable),
         E::LeaseExpired => (Code::FailedPrecondition, R::LeaseExpired),
         E::LeaseRevoked => (Code::FailedPrecondition, R::LeaseRevoked),
@@ -159,6 +168,8 @@ fn problems(error: &BrokerError) -> Vec<String> {
 mod tests {
     use super::*;
 
+    const ID: DenialId = DenialId([7; 16]);
+
     #[test]
     fn an_absent_and_a_forbidden_resource_look_the_same() {
         let absent = Status::from(BrokerError::from(crate::vault::VaultError::Absent));
@@ -171,7 +182,7 @@ mod tests {
     #[test]
     fn an_error_that_tonic_made_gets_a_reason_and_one_of_ours_is_left_alone() {
         let explained = |status: Status| {
-            let explained = explain(status.into_http::<()>());
+            let explained = explain(status.into_http::<()>(), ID);
             Status::from_header_map(explained.headers()).unwrap()
         };
         let reason = |status: &Status| status.get_details_error_info().unwrap().reason;
@@ -185,7 +196,7 @@ mod tests {
     #[test]
     fn what_is_no_error_is_left_alone() {
         let answer = http::Response::builder().header("content-type", "application/grpc").body(()).unwrap();
-        assert_eq!(explain(answer).headers().len(), 1);
+        assert_eq!(explain(answer, ID).headers().len(), 1);
     }
 
     #[test]

@@ -19,7 +19,7 @@ pub use self::state::Terms;
 use crate::clock::{BootInstant, Clock, Deadlines};
 use crate::policy::Grant;
 use crate::session::Session;
-use crate::types::{IdentityUuid, LeaseId, Resource, RoleName, SessionId};
+use crate::types::{Delivery, IdentityUuid, LeaseId, Resource, RoleName, SessionId};
 
 /// Watchers of one session.
 const MAX_WATCHERS: usize = 8;
@@ -37,6 +37,8 @@ pub struct Lease {
     pub identity: IdentityUuid,
     /// For what.
     pub resource: Resource,
+    /// How its value is delivered.
+    pub delivery: Delivery,
     /// Until when.
     pub terms: Terms,
     /// How often the value was handed out under it.
@@ -134,7 +136,7 @@ impl Leases {
     ) -> Result<Lease, LeaseError> {
         let bounds = grant.bounds();
         let now = self.clock.now();
-        let limit = (now + bounds.lease_max_ttl).min(session.expires_at);
+        let limit = (now + bounds.lease_max_ttl).min(session.expires_at());
         let limit = found.ends_at.map_or(limit, |ends_at| limit.min(ends_at));
         let ttl = ttl.unwrap_or(bounds.lease_default_ttl);
         let lease = Lease {
@@ -144,6 +146,7 @@ impl Leases {
             identity: found.identity,
             revocable: found.resource == Resource::SsoToken,
             resource: found.resource,
+            delivery: grant.delivery(),
             terms: Terms::new(now, ttl, limit),
             uses: 1,
         };
@@ -409,7 +412,7 @@ lease = { default_ttl = "5m", max_ttl = "1h", max_live = 3 }
             ttl: Option<u64>,
         ) -> Result<Lease, LeaseError> {
             let resource: Resource = name.parse().unwrap();
-            let action = Action::Acquire(resource.clone());
+            let action = Action::Acquire(resource.clone(), Delivery::Shown);
             let grant = self.policy.authorize(&self.session.role, None, action).unwrap();
             let ends_at = ends_in.map(|seconds| self.clock.now() + Duration::from_secs(seconds));
             let found = Found { identity: IdentityUuid(uuid::Uuid::nil()), resource, ends_at };

@@ -61,7 +61,28 @@ fn text(code: &str, happened: &str, next: &str) -> CallToolResult {
     CallToolResult::error(vec![ContentBlock::text(format!("{code}: {happened}\n{next}"))])
 }
 
+/// What to do; where a rule refused, also how the operator learns which.
 fn next_step(error: &BrokerError) -> String {
+    use ErrorReason as Reason;
+
+    let ruled = matches!(
+        error.reason,
+        Reason::SessionInvalid
+            | Reason::SessionRevoked
+            | Reason::RoleNotAvailable
+            | Reason::ScopeNotGranted
+            | Reason::ResourceNotAvailable
+            | Reason::DeliveryNotAllowed
+            | Reason::LeaseNotAvailable
+            | Reason::LeaseRevoked
+    );
+    match error.denial.filter(|_| ruled) {
+        Some(id) => format!("{} The operator learns why with `ravi-broker explain {id}`.", step(error)),
+        None => step(error),
+    }
+}
+
+fn step(error: &BrokerError) -> String {
     use ErrorReason as Reason;
 
     let step = match error.reason {
@@ -74,11 +95,14 @@ fn next_step(error: &BrokerError) -> String {
         }
         Reason::RoleNotAvailable => {
             "Tell the person you work for: the daemon's configuration has no such role, or does not let \
-             this program assume it (see `match` there, and `ravi-broker audit tail`)."
+             this program assume it (see `match` there)."
         }
         Reason::ScopeNotGranted | Reason::ResourceNotAvailable => {
             "Do not try other spellings. List what you may see with passwords_list or secrets_list; if you \
              need more, ask the person you work for."
+        }
+        Reason::DeliveryNotAllowed => {
+            "The role forbids this way of delivery. Do not try others; ask the person you work for."
         }
         Reason::LeaseNotAvailable | Reason::LeaseExpired | Reason::LeaseRevoked => "Call the tool again.",
         Reason::ArgumentInvalid | Reason::ResourceNameInvalid => "Correct the arguments and call again.",

@@ -16,7 +16,7 @@ use tokio::time::timeout;
 
 use super::access::Access;
 use crate::client::{
-    AgentClient, ClientError, ErrorReason, HeldSession, OpenSession, SessionFile, SessionFileError,
+    AgentClient, ClientError, ErrorReason, HeldSession, OpenSession, SessionFile, SessionFileError, link,
 };
 
 /// For the audit trail.
@@ -102,12 +102,19 @@ impl BrokerSession {
                 tracing::info!(session = %session.session_id, "opened a session with the broker");
                 Ok(HeldSession::new(client.socket(), &token))
             }
-            Access::SessionFile(path) => {
-                let file = SessionFile::read(path)?;
-                Ok(HeldSession::new(&file.socket, &file.token))
-            }
-            Access::Unset => Err(CallError::NoRole),
+            Access::SessionFile(path) => match (SessionFile::read(path), self.linked()) {
+                (Ok(file), _) => Ok(HeldSession::new(&file.socket, &file.token)),
+                (Err(_), Some(linked)) => Ok(linked),
+                (Err(error), None) => Err(error.into()),
+            },
+            Access::Unset => self.linked().ok_or(CallError::NoRole),
         }
+    }
+
+    /// The session of a link, if a launcher has left one open.
+    fn linked(&self) -> Option<HeldSession> {
+        let socket = self.sockets.first().filter(|_| link::is_there())?;
+        Some(HeldSession::linked(socket))
     }
 
     /// Makes room for another session, unless another call has done so already.

@@ -4,18 +4,20 @@
 //! vault's verbs demand: a path that forgets to ask does not compile. May import layers 0 and 1.
 
 mod glob;
+mod matching;
 mod role;
 pub mod scope;
 
 use std::collections::HashMap;
 use std::sync::Arc;
 
+pub use matching::Verdict;
 pub use role::Role;
 use scope::{Kind, Name, Scope, Verb};
 
 use crate::config::{Bounds, Config, Problem};
-use crate::peer::Peer;
-use crate::types::{PasswordName, Resource, RoleName, SecretKey};
+use crate::peer::{Needs, Peer};
+use crate::types::{Delivery, PasswordName, Resource, RoleName, SecretKey};
 
 /// The roles of one configuration.
 #[derive(Debug, Default)]
@@ -26,8 +28,8 @@ pub struct Policy {
 /// What a session asks to do.
 #[derive(Clone, Debug)]
 pub enum Action {
-    /// Be shown the value of a resource.
-    Acquire(Resource),
+    /// Be given the value of a resource, in a certain way.
+    Acquire(Resource, Delivery),
     /// See names of secrets.
     ListSecrets,
     /// See names of passwords.
@@ -50,12 +52,26 @@ impl Action {
     /// Whether it changes something upstream.
     pub fn is_change(&self) -> bool {
         match self {
-            Self::Acquire(_) | Self::ListSecrets | Self::ListPasswords | Self::ReadIdentity => false,
+            Self::Acquire(..) | Self::ListSecrets | Self::ListPasswords | Self::ReadIdentity => false,
             Self::SetSecret(_)
             | Self::DeleteSecret(_)
             | Self::CreatePassword(_)
             | Self::UpdatePassword(_)
             | Self::DeletePassword(_) => true,
+        }
+    }
+}
+
+impl Action {
+    /// What it is about, if it is about one thing.
+    pub fn resource(&self) -> Option<Resource> {
+        match self {
+            Self::Acquire(resource, _) => Some(resource.clone()),
+            Self::SetSecret(key) | Self::DeleteSecret(key) => Some(Resource::Secret(key.clone())),
+            Self::CreatePassword(name) | Self::UpdatePassword(name) | Self::DeletePassword(name) => {
+                Some(Resource::Password(name.clone()))
+            }
+            Self::ListSecrets | Self::ListPasswords | Self::ReadIdentity => None,
         }
     }
 }
@@ -79,6 +95,8 @@ pub enum Denied {
     NoScope,
     /// The role would allow it, the session gave it up when it was opened.
     Narrowed,
+    /// The session may use the value, and the role forbids this way of delivery.
+    Delivery,
 }
 
 impl Policy {
@@ -111,6 +129,11 @@ impl Policy {
         if role.matches(peer) { Ok(role.clone()) } else { Err(Denied::NoMatch) }
     }
 
+    /// Which costly facts decide whether the process may assume the role; none if there is no such role.
+    pub fn needs(&self, name: &RoleName, peer: &Peer) -> Needs {
+        self.role(name).map_or_else(Needs::default, |role| role.needs(peer))
+    }
+
     /// Decides an action of a session. The role is looked up afresh, so that a reload reaches sessions
     /// that are open; `narrowed` are the scopes the session was opened with, if fewer.
     pub fn authorize(
@@ -126,6 +149,12 @@ impl Policy {
         if narrowed.is_some_and(|scopes| !permits(scopes, &action)) {
             return Err(Denied::Narrowed);
         }
+        // Last: only who may use the value learns that it is the way that is forbidden.
+        if let Action::Acquire(_, delivery) = action
+            && !role.delivers(delivery)
+        {
+            return Err(Denied::Delivery);
+        }
         Ok(Grant { role: role.clone(), narrowed: narrowed.cloned(), action })
     }
 }
@@ -134,6 +163,14 @@ impl Grant {
     /// What was allowed.
     pub fn action(&self) -> &Action {
         &self.action
+    }
+
+    /// In which way the value was granted; what is not about a value is shown.
+    pub fn delivery(&self) -> Delivery {
+        match self.action {
+            Action::Acquire(_, delivery) => delivery,
+            _ => Delivery::Shown,
+        }
     }
 
     /// The bounds of the role.
@@ -166,11 +203,17 @@ impl Grant {
 fn permits(scopes: &[Scope], action: &Action) -> bool {
     let any = |kind, verb, name| scopes.iter().any(|scope| scope.allows(kind, verb, name));
     let some = |kind, verb| scopes.iter().any(|scope| scope.touches(kind, verb));
+    // Who may see a value may also have it put somewhere.
+    let given = |kind, name, delivery| {
+        any(kind, Verb::Read, name) || (delivery != Delivery::Shown && any(kind, Verb::Use, name))
+    };
     match action {
-        Action::Acquire(Resource::Secret(key)) => any(Kind::Secret, Verb::Read, Name::Secret(key)),
-        Action::Acquire(Resource::Password(name)) => any(Kind::Password, Verb::Read, Name::Password(name)),
-        Action::Acquire(Resource::SsoToken) => any(Kind::Sso, Verb::Mint, Name::None),
-        Action::Acquire(Resource::IdentityEmail | Resource::IdentityPhone) | Action::ReadIdentity => {
+        Action::Acquire(Resource::Secret(key), delivery) => given(Kind::Secret, Name::Secret(key), *delivery),
+        Action::Acquire(Resource::Password(name), delivery) => {
+            given(Kind::Password, Name::Password(name), *delivery)
+        }
+        Action::Acquire(Resource::SsoToken, _) => any(Kind::Sso, Verb::Mint, Name::None),
+        Action::Acquire(Resource::IdentityEmail | Resource::IdentityPhone, _) | Action::ReadIdentity => {
             any(Kind::Identity, Verb::Read, Name::None)
         }
         Action::ListSecrets => some(Kind::Secret, Verb::List),
@@ -195,7 +238,8 @@ version = 1
 [role.notes]
 identity = "assistant-notes-agent"
 match = { uid = 1000 }
-scopes = ["secret:read:OPENAI_*", "secret:list:OPENAI_*", "password:write:github.com", "password:use:gitlab.com"]
+scopes = ["secret:read:OPENAI_*", "secret:list:OPENAI_*", "password:write:github.com", "password:use:gitlab.com", "identity:read"]
+inject = ["file", "stdin"]
 "#;
 
     fn policy() -> Policy {
@@ -208,7 +252,11 @@ scopes = ["secret:read:OPENAI_*", "secret:list:OPENAI_*", "password:write:github
     }
 
     fn acquire(resource: &str) -> Action {
-        Action::Acquire(resource.parse().unwrap())
+        deliver(resource, Delivery::Shown)
+    }
+
+    fn deliver(resource: &str, delivery: Delivery) -> Action {
+        Action::Acquire(resource.parse().unwrap(), delivery)
     }
 
     fn decide(action: Action, narrowed: Option<&str>) -> Option<Denied> {
@@ -223,12 +271,33 @@ scopes = ["secret:read:OPENAI_*", "secret:list:OPENAI_*", "password:write:github
         assert_eq!(decide(acquire("password/github.com"), None), Some(Denied::NoScope));
         assert_eq!(decide(acquire("sso/token"), None), Some(Denied::NoScope));
         assert_eq!(decide(Action::ListPasswords, None), Some(Denied::NoScope));
-        assert_eq!(decide(Action::ReadIdentity, None), Some(Denied::NoScope));
     }
 
     #[test]
     fn the_right_to_use_a_value_is_not_the_right_to_see_it() {
         assert_eq!(decide(acquire("password/gitlab.com"), None), Some(Denied::NoScope));
+        assert_eq!(decide(deliver("password/gitlab.com", Delivery::File), None), None);
+        let narrowed = Some("password:use:gitlab.com");
+        assert_eq!(decide(deliver("password/gitlab.com", Delivery::File), narrowed), None);
+        assert_eq!(
+            decide(deliver("secret/OPENAI_API_KEY", Delivery::File), narrowed),
+            Some(Denied::Narrowed)
+        );
+    }
+
+    #[test]
+    fn who_may_see_a_value_may_have_it_delivered_in_the_ways_of_the_role() {
+        for delivery in [Delivery::Shown, Delivery::File, Delivery::Stdin] {
+            assert_eq!(decide(deliver("secret/OPENAI_API_KEY", delivery), None), None, "{delivery:?}");
+            assert_eq!(decide(deliver("identity/email", delivery), None), None, "{delivery:?}");
+        }
+        for delivery in [Delivery::Descriptor, Delivery::Environment, Delivery::Helper] {
+            for resource in ["secret/OPENAI_API_KEY", "password/gitlab.com", "identity/email"] {
+                assert_eq!(decide(deliver(resource, delivery), None), Some(Denied::Delivery), "{delivery:?}");
+            }
+            // Who may not use it at all does not learn about ways.
+            assert_eq!(decide(deliver("secret/STRIPE_API_KEY", delivery), None), Some(Denied::NoScope));
+        }
     }
 
     #[test]

@@ -1,11 +1,10 @@
 //! A role of the configuration, compiled: matchers and scopes are parsed once, at load.
 
-use std::path::Path;
-
+use super::matching::{self, Verdict};
 use super::scope::{Kind, Name, Scope, Verb};
-use crate::config::{Bounds, IdentityRef, MatchConfig, Problem, RoleConfig};
-use crate::peer::Peer;
-use crate::types::RoleName;
+use crate::config::{Bind, Bounds, IdentityRef, MatchConfig, Problem, RoleConfig, UseBy};
+use crate::peer::{Needs, Peer};
+use crate::types::{Delivery, RoleName};
 
 /// Which identity, what it may do, who may assume it, and how much of it.
 #[derive(Debug)]
@@ -14,6 +13,11 @@ pub struct Role {
     identity: IdentityRef,
     matchers: Vec<MatchConfig>,
     scopes: Vec<Scope>,
+    inject: Vec<Delivery>,
+    /// Which processes may use a session that one of them opened.
+    pub bind: Bind,
+    /// Which programs are given a value that is not shown.
+    pub use_by: UseBy,
     /// Bounds of its sessions and leases.
     pub bounds: Bounds,
 }
@@ -40,6 +44,9 @@ impl Role {
             identity: config.identity.clone(),
             matchers: config.matchers.clone(),
             scopes,
+            inject: config.inject.clone(),
+            bind: config.bind,
+            use_by: config.use_by,
             bounds: config.bounds,
         })
     }
@@ -72,65 +79,39 @@ impl Role {
     /// Whether the process may assume the role: all facts of one `match` entry hold. A fact that could
     /// not be established holds for no entry that asks for it.
     pub fn matches(&self, peer: &Peer) -> bool {
-        !peer.foreign && self.matchers.iter().any(|entry| entry_matches(entry, peer))
+        matching::matches(&self.matchers, peer)
+    }
+
+    /// The same, with what was compared with what: for the operator.
+    pub fn judge(&self, peer: &Peer) -> Verdict {
+        matching::judge(&self.matchers, peer)
+    }
+
+    /// Which costly facts decide whether the process may assume the role.
+    pub fn needs(&self, peer: &Peer) -> Needs {
+        matching::needs(&self.matchers, peer)
+    }
+
+    /// Whether the role lets a value be delivered in this way. What may be shown is a matter of scopes alone.
+    pub fn delivers(&self, delivery: Delivery) -> bool {
+        delivery == Delivery::Shown || self.inject.contains(&delivery)
+    }
+
+    /// Whether its `match` asks what the process runs: then an exec is a reason to ask again.
+    pub fn names_program(&self) -> bool {
+        let named = |entry: &MatchConfig| {
+            entry.exe.is_some() || entry.exe_sha256.is_some() || entry.parent_exe.is_some()
+        };
+        self.matchers.iter().any(named)
+    }
+
+    /// Whether its sessions may be used from other user and PID namespaces.
+    pub fn admits_other_namespaces(&self) -> bool {
+        self.matchers.iter().any(|entry| entry.foreign)
     }
 
     /// Whether one of the role's scopes allows this.
     pub fn allows(&self, kind: Kind, verb: Verb, name: Name<'_>) -> bool {
         self.scopes.iter().any(|scope| scope.allows(kind, verb, name))
-    }
-}
-
-fn entry_matches(entry: &MatchConfig, peer: &Peer) -> bool {
-    let uid = entry.uid.is_none_or(|uid| uid == peer.uid);
-    let gid = entry.gid.is_none_or(|gid| gid == peer.gid);
-    let exe = entry
-        .exe
-        .as_deref()
-        .is_none_or(|exe| peer.executable.as_ref().is_some_and(|file| same(exe, &file.path)));
-    uid && gid && exe && *entry != MatchConfig::default()
-}
-
-/// The kernel names an executable by its path without symbolic links; the operator may write one.
-fn same(configured: &Path, actual: &Path) -> bool {
-    configured == actual || std::fs::canonicalize(configured).is_ok_and(|real| real == actual)
-}
-
-#[cfg(test)]
-mod tests {
-    use std::path::PathBuf;
-
-    use super::*;
-    use crate::peer::Executable;
-
-    fn peer(uid: u32, gid: u32, exe: Option<&str>) -> Peer {
-        let executable = exe.map(|path| Executable { path: PathBuf::from(path), device: 1, inode: 2 });
-        Peer::imagined(uid, gid, None, executable)
-    }
-
-    fn matches(entry: MatchConfig, peer: &Peer) -> bool {
-        entry_matches(&entry, peer)
-    }
-
-    #[test]
-    fn all_facts_of_an_entry_must_hold() {
-        let entry = || MatchConfig { uid: Some(1), gid: Some(2), exe: Some("/usr/bin/agent".into()) };
-        assert!(matches(entry(), &peer(1, 2, Some("/usr/bin/agent"))));
-        assert!(!matches(entry(), &peer(9, 2, Some("/usr/bin/agent"))));
-        assert!(!matches(entry(), &peer(1, 9, Some("/usr/bin/agent"))));
-        assert!(!matches(entry(), &peer(1, 2, Some("/usr/bin/other"))));
-    }
-
-    #[test]
-    fn a_fact_that_is_not_known_holds_for_no_entry_that_asks_for_it() {
-        let exe = MatchConfig { exe: Some("/usr/bin/agent".into()), ..MatchConfig::default() };
-        assert!(!matches(exe, &peer(1, 2, None)));
-        let uid = MatchConfig { uid: Some(1), ..MatchConfig::default() };
-        assert!(matches(uid, &peer(1, 2, None)));
-    }
-
-    #[test]
-    fn an_entry_that_asks_for_nothing_matches_nobody() {
-        assert!(!matches(MatchConfig::default(), &peer(1, 2, Some("/usr/bin/agent"))));
     }
 }

@@ -1,22 +1,27 @@
-//! Sessions: agent processes that have assumed a role.
+//! Sessions: agent processes that have assumed a role, and what they delegate.
 //!
-//! A session belongs to its anchor, a process that the kernel named; its token works for that process
-//! and what it starts, under the same user, and nowhere else. A token from elsewhere is refused with
-//! the same error as an unknown one. May import layers 0 and 1, `policy` and `audit`.
+//! A session belongs to its anchor, a process that the kernel named; its token works for the processes of
+//! its [`Binding`], under the same user, and nowhere else. A token from elsewhere is refused with the same
+//! error as an unknown one. Sessions form trees (`tree`): one that was delegated ends with its parent. May import
+//! layers 0 and 1, `policy` and `audit`.
 
+mod binding;
 mod token;
+mod tree;
 
 use std::collections::VecDeque;
+use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError};
 use std::time::Duration;
 
 use dashmap::DashMap;
 use tokio_util::sync::CancellationToken;
 
+pub use self::binding::Binding;
 use self::token::{Presented, TokenHash};
 use crate::audit::Actor;
 use crate::clock::{BootInstant, Clock, Deadlines};
-use crate::peer::{Peer, ProcessId};
+use crate::peer::{Namespace, Peer, ProcessId};
 use crate::policy::Role;
 use crate::policy::scope::Scope;
 use crate::secret::Secret;
@@ -49,6 +54,19 @@ pub enum Anchor {
     Parent,
 }
 
+/// How to delegate.
+#[derive(Clone, Debug)]
+pub struct Delegation {
+    /// Fewer scopes than the parent's. Empty: all of them.
+    pub scopes: Vec<Scope>,
+    /// Longest life; the parent's end applies.
+    pub ttl: Option<Duration>,
+    /// For the audit trail.
+    pub reason: Option<Reason>,
+    /// The process that the child belongs to. Absent: the parent's own.
+    pub pid: Option<u32>,
+}
+
 /// One live or ended session.
 pub struct Session {
     /// Public handle.
@@ -57,29 +75,38 @@ pub struct Session {
     pub role: RoleName,
     /// The scopes it was opened with, if fewer than the role's.
     pub narrowed: Option<Arc<[Scope]>>,
-    /// Who opened it.
+    /// Who assumed the role: of a delegated session, the opener of its root.
     pub opener: Arc<Peer>,
-    /// Whose descendants may use it.
-    pub anchor: ProcessId,
+    /// The session it was delegated from.
+    pub parent: Option<SessionId>,
+    /// The first of its tree, whose meters count for all of them.
+    pub root: SessionId,
     /// When it began.
     pub opened_at: BootInstant,
-    /// When it ends at the latest.
-    pub expires_at: BootInstant,
     /// What the opener said it was for.
     pub reason: Option<Reason>,
     /// How the audit trail names it.
     pub actor: Actor,
     holder: Holder,
+    /// Sessions above it.
+    depth: usize,
+    /// Nanoseconds of a [`BootInstant`]. Written under [`Sessions::changing`].
+    expires_at: AtomicU64,
+    /// Sessions that were delegated from it, also those that are over. Changed under
+    /// [`Sessions::changing`]; bounded, since each was live once and they end with it.
+    children: Mutex<Vec<SessionId>>,
     ended: CancellationToken,
     end: OnceLock<End>,
 }
 
 /// Who may present a session's token.
-#[derive(Clone, Copy)]
+#[derive(Clone)]
 struct Holder {
     token: TokenHash,
     uid: u32,
-    anchor: ProcessId,
+    binding: Binding,
+    /// The role says that it may be used from them.
+    other_namespaces: bool,
 }
 
 /// What is kept of a session that ended: enough to tell its holder why, and no descriptor.
@@ -102,6 +129,8 @@ pub enum End {
     Locked,
     /// The process that it belongs to ended.
     ProcessEnded,
+    /// The session that it was delegated from ended.
+    ParentEnded,
     /// After a reload its role is gone or no longer matches.
     RoleChanged,
     /// The daemon is shutting down.
@@ -115,6 +144,12 @@ pub enum OpenError {
     ScopeNotGranted,
     /// The kernel does not name the process to bind to, or it is the init process.
     NoAnchor,
+    /// The role binds to a cgroup, and the process is in none but the root.
+    NoCgroup,
+    /// The named process is not alive, or may not use the parent session.
+    NoProcess,
+    /// The parent session is over.
+    ParentEnded,
     /// The role's sessions, or all, are at their bound.
     Capacity(&'static str),
     /// The system's random source failed.
@@ -122,21 +157,30 @@ pub enum OpenError {
 }
 
 /// Why a token was refused.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, PartialEq, Eq)]
 pub enum TokenError {
     /// Unknown or malformed.
     Unknown,
-    /// From a process that the session does not belong to. The caller is not told.
-    Foreign,
+    /// From a process that the session does not belong to. The caller is not told; the operator is.
+    Foreign {
+        /// Whose token it is.
+        session: SessionId,
+        /// In words, to what it is bound.
+        bound: String,
+    },
     /// The caller's own session, which is over.
     Ended(End),
+    /// The process that assumed the role has become another program, which does not match. With the reasons,
+    /// for the operator.
+    Exec(Vec<String>),
 }
 
 /// The sessions. Concurrency: any thread; one task waits on [`Sessions::due`].
 pub struct Sessions {
     live: DashMap<SessionId, Arc<Session>>,
-    /// Held while a session is counted and added, so that a bound is not overrun by a race.
-    opening: Mutex<()>,
+    /// Held while a session is counted and added, moved or ended: a bound is not overrun, and no child is
+    /// added to a parent that ends.
+    changing: Mutex<()>,
     remembered: Mutex<VecDeque<Past>>,
     deadlines: Deadlines<SessionId>,
     max: usize,
@@ -146,7 +190,22 @@ pub struct Sessions {
 impl Session {
     /// Whether it has not ended: not by an event, and not by the clock.
     pub fn is_live(&self, now: BootInstant) -> bool {
-        self.end.get().is_none() && now < self.expires_at
+        self.end.get().is_none() && now < self.expires_at()
+    }
+
+    /// When it ends at the latest.
+    pub fn expires_at(&self) -> BootInstant {
+        BootInstant::from_nanos(self.expires_at.load(Ordering::Relaxed))
+    }
+
+    /// Which processes may use it.
+    pub fn binding(&self) -> &Binding {
+        &self.holder.binding
+    }
+
+    /// The process that it lives and dies with.
+    pub fn anchor(&self) -> ProcessId {
+        self.holder.binding.anchor()
     }
 
     /// Why it ended, if it has.
@@ -166,8 +225,21 @@ impl Holder {
         if !presented.is(&self.token) {
             return Err(TokenError::Unknown);
         }
-        let its_own = peer.uid == self.uid && !peer.foreign && peer.descends_from(self.anchor);
-        if its_own { Ok(()) } else { Err(TokenError::Foreign) }
+        let foreign = || TokenError::Foreign { session: presented.id, bound: self.binding.to_string() };
+        if self.admits(peer) { Ok(()) } else { Err(foreign()) }
+    }
+
+    /// The binding of a child: the parent's own, or the subtree of a living process within it.
+    fn binding_for(&self, pid: Option<u32>) -> Option<Binding> {
+        let Some(pid) = pid else { return Some(self.binding.clone()) };
+        let process = ProcessId::of(pid).filter(|process| process.pid != INIT)?;
+        self.binding.covers(process).then_some(Binding::Subtree(process))
+    }
+
+    /// Whether the process may use the session.
+    fn admits(&self, peer: &Peer) -> bool {
+        let named = !peer.foreign && (self.other_namespaces || peer.namespace == Namespace::Ours);
+        peer.uid == self.uid && named && self.binding.admits(peer)
     }
 }
 
@@ -176,7 +248,7 @@ impl Sessions {
     pub fn new(max: usize, clock: Arc<dyn Clock>) -> Self {
         Self {
             live: DashMap::new(),
-            opening: Mutex::new(()),
+            changing: Mutex::new(()),
             remembered: Mutex::new(VecDeque::new()),
             deadlines: Deadlines::new(),
             max,
@@ -196,7 +268,9 @@ impl Sessions {
             return Err(OpenError::ScopeNotGranted);
         }
         let anchor = anchor(opener, opening.anchor).ok_or(OpenError::NoAnchor)?;
-        let (id, hash, token) = token::mint().ok_or(OpenError::NoRandom)?;
+        let binding = Binding::of(role.bind, anchor).ok_or(OpenError::NoCgroup)?;
+        let other_namespaces = role.admits_other_namespaces();
+        let (id, token, secret) = token::mint().ok_or(OpenError::NoRandom)?;
         let now = self.clock.now();
         let ttl = opening.ttl.unwrap_or(role.bounds.session_ttl).min(role.bounds.session_ttl);
         let session = Arc::new(Session {
@@ -204,17 +278,20 @@ impl Sessions {
             role: role.name().clone(),
             narrowed: (!opening.scopes.is_empty()).then(|| opening.scopes.into()),
             opener: opener.clone(),
-            anchor,
+            parent: None,
+            root: id,
             opened_at: now,
-            expires_at: now + ttl,
             reason: opening.reason,
             actor: Actor { session: Some(id), ..actor_of(opener, Some(role.name())) },
-            holder: Holder { token: hash, uid: opener.uid, anchor },
+            holder: Holder { token, uid: opener.uid, binding, other_namespaces },
+            depth: 0,
+            expires_at: AtomicU64::new((now + ttl).as_nanos()),
+            children: Mutex::default(),
             ended: CancellationToken::new(),
             end: OnceLock::new(),
         });
-        self.admit(session.clone(), role)?;
-        Ok((session, token))
+        self.admit(&session, role, None)?;
+        Ok((session, secret))
     }
 
     /// The live session of a token, if this process may use it.
@@ -227,24 +304,22 @@ impl Sessions {
         session.holder.check(&presented, peer)?;
         match session.end() {
             Some(end) => Err(TokenError::Ended(end)),
-            None if self.clock.now() >= session.expires_at => Err(TokenError::Ended(End::Expired)),
+            None if self.clock.now() >= session.expires_at() => Err(TokenError::Ended(End::Expired)),
             None => Ok(session),
         }
     }
 
-    /// Ends a session. `None`: it was not live.
-    pub fn end(&self, id: SessionId, end: End) -> Option<Arc<Session>> {
-        let (_, session) = self.live.remove(&id)?;
-        self.deadlines.remove(session.expires_at, id);
-        // Set once: the map gives the session to one caller only.
-        let _ = session.end.set(end);
-        session.ended.cancel();
-        let mut remembered = lock(&self.remembered);
-        if remembered.len() == REMEMBERED {
-            remembered.pop_front();
+    /// The live session of a link, if this process may use it.
+    pub fn authenticate_linked(&self, peer: &Peer, id: SessionId) -> Result<Arc<Session>, TokenError> {
+        let session = self.find(id).ok_or(TokenError::Unknown)?;
+        if !session.holder.admits(peer) {
+            return Err(TokenError::Foreign { session: id, bound: session.binding().to_string() });
         }
-        remembered.push_back(Past { id, holder: session.holder, end });
-        Some(session)
+        match session.end() {
+            Some(end) => Err(TokenError::Ended(end)),
+            None if self.clock.now() >= session.expires_at() => Err(TokenError::Ended(End::Expired)),
+            None => Ok(session),
+        }
     }
 
     /// Waits for sessions whose time is up.
@@ -272,8 +347,16 @@ impl Sessions {
         self.live.is_empty()
     }
 
-    fn admit(&self, session: Arc<Session>, role: &Role) -> Result<(), OpenError> {
-        let _opening = lock(&self.opening);
+    fn admit(
+        &self,
+        session: &Arc<Session>,
+        role: &Role,
+        parent: Option<&Arc<Session>>,
+    ) -> Result<(), OpenError> {
+        let _changing = lock(&self.changing);
+        if parent.is_some_and(|parent| parent.end().is_some()) {
+            return Err(OpenError::ParentEnded);
+        }
         if self.live.len() >= self.max {
             return Err(OpenError::Capacity("limits.sessions"));
         }
@@ -281,14 +364,19 @@ impl Sessions {
         if of_role >= role.bounds.session_max_live {
             return Err(OpenError::Capacity("session.max_live"));
         }
-        self.deadlines.insert(session.expires_at, session.id);
-        self.live.insert(session.id, session);
+        if let Some(parent) = parent {
+            // Its end may have been moved meanwhile.
+            session.expires_at.fetch_min(parent.expires_at.load(Ordering::Relaxed), Ordering::Relaxed);
+            lock(&parent.children).push(session.id);
+        }
+        self.deadlines.insert(session.expires_at(), session.id);
+        self.live.insert(session.id, session.clone());
         Ok(())
     }
 
     fn recall(&self, id: SessionId) -> Option<(Holder, End)> {
         let remembered = lock(&self.remembered);
-        remembered.iter().rev().find(|past| past.id == id).map(|past| (past.holder, past.end))
+        remembered.iter().rev().find(|past| past.id == id).map(|past| (past.holder.clone(), past.end))
     }
 }
 

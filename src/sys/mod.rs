@@ -5,12 +5,19 @@
 
 pub mod attestor;
 pub mod capability;
+pub mod cgroup;
 pub mod confine;
 mod descriptors;
+pub mod digest;
+pub mod facts;
 pub mod harden;
 pub mod inherited;
 pub mod locked;
+pub mod memfd;
 pub mod peer;
+pub mod pty;
+pub mod socket;
+pub mod spawn;
 pub mod time;
 
 /// How far one protection of the process got, for `status`.

@@ -1,6 +1,7 @@
 //! `CLOCK_BOOTTIME` and timers on it, which tokio's timers (`CLOCK_MONOTONIC`) do not offer.
 
 use std::os::fd::OwnedFd;
+use std::sync::Arc;
 
 use nix::sys::time::TimeSpec;
 use nix::sys::timerfd::{ClockId, Expiration, TimerFd, TimerFlags, TimerSetTimeFlags};
@@ -47,6 +48,15 @@ fn arm(deadline: u64) -> std::io::Result<AsyncFd<OwnedFd>> {
     let nanos = i64::try_from(deadline % NANOS_PER_SECOND).unwrap_or(0);
     timer.set(Expiration::OneShot(TimeSpec::new(seconds, nanos)), TimerSetTimeFlags::TFD_TIMER_ABSTIME)?;
     register(OwnedFd::from(timer), Interest::READABLE)
+}
+
+/// Watches a descriptor that the `AsyncFd` owns together with others.
+pub(crate) fn register_shared(
+    fd: Arc<OwnedFd>,
+    interest: Interest,
+) -> std::io::Result<AsyncFd<Arc<OwnedFd>>> {
+    // SAFETY: as in `register`; the clone in the `AsyncFd` keeps the descriptor open.
+    unsafe { AsyncFd::register_with_interest(fd, interest) }.map_err(Into::into)
 }
 
 /// Watches a descriptor that the `AsyncFd` owns.

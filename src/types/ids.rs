@@ -47,6 +47,11 @@ pub struct SessionId(pub [u8; 16]);
 #[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct LeaseId(pub [u8; 16]);
 
+/// Names one call, so that the operator can ask why it was refused: 128 bits, printed as `den_` and base32
+/// in lower case. Says nothing to anybody else.
+#[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub struct DenialId(pub [u8; 16]);
+
 macro_rules! prefixed_text {
     ($($name:ident = $prefix:literal),*) => {$(
         impl fmt::Display for $name {
@@ -77,7 +82,7 @@ macro_rules! prefixed_text {
     )*};
 }
 
-prefixed_text!(SessionId = "ses_", LeaseId = "lea_");
+prefixed_text!(SessionId = "ses_", LeaseId = "lea_", DenialId = "den_");
 
 #[cfg(test)]
 mod tests {

@@ -2,11 +2,17 @@
 //! its one canonical form, or refused. Holds no secret. Imports nothing of this crate.
 
 mod base_url;
+mod delivery;
+mod host;
 mod ids;
 mod names;
+mod reference;
 mod resource;
 
 pub use base_url::{BaseUrl, BaseUrlError, LOCALHOST};
-pub use ids::{EntryUuid, IdentityUuid, LeaseId, SessionId};
+pub use delivery::Delivery;
+pub use host::{CgroupPath, FileHash, HostNameError, UnitName};
+pub use ids::{DenialId, EntryUuid, IdentityUuid, LeaseId, SessionId};
 pub use names::{Domain, IdentityName, NameError, Reason, RoleName, SecretKey, Username};
+pub use reference::{Field, Reference};
 pub use resource::{PasswordName, Resource};

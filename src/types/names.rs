@@ -40,6 +40,9 @@ pub enum NameError {
     /// See [`Resource`](super::Resource).
     #[error("expected secret/KEY, password/DOMAIN[/USERNAME], sso/token, identity/email or identity/phone")]
     Resource,
+    /// See [`Reference`](super::Reference).
+    #[error("expected ravi://secret/KEY, ravi://password/DOMAIN[/USERNAME][#username] or ravi://sso/token")]
+    Reference,
 }
 
 macro_rules! name_type {

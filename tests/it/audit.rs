@@ -462,7 +462,34 @@ fn fill_the_disk(log: &Path) {
         assert_eq!((audit.head().0.sequence, audit.head().1), (3, false));
         assert_eq!(fs::metadata(log).unwrap().len(), full, "nothing of the record is left");
     }
+    // Of records that are written together, none is left where the last does not fit.
+    setrlimit(Limit::RLIMIT_FSIZE, full + 600, hard).unwrap();
+    let together: Vec<_> = (0..5).map(|_| event.clone()).collect();
+    assert!(matches!(audit.record_all(&together), Err(AuditError::Unwritten { .. })));
+    assert_eq!((audit.head().0.sequence, fs::metadata(log).unwrap().len()), (3, full));
     setrlimit(Limit::RLIMIT_FSIZE, hard, hard).unwrap();
     record(&audit, 2);
     assert!(audit.head().1);
+}
+
+/// All that belongs together is in one write, or in few where a file is full; each file is whole.
+#[test]
+fn records_that_are_written_together_are_chained_like_others() {
+    const SMALL: u64 = 4096;
+    let trail = Trail::new();
+    let audit = open(&trail.log, SMALL).unwrap();
+    let actor = Actor { uid: Some(1000), ..Actor::default() };
+    let events: Vec<_> = (0..100).map(|_| Event::of(Verb::LeaseRevoked, &actor)).collect();
+    for count in [1, 0, 2, 100] {
+        audit.record_all(&events[..count]).unwrap();
+        record(&audit, 1);
+        let report = trail.verify();
+        assert!(report.is_whole() && report.unfinished == 0, "{count}: {report:?}");
+        assert_eq!(report.head, audit.head().0);
+    }
+    let report = trail.verify();
+    let changes = u64::try_from(report.files.len()).unwrap() - 1;
+    assert!(changes > 2, "the batch of a hundred needs several files");
+    assert_eq!(report.head.sequence, 103 + 4 + changes);
+    assert_eq!(audit.tail(3).len(), 3);
 }

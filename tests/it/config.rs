@@ -5,9 +5,10 @@ use std::time::Duration;
 
 use proptest::prelude::*;
 use ravi_broker::config::{
-    self, Config, ConfigError, Draft, Environment, IdentityRef, MatchConfig, MemoryConfig, MemoryTier,
-    Overrides, Problem, Rate, Source, Variable,
+    self, Bind, Config, ConfigError, Draft, Environment, IdentityRef, MatchConfig, MemoryConfig, MemoryTier,
+    Overrides, Problem, Rate, Source, UseBy, Variable,
 };
+use ravi_broker::types::Delivery;
 
 const ROLE: &str = "
 [role.agent]
@@ -140,8 +141,10 @@ scopes = []
     assert!(matches!(b.identity, IdentityRef::Uuid(_)));
     assert_eq!(a.identity, IdentityRef::Name("Agent A".parse().unwrap()));
     let exe = Some(PathBuf::from("/usr/bin/claude"));
-    let expected =
-        [MatchConfig { uid: Some(0), gid: None, exe }, MatchConfig { gid: Some(7), ..Default::default() }];
+    let expected = [
+        MatchConfig { uid: Some(0), exe, ..Default::default() },
+        MatchConfig { gid: Some(7), ..Default::default() },
+    ];
     assert_eq!(b.matchers, expected);
     let scopes: Vec<_> = b.scopes.iter().map(|scope| (scope.value.as_str(), scope.line)).collect();
     assert_eq!(scopes, [("secret:read:A", 6), ("sms:await", 7)]);
@@ -256,7 +259,22 @@ fn a_role_must_say_whom_it_lets_in() {
         ("{ uid = 65534 }", "cannot name"),
         ("{ uid = 4294967295 }", "expected a whole number"),
         ("{ uid = true }", "the number or the name of a user"),
-        ("{ unit = \"a.service\" }", "unknown key `unit`"),
+        ("{ exe_sha256 = \"abc\" }", "64 hexadecimal digits"),
+        ("{ exe_sha256 = 7 }", "a text in quotes"),
+        ("{ parent_exe = \"sh\" }", "expected an absolute path"),
+        ("{ unit = \"agents\" }", "ends in .service or .scope"),
+        ("{ unit = \"agents.slice\" }", "ends in .service or .scope"),
+        ("{ unit = \"agents@.service\" }", "ends in .service or .scope"),
+        ("{ unit = \"a b.service\" }", "ends in .service or .scope"),
+        ("{ cgroup = \"/\" }", "every process is in the root group"),
+        ("{ cgroup = \"agents\" }", "absolute path of a cgroup"),
+        ("{ cgroup = \"/a/../b\" }", "absolute path of a cgroup"),
+        ("{ cgroup = \"/a\\n\" }", "absolute path of a cgroup"),
+        ("{ foreign = true }", "`foreign` alone selects nothing"),
+        ("{ foreign = false }", "`foreign` alone selects nothing"),
+        ("[{ uid = 1 }, { foreign = true }]", "`foreign` alone selects nothing"),
+        ("{ uid = 1, foreign = 1 }", "expected true or false"),
+        ("{ uid = 1, units = \"a.service\" }", "did you mean `unit`?"),
         ("\"claude\"", "expected a table"),
     ] {
         let text = in_role("").replace("{ uid = 1000 }", matchers);
@@ -266,6 +284,48 @@ fn a_role_must_say_whom_it_lets_in() {
     }
     let (line, message) = problem(&in_role("").replace("match = { uid = 1000 }", ""));
     assert_eq!((line, message.as_str()), (2, "role.agent.match is missing"));
+}
+
+#[test]
+fn every_fact_of_a_caller_is_read_in_its_one_form() {
+    let hash = "0123456789abcdef".repeat(4);
+    let entry = format!(
+        "{{ unit = \"agents@1.service\", cgroup = \"/a.slice/b\", parent_exe = \"/bin/sh\", \
+         exe_sha256 = \"{}\", foreign = true }}",
+        hash.to_uppercase()
+    );
+    let config = accepted(&in_role("").replace("{ uid = 1000 }", &entry));
+    let read = &config.roles[0].matchers[0];
+    assert_eq!(read.unit.as_ref().unwrap().as_str(), "agents@1.service");
+    assert_eq!(read.cgroup.as_ref().unwrap().as_str(), "/a.slice/b");
+    assert_eq!(read.parent_exe.as_deref(), Some(Path::new("/bin/sh")));
+    assert_eq!(read.exe_sha256.unwrap().to_string(), hash);
+    assert!(read.foreign && !accepted(&in_role("")).roles[0].matchers[0].foreign);
+}
+
+#[test]
+fn a_role_says_who_uses_its_sessions_and_how_values_are_delivered() {
+    let role = |setting: &str| accepted(&in_role(setting)).roles.remove(0);
+    let usual = role("");
+    assert_eq!((usual.bind, usual.use_by), (Bind::Subtree, UseBy::Cli));
+    assert_eq!(usual.inject, Delivery::INJECTED);
+    for (word, bind) in [("process", Bind::Process), ("subtree", Bind::Subtree), ("cgroup", Bind::Cgroup)] {
+        assert_eq!(role(&format!("bind = \"{word}\"")).bind, bind);
+    }
+    assert_eq!(role("use_by = \"any\"").use_by, UseBy::Any);
+    assert_eq!(role("inject = [\"env\", \"file\"]").inject, [Delivery::Environment, Delivery::File]);
+    assert_eq!(role("inject = []").inject, []);
+    for (setting, part) in [
+        ("bind = \"tree\"", "expected one of \"process\", \"subtree\", \"cgroup\""),
+        ("use_by = true", "expected a text in quotes"),
+        ("inject = \"file\"", "expected an array"),
+        ("inject = [\"shown\"]", "expected one of \"file\", \"fd\", \"stdin\", \"env\", \"helper\""),
+        ("inject = [\"file\", \"file\"]", "each way once"),
+    ] {
+        let (line, message) = problem(&in_role(setting));
+        assert_eq!(line, 6, "{setting}: {message}");
+        assert!(message.contains(part), "{setting}: {message}");
+    }
 }
 
 #[test]
@@ -430,7 +490,8 @@ fn a_bad_flag_or_variable_is_a_problem_and_not_passed_over() {
 #[test]
 fn every_setting_is_shown_with_its_line() {
     let draft = draft(
-        "version = 1\n[role.a]\nidentity = \"a\"\nmatch = { uid = 5, exe = \"/x\" }\nscopes = [\"sms:await\"]\nlease.max_ttl = \"2m\"",
+        "version = 1\n[role.a]\nidentity = \"a\"\nmatch = { uid = 5, exe = \"/x\" }\nscopes = [\"sms:await\"]\nlease.max_ttl = \"2m\"\n\
+         inject = [\"file\"]\n[role.b]\nidentity = \"a\"\nmatch = { unit = \"a.service\", cgroup = \"/a\", foreign = true }\nscopes = []\nbind = \"process\"",
     );
     let origins = draft.origins.clone();
     let shown = config::show(&draft.finish(Vec::new()).unwrap(), &origins);
@@ -441,6 +502,12 @@ fn every_setting_is_shown_with_its_line() {
         "listen.group = - (default)",
         "role.a.identity = a (/etc/ravi-broker/config.toml:3)",
         "role.a.match[0] = uid 5, exe /x (/etc/ravi-broker/config.toml:4)",
+        "role.a.bind = subtree (default)",
+        "role.a.use_by = cli (default)",
+        "role.a.inject = file (/etc/ravi-broker/config.toml:7)",
+        "role.b.match[0] = unit a.service, cgroup /a, foreign (/etc/ravi-broker/config.toml:10)",
+        "role.b.bind = process (/etc/ravi-broker/config.toml:12)",
+        "role.b.inject = file, fd, stdin, env, helper (default)",
         "role.a.scopes[0] = sms:await (/etc/ravi-broker/config.toml:5)",
         "role.a.lease.default_ttl = 2m (default)",
         "role.a.lease.max_ttl = 2m (/etc/ravi-broker/config.toml:6)",

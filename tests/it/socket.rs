@@ -46,6 +46,7 @@ fn plays_another_process() {
             setsid().unwrap();
             play_client(&socket);
         }
+        "connect and become another" => play_dropper(&socket),
         "connect and exit" => drop(UnixStream::connect(&socket).unwrap()),
         "start a client and leave" => play_parent(&socket),
         "bind" => bind::play_daemon(&socket),
@@ -70,6 +71,15 @@ fn play_client(socket: &Path) {
         }
         Err(error) => say(&format!("refused: {:?}", error.kind())),
     }
+}
+
+/// Connects, gives up its user, and speaks.
+fn play_dropper(socket: &Path) {
+    let mut stream = UnixStream::connect(socket).unwrap();
+    become_user(STRANGER);
+    stream.write_all(b"PRI").unwrap();
+    say("spoken");
+    listen_for_a_line();
 }
 
 /// Starts a client and, when told, ends before it does.

@@ -55,7 +55,7 @@ impl Driven {
 
     async fn acquire(&self, wire: &Wire, resource: &str) -> Result<(String, Secret), Status> {
         let (resource, reason) = (resource.to_owned(), "residue".to_owned());
-        let message = pb::AcquireLeaseRequest { resource, ttl: None, reason };
+        let message = pb::AcquireLeaseRequest { resource, reason, ..Default::default() };
         let answer = wire.leases().acquire_lease(wire.request(message)).await?.into_inner();
         Ok((answer.lease.unwrap().lease_id, Secret::new(answer.credential.unwrap().value)))
     }
@@ -82,6 +82,11 @@ impl Driven {
         leases.release_lease(wire.request(pb::ReleaseLeaseRequest { lease_id })).await.unwrap();
         let describe = pb::DescribeSessionRequest {};
         wire.sessions().describe_session(wire.request(describe)).await.unwrap();
+        let renew = pb::RenewSessionRequest { ttl: None };
+        wire.sessions().renew_session(wire.request(renew)).await.unwrap();
+        let delegate = pb::DelegateSessionRequest::default();
+        let child = wire.sessions().delegate_session(wire.request(delegate)).await.unwrap().into_inner();
+        stage.saw(Kind::SessionToken, Secret::new(child.token).expose());
         let mut identities = wire.identities();
         identities.get_identity(wire.request(pb::GetIdentityRequest {})).await.unwrap();
     }
@@ -251,6 +256,8 @@ impl Driven {
         let wire = Wire::connect(&socket, &self.calls).await;
         let mut admin = wire.admin();
         admin.get_status(pb::GetStatusRequest {}).await.unwrap();
+        let unknown = pb::ExplainRequest { denial_id: format!("den_{}", "a".repeat(26)) };
+        admin.explain(unknown).await.unwrap_err();
         let sessions = admin.list_sessions(pb::ListSessionsRequest {}).await.unwrap().into_inner().sessions;
         let leases = admin
             .list_leases(pb::AdminServiceListLeasesRequest::default())

@@ -35,7 +35,7 @@ impl Held {
         let channel = channel(socket, |endpoint| endpoint.initial_stream_window_size(window)).await;
         let mut answers = Vec::new();
         for name in names {
-            let message = AcquireLeaseRequest { resource: name.clone(), ttl: None, reason: String::new() };
+            let message = AcquireLeaseRequest { resource: name.clone(), ..Default::default() };
             let request = post(token, &message.encode_to_vec());
             // Its head comes; its body waits for room.
             let answer = bounded(channel.clone().oneshot(request)).await.expect("an answer");

@@ -258,10 +258,15 @@ pub(crate) struct DeletePassword {
 pub(crate) enum SessionCommand {
     /// Open a session for the calling shell and print the line that selects it
     Open(OpenSession),
+    /// Open a session below this one, for a subagent: at most its rights, at most its life
+    Delegate(DelegateSession),
     /// Show who the session is, what it may do, and what is left of its limits
     #[command(after_help = "Example:\n  ravi-broker session show")]
     Show(UnderSession),
-    /// End the session, its leases with it
+    /// Move the end of the session, up to what its role allows
+    #[command(after_help = "Example:\n  ravi-broker session renew --ttl 1h")]
+    Renew(RenewSession),
+    /// End the session, its leases and the sessions below it
     #[command(after_help = "Example:\n  ravi-broker session close")]
     Close(UnderSession),
 }
@@ -288,4 +293,40 @@ pub(crate) struct OpenSession {
     pub(crate) file: Option<PathBuf>,
     #[command(flatten)]
     pub(crate) purpose: Purpose,
+}
+
+#[derive(Args, Debug)]
+#[command(after_help = "\
+The new session ends with this one at the latest, and shares its rate limits. Its token is kept in a
+file of its own; what is printed is the line that selects it. With --pid, it works for that process
+and what it starts, and for nothing else; without, for the processes that this session works for.
+
+Example:
+  (eval \"$(ravi-broker session delegate --scopes 'secret:read:OPENAI_*' --ttl 10m)\"; my-subagent)")]
+pub(crate) struct DelegateSession {
+    /// Fewer rights than the session has, separated by commas; all of them if absent
+    #[arg(long, alias = "scope", value_delimiter = ',', value_parser = scope, value_name = "SCOPE")]
+    pub(crate) scopes: Vec<String>,
+    /// How long, such as 10m or 1h; as long as this session if absent, cut to its end
+    #[arg(long, value_parser = duration)]
+    pub(crate) ttl: Option<Duration>,
+    /// Bind it to this process: one that runs, and that this session works for
+    #[arg(long, value_parser = clap::value_parser!(u32).range(1..))]
+    pub(crate) pid: Option<u32>,
+    /// Where to write the session file
+    #[arg(long, value_name = "PATH")]
+    pub(crate) file: Option<PathBuf>,
+    #[command(flatten)]
+    pub(crate) purpose: Purpose,
+    #[command(flatten)]
+    pub(crate) session: UnderSession,
+}
+
+#[derive(Args, Debug)]
+pub(crate) struct RenewSession {
+    /// How long from now, such as 30m or 8h; the role's default if absent, cut to its maximum
+    #[arg(long, value_parser = duration)]
+    pub(crate) ttl: Option<Duration>,
+    #[command(flatten)]
+    pub(crate) session: UnderSession,
 }

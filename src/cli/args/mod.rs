@@ -6,19 +6,21 @@
 mod agent;
 mod operator;
 mod parse;
+mod run;
 
 use std::path::PathBuf;
 
 use clap::{Args, Parser, Subcommand, ValueEnum};
 
 pub(crate) use agent::{
-    AcquireLease, CreatePassword, DeleteEntry, DeletePassword, FieldName, GetValue, LeaseCommand,
-    ListCommand, OneCall, OneLease, OpenSession, PasswordCommand, Purpose, ReadLease, RenewLease,
-    SessionCommand, SetSecret, Shown, UnderSession, UpdatePassword,
+    AcquireLease, CreatePassword, DelegateSession, DeleteEntry, DeletePassword, FieldName, GetValue,
+    LeaseCommand, ListCommand, OneCall, OneLease, OpenSession, PasswordCommand, Purpose, ReadLease,
+    RenewLease, RenewSession, SessionCommand, SetSecret, Shown, UnderSession, UpdatePassword,
 };
 pub(crate) use operator::{
-    AuditCommand, ConfigCommand, Login, Revoke, RevokeTarget, ShowConfig, TailAudit, VerifyAudit,
+    AuditCommand, ConfigCommand, Explain, Login, Revoke, RevokeTarget, ShowConfig, TailAudit, VerifyAudit,
 };
+pub(crate) use run::{MAX_DESCRIPTOR, Named, Numbered, Run};
 
 /// Keys, passwords and sign-in tokens for AI agents: leased for minutes, by role, on the record.
 #[derive(Debug, Parser)]
@@ -99,6 +101,8 @@ pub(crate) enum Command {
     /// Assume a role for this shell and what it starts
     #[command(subcommand, after_help = "Example:\n  eval \"$(ravi-broker session open --role notes-agent)\"")]
     Session(SessionCommand),
+    /// Run a program under a session of its own, with values injected and masked
+    Run(Box<Run>),
     /// Show the session and the Ravi identity behind it
     #[command(after_help = "Example:\n  ravi-broker whoami --format json")]
     Whoami(OneCall),
@@ -107,6 +111,8 @@ pub(crate) enum Command {
     /// Show the daemon, its protections and its sessions
     #[command(after_help = "Example:\n  ravi-broker status")]
     Status,
+    /// Tell why a call was refused: the rule that decided, and what it looked at
+    Explain(Explain),
     /// End access: of one lease, one session, a role, or everybody
     Revoke(Revoke),
     /// Kill switch: revoke everything, forget every secret, refuse all requests

@@ -5,7 +5,7 @@ use std::path::PathBuf;
 use clap::{Args, Subcommand};
 
 use super::agent::Purpose;
-use crate::types::{LeaseId, RoleName, SessionId};
+use crate::types::{DenialId, LeaseId, RoleName, SessionId};
 
 #[derive(Args, Debug)]
 #[command(after_help = "\
@@ -21,6 +21,19 @@ pub(crate) struct Login {
     #[arg(long, value_name = "PATH", num_args = 0..=1)]
     // Absent, given without a path, given with one.
     pub(crate) import: Option<Option<PathBuf>>,
+}
+
+#[derive(Args, Debug)]
+#[command(after_help = "\
+The caller of a refused call is told an id and not the reason. The daemon remembers the last 1,024
+since its start; the audit trail keeps the rule alone.
+
+Example:
+  ravi-broker explain den_mfrggzdfmztwq2lknnwg23tpoa")]
+pub(crate) struct Explain {
+    /// The id, as the refused call was told it
+    #[arg(value_name = "ID")]
+    pub(crate) denial: DenialId,
 }
 
 #[derive(Args, Debug)]

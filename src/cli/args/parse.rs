@@ -23,6 +23,12 @@ pub(super) enum ArgumentError {
         "a scope is <kind>:<verb>[:<pattern>], at most 512 characters without spaces, such as secret:read:OPENAI_*"
     )]
     Scope,
+    #[error("expected a place and a reference, such as NAME=ravi://secret/KEY")]
+    Injection,
+    #[error("a variable's name is 1 to 256 letters, digits and '_', and begins with no digit")]
+    Variable,
+    #[error("a descriptor is a number from 3 to 255; standard input has --stdin")]
+    Descriptor,
     #[error(transparent)]
     Name(#[from] NameError),
 }

@@ -73,6 +73,8 @@ impl Incoming {
         stop: CancellationToken,
     ) -> io::Result<Self> {
         let Bound { listener, file, lock } = bound;
+        // What is accepted inherits it.
+        sys::socket::name_senders(&listener)?;
         Ok(Self {
             listener: Some(UnixListener::from_std(listener)?),
             file,
@@ -102,7 +104,7 @@ impl Incoming {
             return None;
         };
         let peer = Arc::new(Peer::attest(&stream, credentials));
-        Some(Connection::new(stream, peer, permit, self.stop.clone()))
+        Some(Connection::new(stream, peer, self.admission, permit, self.stop.clone()))
     }
 
     fn rest(&mut self, error: &io::Error) {
@@ -144,7 +146,7 @@ impl Stream for Incoming {
 }
 
 impl Admission {
-    fn allows(self, credentials: Credentials) -> bool {
+    pub(super) fn allows(self, credentials: Credentials) -> bool {
         let operator = || credentials.uid == 0 || credentials.uid == Uid::effective().as_raw();
         match self {
             Self::Everyone => true,
@@ -230,7 +232,7 @@ impl Connections {
 
 /// One connection's place under the caps, given back when dropped.
 #[derive(Debug)]
-pub(super) struct Permit {
+pub struct Permit {
     connections: Connections,
     uid: u32,
 }

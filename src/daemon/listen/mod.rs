@@ -11,5 +11,5 @@ mod incoming;
 
 pub use adopt::{AdoptError, Adopted, adopt};
 pub use bind::{BindError, Bound, Mode, Occupant, bind, prepare};
-pub use connection::Connection;
-pub use incoming::{Admission, Connections, Incoming, Limits};
+pub use connection::{Begun, Connection, Spoken, Stranger};
+pub use incoming::{Admission, Connections, Incoming, Limits, Permit};

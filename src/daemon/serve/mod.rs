@@ -2,6 +2,7 @@
 
 mod calls;
 mod connection;
+mod link;
 mod retirement;
 
 use std::convert::Infallible;
@@ -16,13 +17,14 @@ use tonic::body::Body;
 use tonic::service::Routes;
 use tonic_health::ServingStatus;
 use tonic_health::server::HealthReporter;
-use tower::{Layer, Service};
+use tower::Layer;
 
 use self::connection::Times;
 use self::retirement::Triggers;
-use super::listen::Incoming;
+use super::listen::{Connection, Incoming};
 use crate::broker::Broker;
 use crate::grpc::{Admin, Agent, Edge, MAX_MESSAGE_BYTES};
+use crate::link::PREFACE;
 
 /// What health checks call the server as a whole.
 const WHOLE_SERVER: &str = "";
@@ -40,7 +42,7 @@ pub(super) async fn agents(agent: Agent, incoming: Incoming, broker: Arc<Broker>
         .add_service(agent.vault())
         .add_service(agent.identities());
     let triggers = Triggers::on_stop(stop).or_lock(broker.locks());
-    tokio::join!(announcing, accept(incoming, Edge.layer(routes.prepare()), triggers));
+    tokio::join!(announcing, accept(incoming, Edge.layer(routes.prepare()), triggers, Some(broker)));
 }
 
 /// Serves the admin socket until `stop`, then lets the calls under way finish.
@@ -53,23 +55,67 @@ pub(super) async fn operator(admin: Admin, incoming: Incoming, stop: Cancellatio
     let routes =
         Routes::new(health_service.max_decoding_message_size(MAX_MESSAGE_BYTES)).add_service(admin.service());
     let triggers = Triggers::on_stop(stop);
-    tokio::join!(announcing, accept(incoming, Edge.layer(routes.prepare()), triggers));
+    tokio::join!(announcing, accept(incoming, Edge.layer(routes.prepare()), triggers, None));
 }
 
 /// Serves each connection in a task of its own, until no more come in and the last has ended. How many
 /// there are at once is bounded by `incoming`, which keeps the socket's lock until then.
-async fn accept<S>(mut incoming: Incoming, service: S, triggers: Triggers)
-where
-    S: Service<Request<Body>, Response = Response<Body>, Error = Infallible> + Clone + Send + 'static,
-    S::Future: Send,
-{
+async fn accept<S: Service>(
+    mut incoming: Incoming,
+    service: S,
+    triggers: Triggers,
+    sessions: Option<Arc<Broker>>,
+) {
     let connections = TaskTracker::new();
     while let Some(Ok(connection)) = incoming.next().await {
-        let (peer, service, triggers) = (connection.peer(), service.clone(), triggers.clone());
-        connections.spawn(connection::serve(connection, peer, service, Times::default(), triggers));
+        let (service, triggers, sessions) = (service.clone(), triggers.clone(), sessions.clone());
+        connections.spawn(serve(connection, service, triggers, sessions));
     }
     connections.close();
     connections.wait().await;
+}
+
+/// Serves one connection by what it begins with. `sessions` are those of the agent socket.
+async fn serve<S: Service>(
+    connection: Connection,
+    service: S,
+    triggers: Triggers,
+    sessions: Option<Arc<Broker>>,
+) {
+    let Some(begun) = connection.begin().await else { return };
+    match sessions {
+        Some(broker) if begun.first().starts_with(PREFACE) => {
+            link::serve(begun, broker, service, triggers).await;
+        }
+        sessions => {
+            let (peer, spoken) = (begun.peer(), begun.spoken());
+            let stranger = spoken.stranger();
+            connection::serve(spoken, peer.clone(), service, Times::default(), triggers).await;
+            if let (Some(broker), Some(pid)) = (sessions, stranger.pid()) {
+                broker.refuse_stranger(&peer.0, pid);
+            }
+        }
+    }
+}
+
+/// What answers the requests of a socket.
+trait Service:
+    tower::Service<
+        Request<Body>,
+        Response = Response<Body>,
+        Error = Infallible,
+        Future: Future<Output = Result<Response<Body>, Infallible>> + Send,
+    > + Clone
+    + Send
+    + 'static
+{
+}
+
+impl<S> Service for S
+where
+    S: tower::Service<Request<Body>, Response = Response<Body>, Error = Infallible> + Clone + Send + 'static,
+    S::Future: Send,
+{
 }
 
 fn name<S: tonic::server::NamedService>(_: &S) -> &'static str {

@@ -37,6 +37,11 @@ impl Triggers {
         Self { locked: Some(locked), ..self }
     }
 
+    /// Returns when the daemon stops.
+    pub(super) async fn stopped(&self) {
+        self.stop.cancelled().await;
+    }
+
     /// For one connection, which begins now.
     pub(super) fn watch(self, retire: Retire, calls: Calls, idle: Duration) -> Retirement {
         let Self { stop, mut locked } = self;

@@ -11,7 +11,8 @@ use super::{PROGRAM, Shell, assert_fields, assert_lines_up, on_terminal};
 use crate::support::{DEPLOY, Stack, bounded};
 
 const OPENAI: &str = "sandbox-openai-notes-7c1f20\n";
-const SESSION: [&str; 6] = ["session_id", "role", "identity", "scopes", "expires_at", "expires_in"];
+const SESSION: [&str; 8] =
+    ["session_id", "role", "identity", "scopes", "expires_at", "expires_in", "binding", "parent_session_id"];
 const LEASE: [&str; 7] =
     ["lease_id", "resource", "expires_at", "expires_in", "renewable_for", "revocable", "uses"];
 
@@ -335,7 +336,7 @@ async fn a_session_tells_what_it_is_and_what_is_left() {
     assert_fields(&shown["limits"][0], &["name", "rate", "remaining", "resets_in"]);
     let page = shell.run("ravi-broker session show").good();
     assert!(
-        page.contains("Ends in   1h\n") && page.contains("Scopes    secret:read, identity:read\n"),
+        page.contains("Ends in    1h\n") && page.contains("Scopes     secret:read, identity:read\n"),
         "{page}"
     );
     assert_lines_up(page.split_once("\n\n").unwrap().1);
@@ -369,4 +370,65 @@ async fn the_token_is_in_no_environment_and_in_no_output() {
     let token = stored["token"].as_str().unwrap();
     assert!(said.contains("RAVI_BROKER_SESSION_FILE="), "{said}");
     assert!(token.len() > 40 && !said.contains(token) && !said.contains(&token[token.len() - 20..]));
+}
+
+/// For a subagent: a session file of its own, which says less.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_session_is_delegated_and_selected_like_one_that_was_opened() {
+    let stack = Stack::start().await;
+    let mut shell = Shell::under(&stack, "notes");
+    let parent = shell.run("ravi-broker session show --format json").json();
+    let delegate = "ravi-broker session delegate --scopes secret:read:OPENAI_API_KEY,identity:read --ttl 10m";
+    let run = shell.run(&format!("{delegate} --reason 'a subagent'"));
+    assert!(run.err.starts_with("Session ses_") && run.err.ends_with(" as notes, for 10m.\n"), "{run:?}");
+    let line = run.good();
+    assert!(line.starts_with("export RAVI_BROKER_SESSION_FILE='/"), "{line}");
+    let within = format!("( eval {}; ", super::quoted(&line));
+    let shown = shell.run(&format!("{within} ravi-broker session show --format json )")).json();
+    assert_fields(&shown["session"], &SESSION);
+    assert_eq!(shown["session"]["scopes"], json!(["secret:read:OPENAI_API_KEY", "identity:read"]));
+    assert_eq!(shown["session"]["parent_session_id"], parent["session"]["session_id"]);
+    assert_eq!(parent["session"]["parent_session_id"], Value::Null);
+    assert_eq!(shown["session"]["binding"], "subtree");
+    let get = shell.run(&format!("{within} ravi-broker get secret/OPENAI_API_KEY )")).good();
+    assert_eq!(get, "sandbox-openai-notes-7c1f20\n");
+    shell.run(&format!("{within} ravi-broker get secret/OPENAI_ORG_ID )")).failed(4);
+    shell.run("ravi-broker get secret/OPENAI_ORG_ID").good();
+    let page = shell.run(&format!("{within} ravi-broker session show )")).good();
+    assert!(page.contains("\nWorks for     one process and what it starts\n"), "{page}");
+    assert!(page.contains("\nDelegated by  ses_"), "{page}");
+
+    let opened = shell.run(&format!("{delegate} --scope secret:read:OPENAI_ORG_ID --format json")).json();
+    assert_fields(&opened, &["session", "session_file"]);
+    let (what, hint) = shell.run("ravi-broker session delegate --scopes sso:mint").failed(4);
+    assert!(what.contains("goes beyond") && hint.contains("`ravi-broker explain den_"), "{what} {hint}");
+    let (what, _) = shell.run("ravi-broker session delegate --pid 1").failed(2);
+    assert!(what.starts_with("pid: no living process"), "{what}");
+    assert_eq!(shell.run("ravi-broker session close").good().matches("it: 1").count(), 0);
+    shell.run(&format!("{within} ravi-broker session show )")).failed(6);
+    shell.leave();
+}
+
+/// The file says when it may be removed, so it has to know.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_session_is_renewed_and_its_file_knows() {
+    let stack = Stack::start().await;
+    let mut shell = Shell::start(&stack);
+    shell.run("eval \"$(ravi-broker session open --role notes --ttl 1m 2>/dev/null)\"").good();
+    let file = shell.run("echo \"$RAVI_BROKER_SESSION_FILE\"").good();
+    let ends = || {
+        let text = fs::read_to_string(file.trim()).unwrap();
+        let file: Value = serde_json::from_str(&text).unwrap();
+        file["expires_at"].as_str().unwrap().parse::<jiff::Timestamp>().unwrap()
+    };
+    let before = ends();
+    assert_eq!(shell.run("ravi-broker session renew --ttl 1h").good(), "The session ends in 1h.\n");
+    let moved = ends().duration_since(before);
+    assert!(moved.as_mins() == 59 || moved.as_mins() == 58, "{moved:?}");
+    let renewed = shell.run("ravi-broker session renew --format json").json();
+    assert_fields(&renewed, &["session"]);
+    assert!(renewed["session"]["expires_in"].as_u64().unwrap() > 3600);
+    shell.run("ravi-broker whoami").good();
+    shell.run("ravi-broker session close").good();
+    shell.leave();
 }

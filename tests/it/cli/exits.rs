@@ -6,7 +6,7 @@ use ravi_broker::sandbox::{Answer, Fault};
 use serde_json::Value;
 
 use super::{Run, Shell};
-use crate::support::{Stack, bounded};
+use crate::support::{Stack, bounded, without_ids};
 
 const SECRETS: &str = "/api/secrets/";
 
@@ -77,7 +77,9 @@ async fn exit_4_is_what_the_caller_may_not() {
     assert_ends(&stack, "get secret/STRIPE_API_KEY --role notes", 4, "RESOURCE_NOT_AVAILABLE");
     let forbidden = stack.run("get secret/STRIPE_API_KEY --role notes");
     let absent = stack.run("get secret/OPENAI_ABSENT --role notes");
-    assert_eq!((forbidden.code, &forbidden.err), (absent.code, &absent.err), "they must look the same");
+    let [of_forbidden, of_absent] = [&forbidden.err, &absent.err].map(|text| without_ids(text));
+    assert_eq!((forbidden.code, of_forbidden), (absent.code, of_absent), "they must look the same");
+    assert_ne!(forbidden.err, absent.err, "but for the id");
     assert_ends(&stack, "get secret/A --role nobody", 4, "ROLE_NOT_AVAILABLE");
     assert_ends(&stack, "session open --role notes --scopes secret:write", 4, "SCOPE_NOT_GRANTED");
     assert_ends(&stack, "whoami", 4, "SESSION_REQUIRED");

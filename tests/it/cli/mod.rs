@@ -6,6 +6,7 @@ mod exits;
 mod leaks;
 mod login;
 mod operator;
+mod run;
 
 use std::fs::File;
 use std::io::{Read, Write};
@@ -62,6 +63,11 @@ impl Run {
         let (what, hint) = (what.strip_prefix("error: "), hint.strip_prefix("hint: "));
         (what.expect("it says what happened").to_owned(), hint.expect("it says what to do").to_owned())
     }
+}
+
+/// A word for the shell.
+fn quoted(text: &str) -> String {
+    format!("'{}'", text.trim().replace('\'', r"'\''"))
 }
 
 /// The names of an object's fields, sorted.

@@ -79,6 +79,8 @@ async fn status_shows_the_daemon_its_protections_and_who_uses_it() {
             "reason",
             "age",
             "expires_in",
+            "parent_session_id",
+            "binding",
             "leases",
         ],
     );
@@ -357,4 +359,75 @@ async fn the_chain_is_checked_while_the_daemon_writes_and_after_it_ended() {
     }
     fs::write(&trail, whole).unwrap();
     stack.run("audit verify").good();
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn status_shows_what_was_delegated_below_its_parent() {
+    let stack = Stack::start().await;
+    let mut shell = Shell::under(&stack, "notes");
+    shell.run("ravi-broker lease acquire secret/OPENAI_API_KEY").good();
+    let child = shell.run("ravi-broker session delegate --ttl 1h --format json").json();
+    let file = child["session_file"].as_str().unwrap();
+    shell.run(&format!("ravi-broker lease acquire secret/OPENAI_API_KEY --session-file {file}")).good();
+    let page = stack.run("status").good();
+    let tree: Vec<&str> = page.split("\n\n").nth(2).unwrap().lines().collect();
+    let [root, owner, lease, below, of_below, its_lease] = tree[..] else { panic!("{page}") };
+    assert!(root.starts_with("notes  ses_"), "{page}");
+    let bound = format!("   subtree of {}, uid ", shell.child.id());
+    assert!(owner.starts_with(&bound) && of_below.starts_with(&format!("   {bound}")), "{page}");
+    assert!(lease.starts_with("├─ lea_") && its_lease.starts_with("   └─ lea_"), "{page}");
+    let id = child["session"]["session_id"].as_str().unwrap();
+    assert!(below.starts_with(&format!("└─ notes  {id}  as ")) && below.ends_with("ends in 1h"), "{page}");
+    let sessions = &stack.run("status --format json").json()["sessions"];
+    assert_eq!(sessions[0]["parent_session_id"], Value::Null);
+    assert_eq!(sessions[1]["parent_session_id"], sessions[0]["session_id"]);
+    assert_eq!(sessions[1]["binding"], format!("subtree of {}", shell.child.id()));
+    shell.leave();
+}
+
+/// The caller hands the id on; the operator asks.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_refusal_is_explained_to_the_operator() {
+    let stack = Stack::start().await;
+    let mut shell = Shell::under(&stack, "notes");
+    let (what, hint) = shell.run("ravi-broker get secret/STRIPE_API_KEY").failed(4);
+    assert!(!format!("{what}{hint}").contains("scope"), "the caller is not told: {what} {hint}");
+    let command =
+        hint.split('`').find(|word| word.starts_with("ravi-broker explain den_")).expect("a command");
+    let page = stack.run(command.strip_prefix("ravi-broker ").unwrap()).good();
+    assert!(page.contains("\nRule       scope_missing: no scope of the role allows it\n"), "{page}");
+    assert!(page.contains("\nAsked for  secret/STRIPE_API_KEY\n"), "{page}");
+    assert!(page.contains("\nRole       notes\n") && page.contains("\nSession    ses_"), "{page}");
+    assert!(page.contains("\n\n  scope of the role: secret:read:OPENAI_*\n"), "{page}");
+    assert_lines_up(page.split("\n\n").next().unwrap());
+
+    let run = shell.run("ravi-broker get secret/STRIPE_API_KEY --format json");
+    let error: Value = serde_json::from_str(&run.err).unwrap();
+    assert_fields(&error["error"], &["reason", "message", "hint", "denial_id"]);
+    let id = error["error"]["denial_id"].as_str().unwrap();
+    let explained = stack.run(&format!("explain {id} --format json")).json();
+    assert_fields(
+        &explained,
+        &[
+            "denial_id",
+            "denied_at",
+            "rule",
+            "asked",
+            "session_id",
+            "role",
+            "uid",
+            "pid",
+            "executable",
+            "tier",
+            "selectors",
+        ],
+    );
+    assert_moment(&explained["denied_at"]);
+    assert_eq!((&explained["denial_id"], &explained["rule"]), (&id.into(), &"scope_missing".into()));
+    assert_eq!(explained["executable"], fs::canonicalize(PROGRAM).unwrap().to_str().unwrap());
+    let (what, hint) = stack.run("explain den_aaaaaaaaaaaaaaaaaaaaaaaaaa").failed(1);
+    assert!(what.contains("does not remember") && hint.contains("audit trail"), "{what} {hint}");
+    // It is no socket for agents.
+    shell.run(&format!("RAVI_BROKER_ADMIN_SOCKET=$RAVI_BROKER_SOCKET ravi-broker explain {id}")).failed(1);
+    shell.leave();
 }

@@ -10,11 +10,12 @@ use std::io::{IoSliceMut, Write};
 use std::os::linux::net::SocketAddrExt;
 use std::os::unix::fs::{DirBuilderExt, PermissionsExt, chown, symlink};
 use std::os::unix::net::{SocketAddr, UnixDatagram};
-use std::os::unix::process::ExitStatusExt;
+use std::os::unix::process::{CommandExt, ExitStatusExt};
 use std::path::Path;
 use std::process::{Command, Stdio};
 use std::time::Duration;
 
+use aws_lc_rs::digest::{SHA256, digest};
 use nix::sys::signal::{Signal, kill};
 use nix::sys::uio::{RemoteIoVec, process_vm_readv};
 use nix::unistd::{Gid, Pid, Uid, User, setgroups, setresgid, setresuid};
@@ -158,18 +159,22 @@ fn give(path: &Path, uid: u32) {
     }
 }
 
-/// A daemon that is not root, and its user.
-async fn unprivileged() -> (Stack, TempDir, u32) {
+/// A daemon that is not root, a place for programs that everybody may run, and its user.
+async fn unprivileged(change: impl FnOnce(&mut Setup)) -> (Stack, TempDir, u32) {
     let programs = tempfile::tempdir().unwrap();
     let own = Uid::effective();
     if !own.is_root() {
-        return (Stack::start().await, programs, own.as_raw());
+        return (Stack::with(change).await, programs, own.as_raw());
     }
     fs::set_permissions(programs.path(), fs::Permissions::from_mode(0o755)).unwrap();
     let program = programs.path().join("ravi-brokerd");
     fs::copy(env!("CARGO_BIN_EXE_ravi-brokerd"), &program).unwrap();
     let become_it = format!("exec {} \"$@\"", program.display());
-    let (setup, sandbox) = Stack::prepared(|setup| setup.wrapper = Some(become_it)).await;
+    let change = |setup: &mut Setup| {
+        setup.wrapper = Some(become_it);
+        change(setup);
+    };
+    let (setup, sandbox) = Stack::prepared(change).await;
     let directory = setup.directory().to_owned();
     let daemon = Daemon::start_with(&setup, |command| {
         give(&directory, STRANGER);
@@ -181,7 +186,7 @@ async fn unprivileged() -> (Stack, TempDir, u32) {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn nobody_of_the_same_user_gets_into_the_daemon_or_its_attestor() {
-    let (stack, _programs, uid) = unprivileged().await;
+    let (stack, _programs, uid) = unprivileged(|_| {}).await;
     let daemon = stack.daemon.pid();
     let victims = [daemon, attestor(daemon)];
     let said = tokio::task::spawn_blocking(move || attack(uid, victims)).await.unwrap();
@@ -355,6 +360,32 @@ async fn an_attestor_that_hangs_denies_the_roles_that_need_it_and_no_others() {
     assert!(stack.daemon.log().contains("the attestor does not answer"));
     kill(attestor, Signal::SIGCONT).unwrap();
     until(async || open("program").await.is_ok()).await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_daemon_that_is_not_root_sees_what_the_programs_of_its_user_hold() {
+    let content = fs::read(env!("CARGO_BIN_EXE_ravi-broker")).unwrap();
+    let hash: String = digest(&SHA256, &content).as_ref().iter().map(|byte| format!("{byte:02x}")).collect();
+    let (stack, programs, uid) = unprivileged(|setup| {
+        let other = "00".repeat(32);
+        for (role, hash) in [("pinned", &hash), ("other", &other)] {
+            setup.roles.push_str(&format!(
+                "[role.{role}]\nidentity = \"deploy-agent\"\nmatch = {{ exe_sha256 = {hash:?} }}\nscopes = [\"secret:read\"]\n"
+            ));
+        }
+    })
+    .await;
+    let program = programs.path().join("ravi-broker");
+    fs::copy(env!("CARGO_BIN_EXE_ravi-broker"), &program).unwrap();
+    for (role, gets) in [("pinned", true), ("other", false)] {
+        let mut command = Command::new("/bin/sh");
+        command.args(["-c", r#""$0" "$@"; exit $?"#]).arg(&program);
+        command.args(["get", "secret/OPENAI_API_KEY", "--role", role]);
+        command.env("RAVI_BROKER_SOCKET", &stack.setup.agent_socket).uid(uid).gid(uid);
+        let output = tokio::task::block_in_place(|| command.output().unwrap());
+        let why = String::from_utf8_lossy(&output.stderr);
+        assert_eq!(output.status.code(), Some(if gets { 0 } else { 4 }), "{role}: {why}");
+    }
 }
 
 #[tokio::test(flavor = "multi_thread")]

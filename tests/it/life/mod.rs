@@ -5,6 +5,7 @@
 
 mod crash;
 mod custody;
+mod death;
 mod harden;
 mod limits;
 mod memory;

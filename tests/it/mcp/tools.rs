@@ -4,7 +4,7 @@ use serde_json::json;
 
 use super::schema::assert_fits;
 use super::{PASSWORD, SECRET, adapter, daemon};
-use crate::support::{NOTES, bounded};
+use crate::support::{NOTES, bounded, without_ids};
 
 #[tokio::test(flavor = "multi_thread")]
 async fn each_tool_returns_what_its_schema_promises() {
@@ -64,12 +64,18 @@ async fn a_refusal_says_why_and_what_to_do_next() {
     assert!(forbidden.starts_with("RESOURCE_NOT_AVAILABLE: "), "{forbidden}");
     assert!(forbidden.contains("\nDo not try other spellings."), "{forbidden}");
     assert!(forbidden.contains("secrets_list"), "{forbidden}");
+    assert!(
+        forbidden.contains("`ravi-broker explain den_"),
+        "the operator has to be told the id: {forbidden}"
+    );
+    let forbidden = without_ids(&forbidden);
     // What is absent looks the same, whether or not the role could read it.
     for absent in ["OPENAI_ABSENT", "ABSENT"] {
-        assert_eq!(adapter.failing("secrets_get", json!({ "key": absent })).await, forbidden);
+        let absent = adapter.failing("secrets_get", json!({ "key": absent })).await;
+        assert_eq!(without_ids(&absent), forbidden);
     }
     let site = adapter.failing("passwords_get", json!({ "domain": "example.com" })).await;
-    assert_eq!(site, forbidden);
+    assert_eq!(without_ids(&site), forbidden);
 
     let several = adapter.failing("passwords_get", json!({ "domain": "github.com" })).await;
     assert!(several.starts_with("ARGUMENT_INVALID: "), "{several}");
@@ -86,7 +92,7 @@ async fn a_role_that_cannot_be_assumed_is_explained() {
         let mut adapter = adapter(&stack, role).await;
         let text = adapter.failing("broker_whoami", json!({})).await;
         assert!(text.starts_with("ROLE_NOT_AVAILABLE: ") && text.contains("`match`"), "{text}");
-        texts.push(text);
+        texts.push(without_ids(&text));
         adapter.ended_silently().await;
     }
     assert_eq!(texts[0], texts[1], "a role that is not there looks like one that does not match");

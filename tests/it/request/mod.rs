@@ -7,22 +7,29 @@
 
 use ravi_broker::client::{BrokerError, ClientError, ErrorReason};
 
+mod binding;
 mod cache;
+mod delegate;
+mod delivery;
+mod explain;
 mod fault;
 mod lease;
 mod limit;
+mod link;
+mod matching;
 mod name;
 mod process;
+mod renew;
 mod revoke;
 mod session;
 mod trail;
 mod watch;
 mod write;
 
-/// What the broker said no with.
+/// What the broker said no with, but for the id, which is another with each call.
 fn refusal<T>(outcome: Result<T, ClientError>) -> BrokerError {
     match outcome {
-        Err(ClientError::Broker(error)) => error,
+        Err(ClientError::Broker(error)) => BrokerError { denial: None, ..error },
         Err(error) => panic!("not an error of the broker: {error}"),
         Ok(_) => panic!("it was allowed"),
     }

@@ -9,7 +9,7 @@ use ravi_broker::secret::Secret;
 use tempfile::TempDir;
 
 use super::refusal;
-use crate::support::{Shell, Stack, until};
+use crate::support::{Shell, Stack, until, without_ids};
 
 /// Exit codes of the command line.
 const DENIED: i32 = 4;
@@ -124,7 +124,7 @@ fn get(stack: &Stack, program: &Path, name: &Path, role: &str) -> (Option<i32>, 
     command.env("RAVI_BROKER_SOCKET", &stack.setup.agent_socket).env("HOME", stack.setup.directory());
     let output = command.output().expect("it starts");
     let text = |bytes| String::from_utf8(bytes).expect("text");
-    (output.status.code(), text(output.stdout), text(output.stderr))
+    (output.status.code(), text(output.stdout), without_ids(&text(output.stderr)))
 }
 
 /// By the file that it runs, as the kernel names it, and by nothing that it says of itself.

@@ -1,7 +1,8 @@
 //! The audit trail of the request path: one record for each decision, there before the value is; and no
 //! value without it.
 
-use std::fs::OpenOptions;
+use std::collections::HashSet;
+use std::fs::{self, OpenOptions};
 use std::future::Future;
 use std::io::Write;
 use std::time::Duration;
@@ -9,7 +10,8 @@ use std::time::Duration;
 use futures_util::future;
 use ravi_broker::audit::verify_path;
 use ravi_broker::client::{
-    AgentClient, ClientError, CreatePassword, ErrorReason, OpenSession, RevokeTarget, UpdatePassword,
+    AgentClient, ClientError, CreatePassword, DelegateSession, ErrorReason, OpenSession, RevokeTarget,
+    UpdatePassword,
 };
 
 use ravi_broker::sandbox::{Answer, Fault};
@@ -17,7 +19,7 @@ use ravi_broker::secret::Secret;
 use ravi_broker::types::LeaseId;
 
 use super::{reason, refusal};
-use crate::support::{Stack, bounded};
+use crate::support::{Shell, Stack, bounded, until};
 
 const KEY: &str = "secret/OPENAI_API_KEY";
 
@@ -325,6 +327,87 @@ async fn without_room_for_a_record_no_value_leaves() {
     let (_, credential) = agent.read(lease.lease_id).await.unwrap();
     assert_eq!(credential.value.expose(), "sandbox-openai-deploy-e2a6c9");
     assert!(admin.status().await.unwrap().audit_head.healthy);
+    let report = verify_path(&stack.setup.audit_file).unwrap();
+    assert!(report.is_whole() && report.unfinished == 0, "{report}");
+}
+
+/// All records of the trail, those of files that were set aside included, oldest first.
+fn records(stack: &Stack) -> Vec<serde_json::Value> {
+    let report = verify_path(&stack.setup.audit_file).unwrap();
+    assert!(report.is_whole() && report.first() == 1, "{report}");
+    let text = report.files.iter().map(|file| fs::read_to_string(&file.path).unwrap());
+    text.flat_map(|text| text.lines().map(|line| serde_json::from_str(line).unwrap()).collect::<Vec<_>>())
+        .collect()
+}
+
+/// The end of a session and of its leases is written in one go, over as many files as it takes.
+#[tokio::test(flavor = "multi_thread")]
+async fn the_end_of_many_leases_is_recorded_whole_over_a_change_of_files() {
+    const LEASES: usize = 300;
+    let stack = Stack::with(|setup| {
+        setup.sections = format!("[audit]\nfile = {:?}\nmax_bytes = 65536\n", setup.audit_file);
+    })
+    .await;
+    let agent = stack.agent("deploy").await;
+    for _ in 0..LEASES {
+        agent.acquire(KEY, None, "").await.unwrap();
+    }
+    let files = verify_path(&stack.setup.audit_file).unwrap().files.len();
+    assert_eq!(agent.close_session().await.unwrap(), u32::try_from(LEASES).unwrap());
+    let after = verify_path(&stack.setup.audit_file).unwrap().files.len();
+    assert!(after > files, "{files} files before, {after} after: nothing was changed in the middle");
+    let records = records(&stack);
+    let closed = records.iter().position(|record| record["event"] == "session.closed").expect("it is there");
+    assert_eq!(records[closed]["ended_leases"], LEASES);
+    let ended = records[closed + 1..].iter().filter(|record| record["event"] != "audit.rotated");
+    let revoked: HashSet<_> = ended
+        .inspect(|record| {
+            assert_eq!(
+                (&record["event"], &record["cause"]),
+                (&"lease.revoked".into(), &"session_ended".into())
+            )
+        })
+        .map(|record| record["lease"].as_str().unwrap().to_owned())
+        .collect();
+    assert_eq!(revoked.len(), LEASES, "each once");
+    agent.close_session().await.unwrap_err();
+    stack.agent("deploy").await.acquire(KEY, None, "").await.unwrap();
+    assert!(verify_path(&stack.setup.audit_file).unwrap().is_whole());
+}
+
+/// What ends by itself ends on a full disk as well: by its process, by its time, and all below it.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_tree_of_sessions_ends_without_room_for_its_records() {
+    let stack = Stack::with(|setup| setup.wrapper = little_room(16)).await;
+    let admin = stack.admin().await;
+    let mut shell = Shell::start(&stack);
+    shell.succeed("ravi-broker session open --role notes --file ./session").await;
+    shell.succeed("ravi-broker session delegate --session-file ./session --file ./child").await;
+    for _ in 0..3 {
+        shell.succeed("ravi-broker lease acquire secret/OPENAI_API_KEY --session-file ./child").await;
+    }
+    let root = stack.agent("deploy").await;
+    let (_, token) = root.delegate_session(DelegateSession::default()).await.unwrap();
+    let child = stack.holder(&token).await;
+    let (lease, _) = child.acquire(KEY, None, "").await.unwrap();
+    fill(&stack).await;
+    let refused = root.renew_session(Some(Duration::from_secs(60))).await;
+    assert_eq!(reason(refused), ErrorReason::AuditUnavailable);
+    let left = root.describe_session().await.unwrap().session.expires_in;
+    assert!(left > Duration::from_secs(3600), "a refused renewal moves nothing");
+    let refused = root.delegate_session(DelegateSession::default()).await;
+    assert_eq!(reason(refused), ErrorReason::AuditUnavailable);
+    assert_eq!(admin.status().await.unwrap().sessions, 4, "a refused child is not there");
+
+    shell.kill().await;
+    until(async || admin.status().await.unwrap().sessions == 2).await;
+    assert_eq!(admin.status().await.unwrap().leases, 1);
+    assert_eq!(root.close_session().await.unwrap(), 1);
+    assert_eq!(reason(child.read(lease.lease_id).await), ErrorReason::SessionRevoked);
+    let status = admin.status().await.unwrap();
+    assert_eq!((status.sessions, status.leases, status.audit_head.healthy), (0, 0, false));
+    stack.daemon.make_room();
+    stack.agent("notes").await.acquire(KEY, None, "").await.unwrap();
     let report = verify_path(&stack.setup.audit_file).unwrap();
     assert!(report.is_whole() && report.unfinished == 0, "{report}");
 }

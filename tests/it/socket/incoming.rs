@@ -11,7 +11,7 @@ use futures_util::Stream;
 use nix::sys::resource::{Resource, setrlimit};
 use nix::sys::socket::{AddressFamily, Backlog, SockFlag, SockType, UnixAddr, listen, socket};
 use ravi_broker::clock::{Clock, SystemClock};
-use ravi_broker::daemon::listen::{BindError, adopt};
+use ravi_broker::daemon::listen::{BindError, Spoken, adopt};
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::UnixStream as AsyncStream;
 
@@ -37,8 +37,7 @@ pub(super) fn play_starved_daemon(socket: &Path) {
         .await;
         assert!(SystemClock.now().since(started) >= Duration::from_millis(150), "it spins");
         hoard.clear();
-        let mut connection = next(&mut incoming).await;
-        connection.write_all(b"!").await.unwrap();
+        spoken(next(&mut incoming).await).await.write_all(b"!").await.unwrap();
     });
 }
 
@@ -67,9 +66,14 @@ pub(super) fn play_activated_daemon() {
             let stop = CancellationToken::new();
             let mut incoming = Incoming::new(bound, Admission::Operator, WIDE, stop).unwrap();
             say(&format!("{name}: ready"));
-            next(&mut incoming).await.write_all(name.as_bytes()).await.unwrap();
+            spoken(next(&mut incoming).await).await.write_all(name.as_bytes()).await.unwrap();
         }
     });
+}
+
+/// Once its client has said something.
+async fn spoken(connection: Connection) -> Spoken {
+    connection.begin().await.unwrap().spoken()
 }
 
 fn runtime() -> tokio::runtime::Runtime {
@@ -82,6 +86,7 @@ async fn accept_survives_the_descriptor_limit() {
     let mut daemon = Process::start("accept without descriptors", &socket);
     assert_eq!(daemon.hear(), "starving");
     let mut client = AsyncStream::connect(&socket).await.unwrap();
+    client.write_all(b"?").await.unwrap();
     let served = tokio::time::timeout(HANG, client.read_u8()).await;
     assert_eq!(served.unwrap().unwrap(), b'!');
     daemon.finish();
@@ -96,10 +101,10 @@ async fn a_client_that_leaves_at_once_stops_nothing() {
     }
     let mut stays = AsyncStream::connect(&socket).await.unwrap();
     for _ in 0..20 {
-        assert_eq!(next(&mut incoming).await.read(&mut [0]).await.unwrap(), 0);
+        assert!(next(&mut incoming).await.begin().await.is_none());
     }
-    let mut connection = next(&mut incoming).await;
     stays.write_all(b"?").await.unwrap();
+    let mut connection = spoken(next(&mut incoming).await).await;
     assert_eq!(connection.read_u8().await.unwrap(), b'?');
     assert_eq!(incoming.connections().open(), 1);
 }
@@ -219,7 +224,9 @@ async fn sockets_of_the_service_manager_are_taken_over_and_left_behind() {
     for (name, path) in [("agent", &agent), ("admin", &admin)] {
         assert_eq!(daemon.hear(), format!("{name}: ready"));
         let mut text = String::new();
-        AsyncStream::connect(path).await.unwrap().read_to_string(&mut text).await.unwrap();
+        let mut client = AsyncStream::connect(path).await.unwrap();
+        client.write_all(b"?").await.unwrap();
+        client.read_to_string(&mut text).await.unwrap();
         assert_eq!(text, name);
     }
     daemon.finish();

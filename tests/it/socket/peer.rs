@@ -222,3 +222,22 @@ async fn a_peer_without_a_number_here_is_foreign() {
     assert_eq!(server.hear(), "foreign true, process false");
     server.finish();
 }
+
+/// What a privileged process connected may be in the hands of what it became.
+#[tokio::test]
+async fn a_process_that_gave_up_its_user_does_not_speak_as_that_user() {
+    if !can_become_others() {
+        return;
+    }
+    for admission in [Admission::Everyone, Admission::Operator] {
+        let (_directory, socket) = room();
+        let mut incoming = accepting(&socket, admission, WIDE);
+        let mut dropper = Process::start("connect and become another", &socket);
+        let connection = next(&mut incoming).await;
+        assert_eq!(dropper.hear(), "spoken");
+        let begun = connection.begin().await.map(|begun| begun.peer().0);
+        let begun = begun.map(|peer| (peer.uid, peer.process.map(|process| process.pid)));
+        let expected = (admission == Admission::Everyone).then_some((STRANGER, Some(dropper.pid())));
+        assert_eq!(begun, expected, "{admission:?}");
+    }
+}

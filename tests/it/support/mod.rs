@@ -4,8 +4,10 @@
 //! in its environment. It says that it is ready by `sd_notify`, so nothing here sleeps. Every file lies
 //! in a directory of the test's own, in memory where the host has `/dev/shm`.
 
+mod bare;
 mod confine;
 mod daemon;
+mod forked;
 mod shell;
 
 use std::fs;
@@ -18,8 +20,10 @@ use ravi_broker::sandbox::{Control, Sandbox, SandboxConfig};
 use ravi_broker::secret::Secret;
 use tempfile::TempDir;
 
+pub(crate) use bare::{Answer, Bare, Ending};
 pub(crate) use confine::Confinement;
 pub(crate) use daemon::{Daemon, bounded};
+pub(crate) use forked::{fork, fork_as, wait};
 pub(crate) use shell::Shell;
 
 /// The identities that the sandbox is seeded with.
@@ -172,6 +176,14 @@ impl Stack {
 /// Asks again until it is so: for what the daemon does by itself and tells nobody.
 pub(crate) async fn until(mut is_so: impl AsyncFnMut() -> bool) {
     bounded(async { while !is_so().await {} }).await;
+}
+
+/// What was said, without the ids of refused calls: each call has another.
+pub(crate) fn without_ids(text: &str) -> String {
+    let cut = |part: &str| part.trim_start_matches(|c: char| c.is_ascii_alphanumeric()).to_owned();
+    let mut parts = text.split("den_");
+    let first = parts.next().unwrap_or_default().to_owned();
+    parts.fold(first, |text, part| text + "den_…" + &cut(part))
 }
 
 impl Setup {

@@ -79,6 +79,11 @@ impl Shell {
         bounded(self.output.next_line()).await.expect("it is text").expect("the shell has not ended")
     }
 
+    /// Its process id.
+    pub(crate) fn pid(&self) -> u32 {
+        self.child.id().expect("it runs")
+    }
+
     /// Ends it as `kill -9` does.
     pub(crate) async fn kill(mut self) {
         bounded(self.child.kill()).await.expect("it is our child");

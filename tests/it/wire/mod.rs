@@ -2,6 +2,7 @@
 //! After each attack the daemon is the same process, has not grown, and serves an honest client.
 
 mod connections;
+mod denials;
 mod details;
 mod floods;
 mod frames;

@@ -32,6 +32,8 @@ pub(super) struct Answer {
     pub(super) http: StatusCode,
     /// Absent where the answer is not gRPC's.
     pub(super) status: Option<Status>,
+    /// Wherever in the answer it stood.
+    pub(super) denial: Option<String>,
 }
 
 impl Wire {
@@ -68,7 +70,9 @@ impl Wire {
         let body = bounded(body.collect()).await.expect("an answer that ends");
         let trailers = body.trailers().cloned().unwrap_or_default();
         let status = status(&head.headers).or_else(|| status(&trailers));
-        Answer { http: head.status, status }
+        let denial = head.headers.get("denial-id").or_else(|| trailers.get("denial-id"));
+        let denial = denial.map(|id| id.to_str().expect("text").to_owned());
+        Answer { http: head.status, status, denial }
     }
 }
 
