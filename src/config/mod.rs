@@ -167,6 +167,17 @@ pub struct ListenConfig {
     pub admin_socket: PathBuf,
     /// `group`: a group id that may connect to the agent socket (mode 0660). Absent: 0600.
     pub group: Option<u32>,
+    /// `require`: how surely callers have to be known. Below it the daemon does not start. Default: none.
+    pub require: Option<CallerTier>,
+}
+
+/// How surely the kernel ties a caller to its process, the weaker first.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub enum CallerTier {
+    /// `pid`: by its pid and start time.
+    Pid,
+    /// `pidfd`: by a pidfd that the kernel took at connect (Linux 6.5).
+    Pidfd,
 }
 
 /// The read-through cache.

@@ -7,7 +7,7 @@ use std::fmt;
 use std::path::{Path, PathBuf};
 
 use super::units::duration_text;
-use super::values::{BINDS, USERS};
+use super::values::{BINDS, CALLERS, USERS};
 use super::{Config, IdentityRef, LimitsConfig, MatchConfig, RoleConfig, UpstreamConfig};
 use crate::types::{CgroupPath, UnitName};
 
@@ -80,6 +80,7 @@ pub fn show(config: &Config, origins: &Origins) -> Vec<Shown> {
     listing.put("listen.agent_socket", listen.agent_socket.display());
     listing.put("listen.admin_socket", listen.admin_socket.display());
     listing.put_option("listen.group", listen.group);
+    listing.put_option("listen.require", listen.require.map(|tier| word(&CALLERS, &tier)));
     listing.put("vault.fresh_for", duration_text(vault.fresh_for));
     listing.put("vault.absent_for", duration_text(vault.absent_for));
     listing.put("vault.max_entries", vault.max_entries);

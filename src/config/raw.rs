@@ -12,10 +12,10 @@ use toml::de::DeTable;
 use super::reader::{Table, Value};
 use super::report::Report;
 use super::values::{
-    BINDS, USERS, base_url, cgroup, count, deliveries, duration, group, host_name, identity, memory_tier,
-    one_of, path, rate, socket_path, user,
+    BINDS, CALLERS, USERS, base_url, cgroup, count, deliveries, duration, group, host_name, identity,
+    memory_tier, one_of, path, rate, socket_path, user,
 };
-use super::{Bind, IdentityRef, Located, MatchConfig, MemoryTier, Rate, UseBy};
+use super::{Bind, CallerTier, IdentityRef, Located, MatchConfig, MemoryTier, Rate, UseBy};
 use crate::types::{BaseUrl, Delivery, RoleName};
 
 /// The one form of the file that this version reads.
@@ -51,6 +51,7 @@ pub(super) struct RawListen {
     pub(super) agent_socket: Set<PathBuf>,
     pub(super) admin_socket: Set<PathBuf>,
     pub(super) group: Set<u32>,
+    pub(super) require: Set<CallerTier>,
 }
 
 pub(super) struct RawVault {
@@ -143,6 +144,7 @@ fn listen(mut table: Table<'_>) -> RawListen {
         agent_socket: table.read("agent_socket", |value| socket_path(path(value)?)),
         admin_socket: table.read("admin_socket", |value| socket_path(path(value)?)),
         group: table.read("group", group),
+        require: table.read("require", |value| one_of(&CALLERS, value)),
     };
     table.finish();
     section

@@ -48,6 +48,7 @@ pub(super) fn resolve(
             agent_socket: deciding.agent_socket(listen.agent_socket),
             admin_socket: deciding.admin_socket(listen.admin_socket),
             group: deciding.optional("listen.group", listen.group),
+            require: deciding.optional("listen.require", listen.require),
         },
         vault: VaultConfig {
             fresh_for: deciding.setting("vault.fresh_for", vault.fresh_for, 5 * MINUTE),

@@ -11,7 +11,7 @@ use nix::unistd::{Group, User};
 
 use super::reader::Value;
 use super::units::{UnitError, duration_text, parse_duration};
-use super::{Bind, IdentityRef, MemoryTier, Rate, UseBy};
+use super::{Bind, CallerTier, IdentityRef, MemoryTier, Rate, UseBy};
 use crate::types::{BaseUrl, BaseUrlError, CgroupPath, Delivery, HostNameError};
 
 /// `sun_path` of `unix(7)`, without its terminating NUL.
@@ -126,6 +126,9 @@ pub(super) fn one_of<T: Copy>(words: &[(&str, T)], value: &Value<'_>) -> Result<
         format!("expected one of {}", words.join(", "))
     })
 }
+
+/// Words of `listen.require`.
+pub(super) const CALLERS: [(&str, CallerTier); 2] = [("pid", CallerTier::Pid), ("pidfd", CallerTier::Pidfd)];
 
 /// Words of `bind`.
 pub(super) const BINDS: [(&str, Bind); 3] =

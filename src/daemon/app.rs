@@ -18,7 +18,7 @@ use super::{confine, notify};
 use crate::audit::AuditFile;
 use crate::broker::{Broker, BrokerError, OwnPrograms, Parts};
 use crate::clock::Clock;
-use crate::config::{Config, ConfigError, Environment, MemoryConfig, Variable};
+use crate::config::{CallerTier, Config, ConfigError, Environment, MemoryConfig, Variable};
 use crate::grpc::{Process, Reloaded};
 use crate::limit::UpstreamBudget;
 use crate::peer::PeerTier;
@@ -71,7 +71,7 @@ impl App {
         let audit = AuditFile::open(&config.audit.file, config.audit.max_bytes, clock.clone())?;
         let adopted = listen::adopt()?;
         protections.extend(confine::to_its_needs(&config, &path, &settings, &adopted)?);
-        protections.push(PeerTier::of_host().protection());
+        protections.push(callers(config.listen.require)?);
         let keyring = Arc::new(Keyring::new(arena.clone()));
         let keys = key_source(&config, &settings.environment);
         keys.load(&keyring)?;
@@ -175,6 +175,17 @@ impl Process for Host {
     fn started_at(&self) -> Timestamp {
         self.started_at
     }
+}
+
+/// How surely callers are known, at least as surely as is required.
+fn callers(required: Option<CallerTier>) -> Result<Protection, StartError> {
+    let reached = PeerTier::of_host();
+    let required = match required {
+        None => PeerTier::None,
+        Some(CallerTier::Pid) => PeerTier::PidAndStartTime,
+        Some(CallerTier::Pidfd) => PeerTier::PidfdAtConnect,
+    };
+    if reached < required { Err(StartError::Callers) } else { Ok(reached.protection()) }
 }
 
 /// The memory for secrets, at least as protected as is required. What falls short of what is wanted is told.

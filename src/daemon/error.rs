@@ -66,6 +66,11 @@ pub enum StartError {
         /// What is in the way.
         shortfall: Shortfall,
     },
+    /// `listen.require` is not met.
+    #[error(
+        "listen.require asks for callers that are better known than this kernel can tell\nrun Linux 6.5 or later, let no filter refuse SO_PEERPIDFD, or lower listen.require"
+    )]
+    Callers,
     /// The attestor is gone, so nobody could be identified any more.
     #[error(
         "the attestor, the daemon's child, has ended; every value and key was wiped\nstart the daemon again, and find out who ended its child"

@@ -273,3 +273,20 @@ fn has_secret_memory() -> bool {
     }
     there
 }
+
+/// It needs no memory, but the same kind of host.
+#[tokio::test(flavor = "multi_thread")]
+async fn where_the_kernel_does_not_pin_callers_it_does_not_start_if_that_is_required() {
+    let (setup, _sandbox) = Stack::prepared(|_| {}).await;
+    let text = std::fs::read_to_string(&setup.config_file).unwrap();
+    let text = text.replacen("[listen]\n", "[listen]\nrequire = \"pidfd\"\n", 1);
+    std::fs::write(&setup.config_file, text).unwrap();
+    let mut daemon = Daemon::spawn_with(&setup, |command| {
+        withheld_calls(&[libc::SYS_getsockopt], libc::ENOPROTOOPT).apply(command);
+        command.env("RAVI_BROKER_LOG", "error");
+    });
+    let (code, said) = daemon.outcome().await;
+    assert_eq!(code, Some(1), "{said}");
+    assert_two_lines(&said);
+    assert!(said.contains("listen.require") && !setup.agent_socket.exists(), "{said}");
+}
