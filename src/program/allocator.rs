@@ -7,7 +7,7 @@
 //!
 //! A library cannot choose for those who link it, so each file under `src/bin/` has these two lines:
 //!
-//! ```ignore
+//! ```text
 //! #[global_allocator]
 //! static ALLOCATOR: WipingAllocator = WIPING;
 //! ```
