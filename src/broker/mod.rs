@@ -192,7 +192,8 @@ impl Broker {
         Ok(session.inspect_err(|error| self.refuse_token(caller, error))?)
     }
 
-    /// Where a role asks what its process runs, an exec ends the session, unless the new program fits too.
+    /// Where a role asks what its process runs, an exec of the opener ends the whole tree of its session, unless the
+    /// new program fits too.
     fn judge_again(&self, session: Arc<Session>) -> std::result::Result<Arc<Session>, TokenError> {
         let policy = self.policy.load();
         let Some(role) = policy.role(&session.role).filter(|role| role.names_program()) else {
@@ -205,7 +206,7 @@ impl Broker {
         if verdict.holds {
             return Ok(session);
         }
-        self.end_session(session.id, End::RoleChanged);
+        self.end_session(session.root, End::RoleChanged);
         Err(TokenError::Exec(verdict.lines))
     }
 

@@ -282,7 +282,7 @@ pub enum Bind {
 /// Which programs are given a value that is not to be shown.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub enum UseBy {
-    /// `cli`: the broker's own command line, which puts it where it was said.
+    /// `cli`: the broker's own programs, which put it where they were told to.
     #[default]
     Cli,
     /// `any`: any that holds the session. It could show the value.

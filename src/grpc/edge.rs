@@ -1,7 +1,6 @@
 //! What stands around every call of a socket: what is no gRPC request is refused before a service sees
-//! it, the errors that tonic makes by itself get the broker's details, and every call has an id under which
-//! the operator can ask why it was refused. May import `status`, `retire`
-//! and `types`.
+//! it, the errors that tonic makes by itself get the broker's details, and every call of an agent has an id under
+//! which the operator can ask why it was refused. May import `status`, `retire` and `types`.
 
 use std::convert::Infallible;
 use std::hash::{BuildHasher, RandomState};
@@ -21,19 +20,24 @@ use crate::types::DenialId;
 
 const CONTENT_TYPE: &[u8] = b"application/grpc";
 
-/// The layer.
-#[derive(Clone, Copy, Debug)]
-pub struct Edge;
+/// The layer, by the socket that it stands on.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Edge {
+    /// The agent socket.
+    Agent,
+    /// The admin socket: the operator is told at once why a call is refused, so it needs no id.
+    Admin,
+}
 
 /// A service with the edge around it.
 #[derive(Clone, Debug)]
-pub struct Edged<S>(S);
+pub struct Edged<S>(S, Edge);
 
 impl<S> Layer<S> for Edge {
     type Service = Edged<S>;
 
     fn layer(&self, service: S) -> Edged<S> {
-        Edged(service)
+        Edged(service, *self)
     }
 }
 
@@ -43,7 +47,7 @@ where
 {
     type Response = Response<Body>;
     type Error = Infallible;
-    type Future = Either<Ready<Answer>, Map<Join<S::Future, Ready<DenialId>>, Finish>>;
+    type Future = Either<Ready<Answer>, Map<Join<S::Future, Ready<Option<DenialId>>>, Finish>>;
 
     fn poll_ready(&mut self, cx: &mut Context<'_>) -> Poll<Result<(), Infallible>> {
         self.0.poll_ready(cx)
@@ -51,19 +55,21 @@ where
 
     fn call(&mut self, mut request: Request<Body>) -> Self::Future {
         Retire::after_request(request.uri().path(), request.extensions());
-        let id = next_id();
+        let id = (self.1 == Edge::Agent).then(next_id);
         if let Some(refusal) = refusal(&request) {
             return Either::Left(ready(finish((Ok(refusal), id))));
         }
-        request.extensions_mut().insert(id);
+        if let Some(id) = id {
+            request.extensions_mut().insert(id);
+        }
         Either::Right(join(self.0.call(request), ready(id)).map(finish as Finish))
     }
 }
 
 type Answer = Result<Response<Body>, Infallible>;
-type Finish = fn((Answer, DenialId)) -> Answer;
+type Finish = fn((Answer, Option<DenialId>)) -> Answer;
 
-fn finish((answer, id): (Answer, DenialId)) -> Answer {
+fn finish((answer, id): (Answer, Option<DenialId>)) -> Answer {
     answer.map(|answer| status::explain(answer, id))
 }
 

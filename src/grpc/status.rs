@@ -43,8 +43,8 @@ impl From<BrokerError> for Status {
 }
 
 /// Gives an error that tonic made by itself a reason and a text of ours; its code, which follows gRPC's
-/// own table, stays. Every error gets the call's id, the same for what is absent and what is forbidden.
-pub(super) fn explain<B>(mut response: http::Response<B>, id: DenialId) -> http::Response<B> {
+/// own table, stays. Every error gets the call's id if it has one, the same for what is absent and what is forbidden.
+pub(super) fn explain<B>(mut response: http::Response<B>, id: Option<DenialId>) -> http::Response<B> {
     let headers = response.headers_mut();
     let Some(code) = headers.get(STATUS).map(|code| Code::from_bytes(code.as_bytes())) else {
         return response;
@@ -56,7 +56,7 @@ pub(super) fn explain<B>(mut response: http::Response<B>, id: DenialId) -> http:
         // Fails on a text that is no header value; ours are.
         let _ = unread(code).add_header(headers);
     }
-    if let Ok(id) = HeaderValue::try_from(id.to_string()) {
+    if let Some(id) = id.and_then(|id| HeaderValue::try_from(id.to_string()).ok()) {
         headers.insert(DENIAL, id);
     }
     response
@@ -182,7 +182,7 @@ mod tests {
     #[test]
     fn an_error_that_tonic_made_gets_a_reason_and_one_of_ours_is_left_alone() {
         let explained = |status: Status| {
-            let explained = explain(status.into_http::<()>(), ID);
+            let explained = explain(status.into_http::<()>(), Some(ID));
             Status::from_header_map(explained.headers()).unwrap()
         };
         let reason = |status: &Status| status.get_details_error_info().unwrap().reason;
@@ -196,7 +196,7 @@ mod tests {
     #[test]
     fn what_is_no_error_is_left_alone() {
         let answer = http::Response::builder().header("content-type", "application/grpc").body(()).unwrap();
-        assert_eq!(explain(answer, ID).headers().len(), 1);
+        assert_eq!(explain(answer, Some(ID)).headers().len(), 1);
     }
 
     #[test]

@@ -35,11 +35,11 @@ use crate::types::CgroupPath;
 #[derive(Clone, Debug)]
 pub struct PeerInfo(pub Arc<Peer>);
 
-/// The process that connected.
+/// The process that a connection belongs to.
 ///
-/// These are the facts of the moment of accept. They go on naming that process when the socket is
-/// passed to another one, and when the process becomes another program by exec: ask
-/// [`Peer::as_of_now`] again before trusting an old answer.
+/// These are the facts of the moment at which it connected or, on a socket that it was given, sent its first byte. They
+/// go on naming that process when it becomes another program by exec: ask [`Peer::as_of_now`] again before
+/// trusting an old answer.
 #[derive(Clone, Debug)]
 pub struct Peer {
     /// Effective user id at connect.

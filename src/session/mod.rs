@@ -92,8 +92,7 @@ pub struct Session {
     depth: usize,
     /// Nanoseconds of a [`BootInstant`]. Written under [`Sessions::changing`].
     expires_at: AtomicU64,
-    /// Sessions that were delegated from it, also those that are over. Changed under
-    /// [`Sessions::changing`]; bounded, since each was live once and they end with it.
+    /// Live sessions that were delegated from it. Changed under [`Sessions::changing`].
     children: Mutex<Vec<SessionId>>,
     ended: CancellationToken,
     end: OnceLock<End>,
@@ -302,11 +301,7 @@ impl Sessions {
             return holder.check(&presented, peer).and(Err(TokenError::Ended(end)));
         };
         session.holder.check(&presented, peer)?;
-        match session.end() {
-            Some(end) => Err(TokenError::Ended(end)),
-            None if self.clock.now() >= session.expires_at() => Err(TokenError::Ended(End::Expired)),
-            None => Ok(session),
-        }
+        self.living(session)
     }
 
     /// The live session of a link, if this process may use it.
@@ -315,6 +310,10 @@ impl Sessions {
         if !session.holder.admits(peer) {
             return Err(TokenError::Foreign { session: id, bound: session.binding().to_string() });
         }
+        self.living(session)
+    }
+
+    fn living(&self, session: Arc<Session>) -> Result<Arc<Session>, TokenError> {
         match session.end() {
             Some(end) => Err(TokenError::Ended(end)),
             None if self.clock.now() >= session.expires_at() => Err(TokenError::Ended(End::Expired)),

@@ -47,6 +47,7 @@ fn plays_another_process() {
             play_client(&socket);
         }
         "connect and become another" => play_dropper(&socket),
+        "connect what it was given" => peer::play_connector(&socket),
         "connect and exit" => drop(UnixStream::connect(&socket).unwrap()),
         "start a client and leave" => play_parent(&socket),
         "bind" => bind::play_daemon(&socket),
@@ -137,7 +138,12 @@ impl Process {
     }
 
     fn run(mut command: Command) -> Self {
-        let mut child = command.stdin(Stdio::piped()).stdout(Stdio::piped()).spawn().unwrap();
+        command.stdin(Stdio::piped());
+        Self::run_with_its_input(command)
+    }
+
+    fn run_with_its_input(mut command: Command) -> Self {
+        let mut child = command.stdout(Stdio::piped()).spawn().unwrap();
         let output = BufReader::new(child.stdout.take().unwrap());
         Self { input: child.stdin.take(), output, child }
     }

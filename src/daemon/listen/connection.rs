@@ -1,8 +1,9 @@
 //! One accepted connection, and whose it is.
 //!
 //! The kernel names the sender of every byte. A connection belongs to the process that sends its first one,
-//! which need not be the one that connected: a socket can be passed on and inherited. A byte of any other
-//! process ends it, since a request could be of both. Until its client has greeted, a connection has a
+//! which need not be the one that connected: a socket can be passed on and inherited. It has to be of the same
+//! user, unless root connected: a service of somebody else must not be made to ask for whoever hands it a socket to
+//! write to. A byte of any other process ends it, since a request could be of both. Until its client has greeted, a connection has a
 //! deadline and ends when the daemon stops: the keep-alive of HTTP/2 begins after the greeting, so a client
 //! that says nothing would hold its place for good, and a drain up to the end of its grace time.
 
@@ -20,13 +21,15 @@ use tokio_util::sync::{CancellationToken, WaitForCancellationFutureOwned};
 use zeroize::Zeroizing;
 
 use super::incoming::{Admission, Permit};
-use crate::peer::{Peer, PeerInfo};
+use crate::peer::{Credentials, Peer, PeerInfo};
 use crate::sys::socket::{Received, receive, receive_pinned};
 
 /// For the client's first bytes. A client on this machine sends them at once.
 const GREETING_WITHIN: Duration = Duration::from_secs(5);
 /// `PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n` (RFC 9113 §3.4).
 const GREETING_BYTES: usize = 24;
+/// A launcher that is root may start programs of other users.
+const ROOT: u32 = 0;
 /// Bytes that are read in one go.
 const READ: usize = 16 * 1024;
 
@@ -119,12 +122,19 @@ impl Connection {
         let connector = same_process && connected.uid == sender.uid;
         let speaker = match connector {
             true => connected,
-            false if admission.allows(sender) => Arc::new(Peer::of_sender(sender, pin)),
+            false if may_inherit(&connected, sender) && admission.allows(sender) => {
+                Arc::new(Peer::of_sender(sender, pin))
+            }
             false => return None,
         };
         greeting.missing = greeting.missing.saturating_sub(length);
         Some(Begun { stream, first, speaker, greeting, permit })
     }
+}
+
+/// Whether the sender may speak on what another process connected.
+fn may_inherit(connected: &Peer, sender: Credentials) -> bool {
+    connected.uid == sender.uid || connected.uid == ROOT
 }
 
 impl Begun {

@@ -42,7 +42,7 @@ pub(super) async fn agents(agent: Agent, incoming: Incoming, broker: Arc<Broker>
         .add_service(agent.vault())
         .add_service(agent.identities());
     let triggers = Triggers::on_stop(stop).or_lock(broker.locks());
-    tokio::join!(announcing, accept(incoming, Edge.layer(routes.prepare()), triggers, Some(broker)));
+    tokio::join!(announcing, accept(incoming, Edge::Agent.layer(routes.prepare()), triggers, Some(broker)));
 }
 
 /// Serves the admin socket until `stop`, then lets the calls under way finish.
@@ -55,7 +55,7 @@ pub(super) async fn operator(admin: Admin, incoming: Incoming, stop: Cancellatio
     let routes =
         Routes::new(health_service.max_decoding_message_size(MAX_MESSAGE_BYTES)).add_service(admin.service());
     let triggers = Triggers::on_stop(stop);
-    tokio::join!(announcing, accept(incoming, Edge.layer(routes.prepare()), triggers, None));
+    tokio::join!(announcing, accept(incoming, Edge::Admin.layer(routes.prepare()), triggers, None));
 }
 
 /// Serves each connection in a task of its own, until no more come in and the last has ended. How many

@@ -1,8 +1,10 @@
 //! Who is asking: what is established about a peer, and what is not believed.
 
 use std::fs;
+use std::os::fd::AsRawFd;
 use std::sync::Arc;
 
+use nix::sys::socket::{AddressFamily, SockFlag, SockType, UnixAddr, socket};
 use nix::sys::wait::{Id, WaitPidFlag, waitid};
 use nix::unistd::Pid;
 use ravi_broker::peer::{Peer, PeerTier, Pidfd, ProcessId};
@@ -221,6 +223,33 @@ async fn a_peer_without_a_number_here_is_foreign() {
     let _client = UnixStream::connect(&inner).unwrap();
     assert_eq!(server.hear(), "foreign true, process false");
     server.finish();
+}
+
+/// Connects its standard input, which others have as well.
+pub(super) fn play_connector(socket: &Path) {
+    let given = std::io::stdin();
+    nix::sys::socket::connect(given.as_raw_fd(), &UnixAddr::new(socket).unwrap()).unwrap();
+    say("connected");
+    let _ = std::io::Read::read(&mut &given, &mut [0]);
+}
+
+/// A service of another user that writes what it is told to where it is told must not be heard as itself.
+#[tokio::test]
+async fn who_is_handed_a_socket_that_another_user_connected_does_not_speak_on_it() {
+    if !can_become_others() {
+        return;
+    }
+    let (_directory, path) = room();
+    let mut incoming = accepting(&path, Admission::Everyone, WIDE);
+    let handed = socket(AddressFamily::Unix, SockType::Stream, SockFlag::SOCK_CLOEXEC, None).unwrap();
+    let mut connector = command("connect what it was given", &path);
+    connector.env(UID, STRANGER.to_string()).stdin(handed.try_clone().unwrap());
+    let mut connector = Process::run_with_its_input(connector);
+    assert_eq!(connector.hear(), "connected");
+    let connection = next(&mut incoming).await;
+    assert_eq!(connection.peer().0.uid, STRANGER);
+    (&UnixStream::from(handed)).write_all(b"PRI").unwrap();
+    assert!(connection.begin().await.is_none(), "root was heard on what another user connected");
 }
 
 /// What a privileged process connected may be in the hands of what it became.

@@ -56,3 +56,15 @@ async fn what_is_answered_and_what_is_not_grpc_has_no_id() {
     let refused = wire.send(get).await;
     assert_eq!((refused.http.as_u16(), refused.denial), (405, None));
 }
+
+/// The operator is told the reason itself.
+#[tokio::test(flavor = "multi_thread")]
+async fn what_the_admin_socket_refuses_has_no_id() {
+    let victim = Victim::start().await;
+    let wire = Wire::connect(&victim.stack.setup.admin_socket).await;
+    for (path, body) in [(OPEN, framed(b"")), ("/ravi.broker.v1.AdminService/Revoke", framed(&[0xff; 9]))] {
+        let refused = wire.post(path, body).await;
+        assert_ne!(refused.status.as_ref().unwrap().code(), tonic::Code::Ok);
+        assert_eq!(refused.denial, None);
+    }
+}
