@@ -78,7 +78,7 @@ impl Pin {
 
 /// Asks the kernel to name senders. Set on a listener it holds for what is accepted from it, from the first
 /// byte on.
-pub fn name_senders(socket: impl AsFd) -> io::Result<()> {
+pub fn name_senders(socket: impl AsFd) -> nix::Result<()> {
     setsockopt(&socket, sockopt::PassCred, &true)?;
     let on: libc::c_int = 1;
     // SAFETY: the option takes an int, which lives over the call. `nix` does not know the option.
@@ -93,7 +93,7 @@ pub fn name_senders(socket: impl AsFd) -> io::Result<()> {
     };
     match Errno::result(set) {
         Ok(_) | Err(Errno::ENOPROTOOPT) => Ok(()),
-        Err(errno) => Err(errno.into()),
+        Err(errno) => Err(errno),
     }
 }
 

@@ -16,10 +16,6 @@ use super::support::{Answer, Bare, fork_as, wait};
 /// Of so many agents one presents its own token, which must be accepted.
 const CONTROL_EVERY: u64 = 64;
 
-/// So often in a row an agent tries to be let in. The broker refuses whom it cannot name in time, which
-/// happens where a machine stands still for a third of a second.
-const OPENINGS: usize = 8;
-
 /// Somebody who opens sessions and is shown tokens.
 pub(crate) trait Broker {
     /// Opens a session over a connection, as its stream `next`; 0: it begins with this. Returns the token and the
@@ -53,9 +49,6 @@ impl Broker for Shipped {
     }
 }
 
-/// What an agent says that was not let in.
-const UNOPENED: &str = "-";
-
 /// How a thief presents the token.
 #[derive(Clone, Copy)]
 enum Way {
@@ -88,8 +81,6 @@ struct Loot {
 pub(crate) struct Tally {
     /// Processes that opened a session.
     pub(crate) agents: u64,
-    /// Processes that were not let in: a broker that could not establish in time who they are.
-    pub(crate) unopened: u64,
     /// Processes that had the pid of the one whose token they presented.
     pub(crate) reuses: u64,
     /// Of these, those that started within the same tick as well.
@@ -123,7 +114,7 @@ pub(crate) fn play(broker: &impl Broker, path: &Path, pid: Pid, reuses: u64) -> 
     let mut lane = Lane { broker, address, pid, report, reports: BufReader::new(reports) };
     let mut tally = Tally::default();
     for round in WAYS.iter().cycle() {
-        let loot = (0..OPENINGS).find_map(|_| lane.agent(&mut tally)).expect("the role matches");
+        let loot = lane.agent(&mut tally);
         for way in round {
             if tally.reuses == reuses {
                 return tally;
@@ -136,15 +127,15 @@ pub(crate) fn play(broker: &impl Broker, path: &Path, pid: Pid, reuses: u64) -> 
 }
 
 impl<B: Broker> Lane<'_, B> {
-    /// A process that opens a session, makes one connection more, and ends. `None`: it was not let in.
-    fn agent(&mut self, tally: &mut Tally) -> Option<Loot> {
+    /// A process that opens a session, makes one connection more, and ends.
+    fn agent(&mut self, tally: &mut Tally) -> Loot {
         let (spoken, unspoken) = (unconnected(), unconnected());
         let control = tally.agents.is_multiple_of(CONTROL_EVERY);
         let said = self.life(|lane| {
             lane.connect(&spoken);
             lane.connect(&unspoken);
             let (token, mut next) = lane.broker.open(copy(&spoken), 0);
-            let Some(token) = token else { return UNOPENED.to_owned() };
+            let token = token.expect("the role matches");
             let mut accepted = None;
             if control {
                 let (answer, after) = lane.broker.present(copy(&spoken), next, &token);
@@ -152,21 +143,17 @@ impl<B: Broker> Lane<'_, B> {
             }
             format!("{} {next} {}", token.expose(), accepted.unwrap_or_default())
         });
-        if said.words[0] == UNOPENED {
-            tally.unopened += 1;
-            return None;
-        }
         tally.agents += 1;
         tally.controls += u64::from(control);
         tally.controls_accepted += u64::from(said.words[2] == "true");
         let next = said.words[1].parse().expect("a stream");
-        Some(Loot {
+        Loot {
             token: Secret::new(said.words[0].clone()),
             start_time: said.start_time,
             spoken,
             next,
             unspoken,
-        })
+        }
     }
 
     /// A process that presents what an agent left. Returns the answer and its start time.
@@ -251,10 +238,9 @@ impl Tally {
         }
     }
 
-    fn numbers(&mut self) -> [&mut u64; 10] {
+    fn numbers(&mut self) -> [&mut u64; 9] {
         let Self {
             agents,
-            unopened,
             reuses,
             same_tick,
             accepted,
@@ -264,7 +250,7 @@ impl Tally {
             controls,
             controls_accepted,
         } = self;
-        [agents, unopened, reuses, same_tick, accepted, refused, closed, failed, controls, controls_accepted]
+        [agents, reuses, same_tick, accepted, refused, closed, failed, controls, controls_accepted]
     }
 
     /// For the process that adds up.
@@ -296,7 +282,6 @@ impl fmt::Display for Tally {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let Self {
             agents,
-            unopened,
             reuses,
             same_tick,
             accepted,
@@ -308,7 +293,7 @@ impl fmt::Display for Tally {
         } = self;
         write!(
             f,
-            "{agents} agents ({unopened} more not let in), {reuses} reuses of their pid ({same_tick} within the same tick): {accepted} accepted, "
+            "{agents} agents, {reuses} reuses of their pid ({same_tick} within the same tick): {accepted} accepted, "
         )?;
         write!(f, "{refused} refused, {closed} closed, {failed} failed; ")?;
         write!(f, "{controls_accepted} of {controls} live holders accepted")

@@ -75,7 +75,6 @@ async fn a_recycled_pid_gets_nothing_for_the_token_of_the_process_that_had_it() 
     assert_eq!(tally.refused + tally.closed, count);
     assert!(tally.controls > 0 && tally.controls == tally.controls_accepted, "a live holder was refused");
     assert!(tally.same_tick * 10 > count, "too few of them started in the tick of their predecessor");
-    assert!(tally.unopened * 100 <= tally.agents, "{} agents were not let in", tally.unopened);
 }
 
 #[test]

@@ -19,6 +19,7 @@ use nix::sys::stat::{FileStat, Mode as Bits, SFlag, fchmod, fstat, fstatat};
 use nix::unistd::{Gid, Uid, UnlinkatFlags, fchownat, unlinkat};
 use thiserror::Error;
 
+use crate::sys;
 use crate::sys::peer::{same_file, self_fd};
 
 /// Connections that wait to be accepted; beyond it, a connect waits or fails with `EAGAIN`.
@@ -132,6 +133,8 @@ impl<'a> Place<'a> {
         if let Mode::Group(group) = mode {
             give_to_group(&handle, group, 0o660).map_err(|_| BindError::Group { group })?;
         }
+        // Before anybody can connect: what connects earlier does not inherit it.
+        sys::socket::name_senders(&socket).map_err(failed("name the senders of"))?;
         let backlog = Backlog::new(BACKLOG).map_err(failed("listen on"))?;
         kernel::listen(&socket, backlog).map_err(failed("listen on"))?;
         Ok((UnixListener::from(socket), file))

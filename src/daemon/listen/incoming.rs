@@ -73,7 +73,7 @@ impl Incoming {
         stop: CancellationToken,
     ) -> io::Result<Self> {
         let Bound { listener, file, lock } = bound;
-        // What is accepted inherits it.
+        // What connects from now on inherits it; one of the service manager's may not have had it so far.
         sys::socket::name_senders(&listener)?;
         Ok(Self {
             listener: Some(UnixListener::from_std(listener)?),
@@ -94,7 +94,10 @@ impl Incoming {
     }
 
     fn admit(&self, stream: UnixStream) -> Option<Connection> {
-        let credentials = sys::peer::credentials(&stream).ok();
+        // Who connected before the listener had the option did not inherit it. What was sent before the accept
+        // has its sender all the same.
+        let named = sys::socket::name_senders(&stream).ok();
+        let credentials = named.and_then(|()| sys::peer::credentials(&stream).ok());
         let admitted = credentials.filter(|&credentials| self.admission.allows(credentials));
         let permitted = admitted.and_then(|credentials| {
             self.connections.open_one(credentials.uid).map(|permit| (credentials, permit))

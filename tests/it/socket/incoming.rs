@@ -233,6 +233,27 @@ async fn sockets_of_the_service_manager_are_taken_over_and_left_behind() {
     assert!(agent.exists() && admin.exists());
 }
 
+/// The service manager starts the daemon because somebody has connected.
+#[tokio::test]
+async fn who_spoke_before_the_daemon_was_there_is_served() {
+    let (directory, agent) = room();
+    let admin = directory.path().join("admin.sock");
+    let sockets = [&agent, &admin].map(|path| UnixListener::bind(path).unwrap());
+    let mut clients = Vec::new();
+    for path in [&agent, &admin] {
+        let mut client = AsyncStream::connect(path).await.unwrap();
+        client.write_all(b"?").await.unwrap();
+        clients.push(client);
+    }
+    let daemon = activated("agent:admin", sockets.map(OwnedFd::from));
+    for (name, mut client) in ["agent", "admin"].into_iter().zip(clients) {
+        let mut text = String::new();
+        client.read_to_string(&mut text).await.unwrap();
+        assert_eq!(text, name);
+    }
+    daemon.finish();
+}
+
 #[test]
 fn a_socket_of_the_service_manager_that_does_not_fit_is_refused() {
     let (directory, path) = room();
