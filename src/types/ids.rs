@@ -52,6 +52,20 @@ pub struct LeaseId(pub [u8; 16]);
 #[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct DenialId(pub [u8; 16]);
 
+/// Public handle of a watch for a code: 128 random bits, printed as `wat_` and base32 in lower case.
+#[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub struct WatchId(pub [u8; 16]);
+
+/// Public handle of something that was sent, to ask later what became of it: 128 random bits, printed as `snd_`
+/// and base32 in lower case.
+#[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub struct SendId(pub [u8; 16]);
+
+/// Names one delivery to one callback, the same in each attempt: 128 random bits, printed as `dsp_` and
+/// base32 in lower case.
+#[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub struct DispatchId(pub [u8; 16]);
+
 macro_rules! prefixed_text {
     ($($name:ident = $prefix:literal),*) => {$(
         impl fmt::Display for $name {
@@ -82,7 +96,14 @@ macro_rules! prefixed_text {
     )*};
 }
 
-prefixed_text!(SessionId = "ses_", LeaseId = "lea_", DenialId = "den_");
+prefixed_text!(
+    SessionId = "ses_",
+    LeaseId = "lea_",
+    DenialId = "den_",
+    WatchId = "wat_",
+    SendId = "snd_",
+    DispatchId = "dsp_"
+);
 
 #[cfg(test)]
 mod tests {

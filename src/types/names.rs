@@ -40,6 +40,18 @@ pub enum NameError {
     /// See [`Resource`](super::Resource).
     #[error("expected secret/KEY, password/DOMAIN[/USERNAME], sso/token, identity/email or identity/phone")]
     Resource,
+    /// See [`Channel`](super::Channel).
+    #[error("a channel is email or sms")]
+    Channel,
+    /// See [`MessageRef`](super::MessageRef).
+    #[error("expected email/NUMBER or sms/NUMBER, as the list of messages has it")]
+    Message,
+    /// See [`EmailAddress`](super::EmailAddress).
+    #[error("expected one address such as jane@example.com: no display name, quotes or non-ASCII characters")]
+    Email,
+    /// See [`PhoneNumber`](super::PhoneNumber).
+    #[error("expected a number in international form such as +15550100001")]
+    Phone,
     /// See [`Reference`](super::Reference).
     #[error("expected ravi://secret/KEY, ravi://password/DOMAIN[/USERNAME][#username] or ravi://sso/token")]
     Reference,
