@@ -12,6 +12,7 @@ mod call;
 mod device;
 mod exchange;
 mod http;
+mod mailbox;
 mod paths;
 mod pins;
 mod resolve;
@@ -32,6 +33,10 @@ use crate::types::{EntryUuid, IdentityUuid, SecretKey};
 
 pub use api::HttpUpstream;
 pub use http::Settings;
+pub use mailbox::{
+    Answering, Attachment, Contact, ContactAddress, Direction, Draft, Mail, Mailbox, NewAttachment, Sent,
+    Text,
+};
 pub use tls::SettingsError;
 
 /// Result of an upstream call.
