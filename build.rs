@@ -1,11 +1,11 @@
 //! Compiles `proto/` with a pure-Rust compiler, so that a build needs no `protoc`.
 
 const PROTO_ROOT: &str = "proto";
-const FILES: [&str; 6] = ["admin", "error", "identity", "lease", "session", "vault"];
+const FILES: [&str; 7] = ["admin", "error", "identity", "inbox", "lease", "session", "vault"];
 
 /// Messages that can carry a secret: their generated `Debug` would print it. `src/pb.rs` writes a
 /// redacted one by hand.
-const SECRET_MESSAGES: [&str; 8] = [
+const SECRET_MESSAGES: [&str; 20] = [
     "Credential",
     "OpenSessionResponse",
     "DelegateSessionResponse",
@@ -14,6 +14,18 @@ const SECRET_MESSAGES: [&str; 8] = [
     "UpdatePasswordRequest",
     "SetSecretRequest",
     "ImportKeysRequest",
+    "MintSsoTokenResponse",
+    "Message",
+    "GetMessageResponse",
+    "Code",
+    "AwaitCodeResponse",
+    "AttachFileRequest",
+    "Content",
+    "SendEmailRequest",
+    "ReplyEmailRequest",
+    "ReplyAllEmailRequest",
+    "ForwardEmailRequest",
+    "SendSmsRequest",
 ];
 
 fn main() -> Result<(), Box<dyn std::error::Error>> {

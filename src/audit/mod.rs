@@ -20,6 +20,7 @@ mod file;
 mod folder;
 mod head;
 mod verify;
+mod words;
 
 use std::io;
 use std::path::PathBuf;
@@ -27,9 +28,10 @@ use std::path::PathBuf;
 use thiserror::Error;
 
 pub use chain::{Fault, Hash, Head};
-pub use event::{Actor, Cause, Event, NOBODY, Outcome, Target, Verb};
+pub use event::{Actor, Event, NOBODY, Target};
 pub use file::{AuditFile, Follow};
 pub use verify::{Breach, Report, VerifiedFile, verify_path};
+pub use words::{Cause, Outcome, Verb};
 
 /// Why the trail cannot be opened, written or read.
 #[derive(Clone, Debug, PartialEq, Eq, Error)]

@@ -8,7 +8,7 @@ use thiserror::Error;
 use crate::lease::LeaseError;
 use crate::limit::Limited;
 use crate::session::{End, OpenError, TokenError};
-use crate::types::NameError;
+use crate::types::{NameError, SendId};
 use crate::upstream::UpstreamError;
 use crate::vault::VaultError;
 
@@ -48,6 +48,25 @@ pub enum BrokerError {
     /// Revoked or released.
     #[error("the lease was revoked or released")]
     LeaseRevoked,
+    /// Absent or foreign watch for a code.
+    #[error("no such watch is available to this session")]
+    WatchNotAvailable,
+    /// It ended before a code came.
+    #[error("the watch ended before a code came; open another one, then trigger the message again")]
+    WatchExpired,
+    /// The identity's day is used up.
+    #[error("the identity has sent all that it may send today")]
+    Quota {
+        /// Name of the budget.
+        budget: &'static str,
+        /// Until the next day begins.
+        retry_after: Duration,
+    },
+    /// A message was handed over and its answer is lost.
+    #[error(
+        "the message was handed over and its outcome is unknown; ask what became of {0} before you send it again"
+    )]
+    SendUnknown(SendId),
     /// A field is wrong.
     #[error("{field}: {problem}")]
     Argument {

@@ -54,8 +54,12 @@ impl Broker {
         action: &Action,
         reason: Option<&Reason>,
     ) -> Result<()> {
-        let resource = action.resource();
+        let (resource, subject) = (action.resource(), action.subject());
         let event = about(Event::of(verb_of(action), &session.actor), resource.as_ref());
+        let event = match &subject {
+            Some(subject) => event.target(Target::Subject(subject)),
+            None => event,
+        };
         self.must_record(&event.reason(reason))
     }
 
@@ -173,5 +177,11 @@ pub(super) fn verb_of(action: &Action) -> Verb {
         Action::UpdatePassword(_) => Verb::VaultUpdate,
         Action::DeleteSecret(_) | Action::DeletePassword(_) => Verb::VaultDelete,
         Action::ReadIdentity => Verb::IdentityRead,
+        Action::ReadMessages(_) => Verb::InboxRead,
+        Action::AwaitCode(_) => Verb::CodeWatched,
+        Action::SendEmail(_) | Action::SendSms(_) | Action::Send(_) => Verb::MessageSent,
+        Action::SearchContacts => Verb::ContactsSearched,
+        Action::CreateIdentity(_) => Verb::IdentityCreated,
+        Action::ProvisionPhone => Verb::IdentityProvisioned,
     }
 }

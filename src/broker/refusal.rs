@@ -15,7 +15,7 @@ use crate::peer::{Peer, PeerTier, ProcessId};
 use crate::policy::scope::Scope;
 use crate::policy::{Action, Denied, Role};
 use crate::session::{End, OpenError, Session, TokenError, actor_of};
-use crate::types::{DenialId, LeaseId, Resource, RoleName, SessionId};
+use crate::types::{DenialId, LeaseId, Resource, RoleName, SessionId, Subject};
 use crate::upstream::UpstreamError;
 
 /// Of what is refused before there is a call. Nobody is told it.
@@ -52,6 +52,8 @@ pub enum Asked {
     Resource(Resource),
     /// Something with a lease.
     Lease(LeaseId),
+    /// Something that is no resource.
+    Subject(Subject),
 }
 
 /// What the rule held against what. Kept as it is, and put into words only for the operator.
@@ -193,7 +195,7 @@ impl Broker {
         let narrowed = admitted.session.narrowed.clone();
         let compared = role.map_or(Compared::Nothing, |role| Compared::Scopes { role, narrowed });
         let refused = Refused { verb: refused(action), compared, ..Refused::within(admitted) };
-        self.refuse(refused.resource(action.resource()), rule(denied));
+        self.refuse(refused.about(action), rule(denied));
     }
 
     /// A value that only the broker's own programs are given.
@@ -202,7 +204,7 @@ impl Broker {
         let runs = runs.map_or("cannot be established".to_owned(), |file| file.path.display().to_string());
         let compared = Compared::Text(vec![format!("use_by = \"cli\"; the caller's program: {runs}")]);
         let refused = Refused { verb: refused(action), compared, ..Refused::within(admitted) };
-        self.refuse(refused.resource(action.resource()), Cause::DeliveryForbidden);
+        self.refuse(refused.about(action), Cause::DeliveryForbidden);
         BrokerError::DeliveryNotAllowed
     }
 
@@ -213,7 +215,7 @@ impl Broker {
             tracing::warn!(role = %session.role, %error, "Ravi did not give what a role allows");
         }
         let refused = Refused { verb: refused(action), ..Refused::within(admitted) };
-        let refused = refused.resource(action.resource());
+        let refused = refused.about(action);
         match error {
             BrokerError::Capacity(limit) => {
                 self.refuse(Refused { compared: Compared::Limit(limit), ..refused }, Cause::CapacityReached);
@@ -294,8 +296,9 @@ impl<'a> Refused<'a> {
         Self { asked, ..self }
     }
 
-    fn resource(self, resource: Option<Resource>) -> Self {
-        Self { asked: resource.map_or(Asked::Nothing, Asked::Resource), ..self }
+    fn about(self, action: &Action) -> Self {
+        let subject = || action.subject().map_or(Asked::Nothing, Asked::Subject);
+        Self { asked: action.resource().map_or_else(subject, Asked::Resource), ..self }
     }
 
     /// Recorded at a bounded rate.
@@ -315,6 +318,7 @@ impl Asked {
             Self::Nothing | Self::Role(_) => event,
             Self::Resource(resource) => event.resource(resource),
             Self::Lease(id) => event.target(Target::Lease(*id)),
+            Self::Subject(subject) => event.target(Target::Subject(subject)),
         }
     }
 }

@@ -52,6 +52,9 @@ pub(crate) fn outcome(reason: ErrorReason) -> (Exit, &'static str) {
         }
         R::LeaseNotAvailable => (Exit::Denied, "`ravi-broker lease list` shows the leases of this session"),
         R::LeaseExpired | R::LeaseRevoked => (Exit::Ended, "acquire a new lease"),
+        R::WatchNotAvailable => (Exit::Denied, "begin to wait anew, then trigger the message again"),
+        R::WatchExpired => (Exit::Ended, "begin to wait anew, then trigger the message again"),
+        R::QuotaReached => (Exit::RateLimited, "wait for the next day of the identity's budget"),
         R::ArgumentInvalid => (Exit::Usage, "`--help` after the command shows what it takes"),
         R::ResourceNameInvalid => {
             (Exit::Usage, "write secret/KEY, password/DOMAIN[/USERNAME] or sso/token, as `list` shows them")
@@ -115,11 +118,12 @@ mod tests {
             + codes(3, &[R::BrokerDraining, R::ConnectionRetired])
             + codes(4, &[R::SessionRequired, R::SessionInvalid, R::RoleNotAvailable, R::ScopeNotGranted])
             + codes(4, &[R::ResourceNotAvailable, R::LeaseNotAvailable, R::BrokerLocked])
-            + codes(4, &[R::DeliveryNotAllowed])
-            + codes(5, &[R::RateLimited, R::CapacityReached, R::UpstreamThrottled])
+            + codes(4, &[R::DeliveryNotAllowed, R::WatchNotAvailable])
+            + codes(5, &[R::RateLimited, R::CapacityReached, R::UpstreamThrottled, R::QuotaReached])
+            + codes(6, &[R::WatchExpired])
             + codes(6, &[R::SessionExpired, R::SessionRevoked, R::LeaseExpired, R::LeaseRevoked])
             + codes(7, &[R::LoginRequired, R::UpstreamUnavailable, R::UpstreamRefused, R::UpstreamInvalid])
             + codes(7, &[R::UpstreamOutcomeUnknown, R::UpstreamPlanRequired]);
-        assert_eq!(told, 30, "a new reason needs its line here");
+        assert_eq!(told, 33, "a new reason needs its line here");
     }
 }

@@ -169,6 +169,9 @@ reasons! {
     MethodUnknown = "METHOD_UNKNOWN",
     DeliveryNotAllowed = "DELIVERY_NOT_ALLOWED",
     ConnectionRetired = "CONNECTION_RETIRED",
+    WatchNotAvailable = "WATCH_NOT_AVAILABLE",
+    WatchExpired = "WATCH_EXPIRED",
+    QuotaReached = "QUOTA_REACHED",
 }
 
 impl fmt::Display for ErrorReason {
@@ -310,7 +313,7 @@ mod tests {
             assert_eq!(ErrorReason::of(name).as_str(), name);
             known.insert(ErrorReason::of(name));
         }
-        assert_eq!(known.len(), 29);
+        assert_eq!(known.len(), 32);
         assert_eq!(ErrorReason::of("UNSPECIFIED"), ErrorReason::Unrecognised);
     }
 

@@ -369,6 +369,31 @@ impl IdentityService for Fake {
         let identity = pb::Identity { name, email, ..Default::default() };
         Ok(Response::new(pb::GetIdentityResponse { identity: Some(identity) }))
     }
+
+    async fn create_identity(
+        &self,
+        _: Request<pb::CreateIdentityRequest>,
+    ) -> Answer<pb::CreateIdentityResponse> {
+        unused()
+    }
+
+    async fn provision_phone(
+        &self,
+        _: Request<pb::ProvisionPhoneRequest>,
+    ) -> Answer<pb::ProvisionPhoneResponse> {
+        unused()
+    }
+
+    async fn mint_sso_token(&self, _: Request<pb::MintSsoTokenRequest>) -> Answer<pb::MintSsoTokenResponse> {
+        unused()
+    }
+
+    async fn search_contacts(
+        &self,
+        _: Request<pb::SearchContactsRequest>,
+    ) -> Answer<pb::SearchContactsResponse> {
+        unused()
+    }
 }
 
 #[tonic::async_trait]

@@ -275,6 +275,7 @@ fn explanation(refusal: &Refusal) -> pb::ExplainResponse {
         Asked::Role(role) => format!("role {role}"),
         Asked::Resource(resource) => resource.to_string(),
         Asked::Lease(lease) => format!("lease {lease}"),
+        Asked::Subject(subject) => subject.to_string(),
     };
     pb::ExplainResponse {
         denial_id: refusal.id.to_string(),

@@ -14,17 +14,24 @@ use tokio_util::sync::CancellationToken;
 use crate::secret::Secret;
 
 /// Methods whose request can hold a value.
-const CARRY_A_VALUE: [&str; 3] = [
+const CARRY_A_VALUE: [&str; 9] = [
+    "/ravi.broker.v1.InboxService/AttachFile",
+    "/ravi.broker.v1.InboxService/ForwardEmail",
+    "/ravi.broker.v1.InboxService/ReplyAllEmail",
+    "/ravi.broker.v1.InboxService/ReplyEmail",
+    "/ravi.broker.v1.InboxService/SendEmail",
+    "/ravi.broker.v1.InboxService/SendSms",
     "/ravi.broker.v1.VaultService/SetSecret",
     "/ravi.broker.v1.VaultService/UpdatePassword",
     "/ravi.broker.v1.AdminService/ImportKeys",
 ];
 
 /// Methods that answer with a stream, which may last. None carries a value out.
-const STREAM: [&str; 4] = [
+const STREAM: [&str; 5] = [
     "/grpc.health.v1.Health/Watch",
     "/ravi.broker.v1.AdminService/Login",
     "/ravi.broker.v1.AdminService/TailAudit",
+    "/ravi.broker.v1.InboxService/WatchInbox",
     "/ravi.broker.v1.LeaseService/WatchLeases",
 ];
 
@@ -106,19 +113,21 @@ pub(super) fn padding(value: &str) -> Bytes {
 mod tests {
     use super::*;
 
-    const PROTO: [(&str, &str); 6] = [
+    const PROTO: [(&str, &str); 7] = [
         ("AdminService", include_str!("../../proto/ravi/broker/v1/admin.proto")),
         ("IdentityService", include_str!("../../proto/ravi/broker/v1/identity.proto")),
+        ("InboxService", include_str!("../../proto/ravi/broker/v1/inbox.proto")),
         ("LeaseService", include_str!("../../proto/ravi/broker/v1/lease.proto")),
         ("SessionService", include_str!("../../proto/ravi/broker/v1/session.proto")),
         ("VaultService", include_str!("../../proto/ravi/broker/v1/vault.proto")),
         ("", include_str!("../../proto/ravi/broker/v1/error.proto")),
     ];
 
-    /// What stands between `message <name> {` and its brace.
-    fn body<'a>(text: &'a str, message: &str) -> &'a str {
-        let (_, rest) = text.split_once(&format!("message {message} {{")).unwrap();
-        rest.split_once('}').unwrap().0
+    /// What stands between `message <name> {` and its brace, in whichever file.
+    fn body(message: &str) -> &'static str {
+        let begin = format!("\nmessage {message} {{");
+        let found = PROTO.iter().find_map(|(_, text)| text.split_once(&begin));
+        found.expect(message).1.split_once("\n}").unwrap().0
     }
 
     #[test]
@@ -128,7 +137,9 @@ mod tests {
             for line in text.lines().filter_map(|line| line.trim().strip_prefix("rpc ")) {
                 let (method, rest) = line.split_once('(').unwrap();
                 let (request, _) = rest.split_once(')').unwrap();
-                if body(text, request).contains("debug_redact") {
+                let fields = body(request.trim_start_matches("stream "));
+                if ["debug_redact", "Content content", "bytes bytes"].iter().any(|held| fields.contains(held))
+                {
                     carriers.push(format!("/ravi.broker.v1.{service}/{method}"));
                 }
             }
@@ -154,8 +165,8 @@ mod tests {
     }
 
     /// What the first field of a message is, and its number.
-    fn first_field<'a>(text: &'a str, message: &str) -> (&'a str, &'a str) {
-        let fields = body(text, message).lines().map(str::trim);
+    fn first_field(message: &str) -> (&'static str, &'static str) {
+        let fields = body(message).lines().map(str::trim);
         let field = fields.clone().find(|line| line.ends_with(" = 1;")).expect("a first field");
         field.split_once(' ').unwrap()
     }
@@ -167,12 +178,15 @@ mod tests {
                 let (name, rest) = message.split_once(" {").unwrap();
                 let fields = rest.split("\n}").next().unwrap();
                 let carries = fields.contains("debug_redact") || fields.contains("Credential credential");
-                if name.ends_with("Request") || name == "Credential" || !carries {
+                let sent_to_us = name.ends_with("Request") || name == "Content";
+                if sent_to_us || name == "Credential" || !carries {
                     continue;
                 }
                 // prost writes fields in the order of their numbers, so that of the first one comes first.
-                let (first, _) = first_field(text, name);
-                assert!(body(text, first).contains("bytes padding"), "{name} begins with {first}");
+                let (first, field) = first_field(name);
+                let padded =
+                    (first, field) == ("bytes", "padding = 1;") || body(first).contains("bytes padding");
+                assert!(padded, "{name} begins with {first}");
             }
         }
     }

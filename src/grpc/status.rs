@@ -28,7 +28,7 @@ const VIOLATION_BYTES: usize = 24;
 impl From<BrokerError> for Status {
     fn from(error: BrokerError) -> Self {
         let (code, reason) = classify(&error);
-        let mut details = ErrorDetails::with_error_info(name(reason), DOMAIN, HashMap::new());
+        let mut details = ErrorDetails::with_error_info(name(reason), DOMAIN, metadata(&error));
         if let Some(wait) = retry_after(&error) {
             details.set_retry_info(Some(wait));
         }
@@ -112,6 +112,10 @@ fn classify(error: &BrokerError) -> (Code, ErrorReason) {
         E::NoIdentity => (Code::FailedPrecondition, R::UpstreamRefused),
         E::Configuration { .. } => (Code::InvalidArgument, R::ConfigurationInvalid),
         E::Internal => (Code::Internal, R::Internal),
+        E::WatchNotAvailable => (Code::PermissionDenied, R::WatchNotAvailable),
+        E::WatchExpired => (Code::FailedPrecondition, R::WatchExpired),
+        E::Quota { .. } => (Code::ResourceExhausted, R::QuotaReached),
+        E::SendUnknown(_) => (Code::Unknown, R::UpstreamOutcomeUnknown),
         E::Upstream(error) => classify_upstream(error),
     }
 }
@@ -135,6 +139,7 @@ fn classify_upstream(error: &UpstreamError) -> (Code, ErrorReason) {
 fn retry_after(error: &BrokerError) -> Option<Duration> {
     match error {
         BrokerError::RateLimited { retry_after, .. }
+        | BrokerError::Quota { retry_after, .. }
         | BrokerError::Upstream(
             UpstreamError::Throttled { retry_after } | UpstreamError::BudgetReached { retry_after },
         ) => Some(*retry_after),
@@ -142,9 +147,19 @@ fn retry_after(error: &BrokerError) -> Option<Duration> {
     }
 }
 
+/// What the caller needs for its next step.
+fn metadata(error: &BrokerError) -> HashMap<String, String> {
+    match error {
+        BrokerError::SendUnknown(id) => HashMap::from([("send".to_owned(), id.to_string())]),
+        _ => HashMap::new(),
+    }
+}
+
 fn limit(error: &BrokerError) -> Option<&'static str> {
     match error {
-        BrokerError::RateLimited { limit, .. } | BrokerError::Capacity(limit) => Some(limit),
+        BrokerError::RateLimited { limit, .. }
+        | BrokerError::Quota { budget: limit, .. }
+        | BrokerError::Capacity(limit) => Some(limit),
         _ => None,
     }
 }

@@ -115,6 +115,12 @@ fn step(error: &BrokerError) -> String {
             "The operator locked the broker on purpose. Stop, and tell the person you work for."
         }
         Reason::ConnectionRetired => "Call again.",
+        Reason::WatchNotAvailable | Reason::WatchExpired => {
+            "Begin to wait for a code anew, and only then have the service send it again."
+        }
+        Reason::QuotaReached => {
+            "The identity may send no more today. Do not try again; tell the person you work for."
+        }
         Reason::BrokerDraining => "The daemon is restarting. Call again in a moment.",
         Reason::AuditUnavailable | Reason::Internal | Reason::ConfigurationInvalid => {
             "Nothing was released. Tell the person you work for; the daemon's log has more."

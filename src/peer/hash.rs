@@ -130,7 +130,10 @@ mod tests {
     async fn a_file_is_read_once_for_each_of_its_states() {
         let directory = tempfile::tempdir().unwrap();
         let program = directory.path().join("program");
-        std::fs::copy("/bin/cat", &program).unwrap();
+        // By another process: a file that we had open for writing could still be so in a child of another thread.
+        assert!(
+            Command::new("cp").args(["/bin/cat".as_ref(), program.as_os_str()]).status().unwrap().success()
+        );
         let mut child = running(&program);
         let process = ProcessId::of(child.id()).unwrap();
         let executable = process.executable().unwrap();

@@ -17,7 +17,10 @@ use scope::{Kind, Name, Scope, Verb};
 
 use crate::config::{Bounds, Config, Problem};
 use crate::peer::{Needs, Peer};
-use crate::types::{Delivery, PasswordName, Resource, RoleName, SecretKey};
+use crate::types::{
+    Channel, Delivery, EmailAddress, IdentityName, PasswordName, PhoneNumber, Resource, RoleName, SecretKey,
+    Subject,
+};
 
 /// The roles of one configuration.
 #[derive(Debug, Default)]
@@ -46,14 +49,41 @@ pub enum Action {
     DeletePassword(PasswordName),
     /// See the identity.
     ReadIdentity,
+    /// See what the messages of a channel say.
+    ReadMessages(Channel),
+    /// Be given the codes and links that come in over a channel.
+    AwaitCode(Channel),
+    /// Send a mail to all of these.
+    SendEmail(Vec<EmailAddress>),
+    /// Send a text message.
+    SendSms(PhoneNumber),
+    /// Send over a channel at all: to whom is not known yet.
+    Send(Channel),
+    /// Look for whom the identity knows.
+    SearchContacts,
+    /// Create an identity beside the session's own.
+    CreateIdentity(IdentityName),
+    /// Give the session's own identity a telephone number.
+    ProvisionPhone,
 }
 
 impl Action {
     /// Whether it changes something upstream.
     pub fn is_change(&self) -> bool {
         match self {
-            Self::Acquire(..) | Self::ListSecrets | Self::ListPasswords | Self::ReadIdentity => false,
-            Self::SetSecret(_)
+            Self::Acquire(..)
+            | Self::ListSecrets
+            | Self::ListPasswords
+            | Self::ReadIdentity
+            | Self::ReadMessages(_)
+            | Self::AwaitCode(_)
+            | Self::Send(_)
+            | Self::SearchContacts => false,
+            Self::SendEmail(_)
+            | Self::SendSms(_)
+            | Self::CreateIdentity(_)
+            | Self::ProvisionPhone
+            | Self::SetSecret(_)
             | Self::DeleteSecret(_)
             | Self::CreatePassword(_)
             | Self::UpdatePassword(_)
@@ -63,7 +93,7 @@ impl Action {
 }
 
 impl Action {
-    /// What it is about, if it is about one thing.
+    /// The resource that it is about, if it is about one.
     pub fn resource(&self) -> Option<Resource> {
         match self {
             Self::Acquire(resource, _) => Some(resource.clone()),
@@ -71,7 +101,20 @@ impl Action {
             Self::CreatePassword(name) | Self::UpdatePassword(name) | Self::DeletePassword(name) => {
                 Some(Resource::Password(name.clone()))
             }
-            Self::ListSecrets | Self::ListPasswords | Self::ReadIdentity => None,
+            _ => None,
+        }
+    }
+
+    /// What it is about, if that is no resource.
+    pub fn subject(&self) -> Option<Subject> {
+        match self {
+            Self::ReadMessages(channel) | Self::AwaitCode(channel) | Self::Send(channel) => {
+                Some(Subject::Channel(*channel))
+            }
+            Self::SendEmail(addresses) => Some(Subject::Addresses(addresses.clone())),
+            Self::SendSms(number) => Some(Subject::Number(number.clone())),
+            Self::CreateIdentity(name) => Some(Subject::Identity(name.clone())),
+            _ => None,
         }
     }
 }
@@ -225,6 +268,25 @@ fn permits(scopes: &[Scope], action: &Action) -> bool {
         Action::UpdatePassword(name) | Action::DeletePassword(name) => {
             any(Kind::Password, Verb::Write, Name::Password(name))
         }
+        Action::ReadMessages(channel) => any(kind_of(*channel), Verb::Read, Name::None),
+        Action::AwaitCode(channel) => any(kind_of(*channel), Verb::Await, Name::None),
+        Action::Send(channel) => some(kind_of(*channel), Verb::Send),
+        Action::SendEmail(addresses) => {
+            let allowed = |address| any(Kind::Email, Verb::Send, Name::Address(address));
+            !addresses.is_empty() && addresses.iter().all(allowed)
+        }
+        Action::SendSms(number) => any(Kind::Sms, Verb::Send, Name::Number(number)),
+        Action::SearchContacts => {
+            Channel::ALL.into_iter().any(|channel| any(kind_of(channel), Verb::Read, Name::None))
+        }
+        Action::CreateIdentity(_) | Action::ProvisionPhone => any(Kind::Identity, Verb::Create, Name::None),
+    }
+}
+
+fn kind_of(channel: Channel) -> Kind {
+    match channel {
+        Channel::Email => Kind::Email,
+        Channel::Sms => Kind::Sms,
     }
 }
 
@@ -238,7 +300,7 @@ version = 1
 [role.notes]
 identity = "assistant-notes-agent"
 match = { uid = 1000 }
-scopes = ["secret:read:OPENAI_*", "secret:list:OPENAI_*", "password:write:github.com", "password:use:gitlab.com", "identity:read"]
+scopes = ["secret:read:OPENAI_*", "secret:list:OPENAI_*", "password:write:github.com", "password:use:gitlab.com", "identity:read", "email:send:*@example.com", "email:send:boss@corp.test", "email:read", "sms:await"]
 inject = ["file", "stdin"]
 "#;
 
@@ -316,6 +378,33 @@ inject = ["file", "stdin"]
         assert!(grant.lists_secret(&"OPENAI_API_KEY".parse().unwrap()));
         assert!(!grant.lists_secret(&"OPENAI_ORG_ID".parse().unwrap()));
         assert!(!grant.lists_secret(&"STRIPE_API_KEY".parse().unwrap()));
+    }
+
+    #[test]
+    fn a_mail_needs_a_scope_for_each_of_its_recipients() {
+        let to = |addresses: &[&str]| {
+            Action::SendEmail(addresses.iter().map(|address| address.parse().unwrap()).collect())
+        };
+        assert_eq!(decide(to(&["a@example.com"]), None), None);
+        assert_eq!(decide(to(&["A@Example.com", "boss@corp.test"]), None), None);
+        for denied in
+            [&[][..], &["x@corp.test"], &["a@example.com", "x@corp.test"], &["a@example.com.evil.test"]]
+        {
+            assert_eq!(decide(to(denied), None), Some(Denied::NoScope), "{denied:?}");
+        }
+        assert_eq!(decide(to(&["boss@corp.test"]), Some("email:send:*@example.com")), Some(Denied::Narrowed));
+        assert_eq!(decide(Action::Send(Channel::Email), None), None);
+        assert_eq!(decide(Action::Send(Channel::Sms), None), Some(Denied::NoScope));
+    }
+
+    #[test]
+    fn to_read_is_not_to_be_given_codes() {
+        assert_eq!(decide(Action::AwaitCode(Channel::Sms), None), None);
+        assert_eq!(decide(Action::ReadMessages(Channel::Sms), None), Some(Denied::NoScope));
+        assert_eq!(decide(Action::ReadMessages(Channel::Email), None), None);
+        assert_eq!(decide(Action::AwaitCode(Channel::Email), None), Some(Denied::NoScope));
+        assert_eq!(decide(Action::SearchContacts, None), None);
+        assert_eq!(decide(Action::ProvisionPhone, None), Some(Denied::NoScope));
     }
 
     #[test]

@@ -9,7 +9,7 @@ use std::str::FromStr;
 use thiserror::Error;
 
 use super::glob::Glob;
-use crate::types::{PasswordName, SecretKey};
+use crate::types::{EmailAddress, PasswordName, PhoneNumber, SecretKey};
 
 const MAX_LEN: usize = 512;
 
@@ -116,6 +116,10 @@ pub enum Name<'a> {
     Secret(&'a SecretKey),
     /// A password. Without a user name it could be any of the domain's.
     Password(&'a PasswordName),
+    /// Whom a mail goes to.
+    Address(&'a EmailAddress),
+    /// Whom a text message goes to.
+    Number(&'a PhoneNumber),
 }
 
 /// Why a scope was refused. Never quotes the input.
@@ -162,6 +166,8 @@ impl Pattern {
         match (self, name) {
             (Self::Name(glob), Name::None) => glob.is_any(),
             (Self::Name(glob), Name::Secret(key)) => glob.matches(key.as_str()),
+            (Self::Name(glob), Name::Address(address)) => glob.matches(address.as_str()),
+            (Self::Name(glob), Name::Number(number)) => glob.matches(number.as_str()),
             (Self::Password { domain, username }, Name::Password(name)) => {
                 domain.matches(name.domain.as_str())
                     && match &name.username {

@@ -9,6 +9,7 @@ mod message;
 mod names;
 mod reference;
 mod resource;
+mod subject;
 
 pub use base_url::{BaseUrl, BaseUrlError, LOCALHOST};
 pub use delivery::Delivery;
@@ -18,3 +19,4 @@ pub use message::{Channel, EmailAddress, MessageRef, PhoneNumber};
 pub use names::{Domain, IdentityName, NameError, Reason, RoleName, SecretKey, Username};
 pub use reference::{Field, Reference};
 pub use resource::{PasswordName, Resource};
+pub use subject::Subject;
