@@ -60,6 +60,7 @@ const UNITS: &[Unit] = &[
     unit("limit", 2, Below(&["policy"])),
     unit("lease", 2, Below(&["policy", "session"])),
     unit("audit", 2, Below(&[])),
+    unit("inbox", 2, Below(&["policy", "audit"])),
     //
     unit("broker", 3, Below(&[])),
     //
@@ -88,6 +89,7 @@ const CRATES: &[(&str, &[&str])] = &[
     ("tonic", &["pb", "grpc", "client", "daemon"]),
     ("prost", &["pb", "grpc", "client"]),
     ("rmcp", &["mcp"]),
+    ("rusqlite", &["inbox"]),
     ("axum", &["sandbox"]),
     ("rcgen", &["sandbox"]),
 ];
