@@ -124,6 +124,8 @@ pub struct Config {
     pub audit: AuditConfig,
     /// `[limits]`.
     pub limits: LimitsConfig,
+    /// `[inbox]`.
+    pub inbox: InboxConfig,
     /// `[role.<name>]`, in the order of the file.
     pub roles: Vec<RoleConfig>,
 }
@@ -136,7 +138,8 @@ impl Config {
             && self.vault == in_force.vault
             && self.memory == in_force.memory
             && self.audit == in_force.audit
-            && self.limits == in_force.limits;
+            && self.limits == in_force.limits
+            && self.inbox == in_force.inbox;
         !same
     }
 }
@@ -242,6 +245,22 @@ pub struct LimitsConfig {
     pub open: Rate,
     /// `grace`: how long SIGTERM waits for calls under way. Default `5s`.
     pub grace: Duration,
+}
+
+/// Mail and text messages.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct InboxConfig {
+    /// `poll`: between two looks at the messages of an identity while somebody waits for a code. Default `2s`.
+    pub poll: Duration,
+    /// `idle_poll`: the same while nobody does, but a dispatch or a stream needs them. Default `30s`.
+    pub idle_poll: Duration,
+    /// `events`: listen to Ravi's event stream, to look sooner. Its form is not documented. Default false.
+    pub events: bool,
+    /// `email_per_day`: mails that one identity may send in a day (UTC). Default 100, which is what Ravi gives
+    /// an inbox without a plan (docs/ravi-api.md §5).
+    pub email_per_day: u32,
+    /// `sms_per_day`: the same for text messages; Ravi documents no bound. Default 50.
+    pub sms_per_day: u32,
 }
 
 /// One role: which identity, what it may do, and who may assume it.

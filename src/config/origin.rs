@@ -8,7 +8,7 @@ use std::path::{Path, PathBuf};
 
 use super::units::duration_text;
 use super::values::{BINDS, CALLERS, USERS};
-use super::{Config, IdentityRef, LimitsConfig, MatchConfig, RoleConfig, UpstreamConfig};
+use super::{Config, IdentityRef, InboxConfig, LimitsConfig, MatchConfig, RoleConfig, UpstreamConfig};
 use crate::types::{CgroupPath, UnitName};
 
 /// Where a setting came from.
@@ -89,6 +89,7 @@ pub fn show(config: &Config, origins: &Origins) -> Vec<Shown> {
     listing.put("audit.file", audit.file.display());
     listing.put("audit.max_bytes", audit.max_bytes);
     listing.limits(config.limits);
+    listing.inbox(config.inbox);
     config.roles.iter().for_each(|role| listing.role(role));
     listing.shown
 }
@@ -124,6 +125,14 @@ impl Listing<'_> {
         self.put("limits.sessions", limits.sessions);
         self.put("limits.open", limits.open);
         self.put("limits.grace", duration_text(limits.grace));
+    }
+
+    fn inbox(&mut self, inbox: InboxConfig) {
+        self.put("inbox.poll", duration_text(inbox.poll));
+        self.put("inbox.idle_poll", duration_text(inbox.idle_poll));
+        self.put("inbox.events", inbox.events);
+        self.put("inbox.email_per_day", inbox.email_per_day);
+        self.put("inbox.sms_per_day", inbox.sms_per_day);
     }
 
     fn role(&mut self, role: &RoleConfig) {

@@ -36,6 +36,7 @@ pub(super) struct RawConfig {
     pub(super) memory: RawMemory,
     pub(super) audit: RawAudit,
     pub(super) limits: RawLimits,
+    pub(super) inbox: RawInbox,
     pub(super) roles: Vec<RawRole>,
 }
 
@@ -76,6 +77,14 @@ pub(super) struct RawLimits {
     pub(super) sessions: Set<usize>,
     pub(super) open: Set<Rate>,
     pub(super) grace: Set<Duration>,
+}
+
+pub(super) struct RawInbox {
+    pub(super) poll: Set<Duration>,
+    pub(super) idle_poll: Set<Duration>,
+    pub(super) events: Set<bool>,
+    pub(super) email_per_day: Set<usize>,
+    pub(super) sms_per_day: Set<usize>,
 }
 
 pub(super) struct RawRole {
@@ -121,6 +130,7 @@ pub(super) fn read(report: &Report, text: &str) -> RawConfig {
         memory: memory(&mut file),
         audit: audit(file.table("audit")),
         limits: limits(file.table("limits")),
+        inbox: inbox(file.table("inbox")),
         roles: roles(file.table("role")),
     };
     file.finish();
@@ -192,6 +202,19 @@ fn limits(mut table: Table<'_>) -> RawLimits {
         sessions: table.read("sessions", count(1..=65_536)),
         open: table.read("open", rate),
         grace: table.read("grace", duration(seconds(0)..=seconds(300))),
+    };
+    table.finish();
+    section
+}
+
+/// Ravi is asked at most every two seconds for one identity (docs/ravi-api.md §8.21).
+fn inbox(mut table: Table<'_>) -> RawInbox {
+    let section = RawInbox {
+        poll: table.read("poll", duration(seconds(2)..=seconds(60))),
+        idle_poll: table.read("idle_poll", duration(seconds(5)..=days(1))),
+        events: table.read("events", Value::boolean),
+        email_per_day: table.read("email_per_day", count(0..=100_000)),
+        sms_per_day: table.read("sms_per_day", count(0..=100_000)),
     };
     table.finish();
     section

@@ -8,13 +8,14 @@ use uuid::Uuid;
 
 use super::origin::{Origin, Origins};
 use super::paths::{self, PathError};
-use super::raw::{RawConfig, RawMemory, RawRole, Set};
+use super::raw::{RawConfig, RawInbox, RawMemory, RawRole, Set};
 use super::report::Report;
 use super::units::duration_text;
 use super::values::{base_url, plain_path, socket_path};
 use super::{
-    AuditConfig, Bind, Bounds, Config, Environment, IdentityRef, LimitsConfig, ListenConfig, Located,
-    MemoryConfig, MemoryTier, Overrides, Rate, RoleConfig, UpstreamConfig, UseBy, Variable, VaultConfig,
+    AuditConfig, Bind, Bounds, Config, Environment, IdentityRef, InboxConfig, LimitsConfig, ListenConfig,
+    Located, MemoryConfig, MemoryTier, Overrides, Rate, RoleConfig, UpstreamConfig, UseBy, Variable,
+    VaultConfig,
 };
 use crate::types::{BaseUrl, Delivery, IdentityUuid, RoleName};
 
@@ -30,7 +31,7 @@ pub(super) fn resolve(
     origins: &mut Origins,
 ) -> Config {
     let mut deciding = Deciding { environment, overrides, report, origins };
-    let RawConfig { upstream, listen, vault, memory, audit, limits, roles } = raw;
+    let RawConfig { upstream, listen, vault, memory, audit, limits, inbox, roles } = raw;
     let config = Config {
         upstream: UpstreamConfig {
             base_url: deciding.base_url(upstream.base_url),
@@ -71,6 +72,7 @@ pub(super) fn resolve(
             open: deciding.setting("limits.open", limits.open, per(120, MINUTE)),
             grace: deciding.setting("limits.grace", limits.grace, Duration::from_secs(5)),
         },
+        inbox: deciding.inbox(inbox),
         roles: roles.into_iter().map(|role| deciding.role(role)).collect(),
     };
     judge_sockets(&config.listen, report, origins);
@@ -138,6 +140,18 @@ impl Deciding<'_> {
             self.report.add(line, message);
         }
         MemoryConfig { tier, require }
+    }
+
+    fn inbox(&mut self, raw: RawInbox) -> InboxConfig {
+        let mails = self.setting("inbox.email_per_day", raw.email_per_day, 100);
+        let texts = self.setting("inbox.sms_per_day", raw.sms_per_day, 50);
+        InboxConfig {
+            poll: self.setting("inbox.poll", raw.poll, Duration::from_secs(2)),
+            idle_poll: self.setting("inbox.idle_poll", raw.idle_poll, Duration::from_secs(30)),
+            events: self.setting("inbox.events", raw.events, false),
+            email_per_day: u32::try_from(mails).unwrap_or(u32::MAX),
+            sms_per_day: u32::try_from(texts).unwrap_or(u32::MAX),
+        }
     }
 
     fn ca_file(&mut self, file: Set<PathBuf>) -> Option<PathBuf> {
