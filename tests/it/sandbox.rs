@@ -609,8 +609,12 @@ async fn sms_are_grouped_by_conversation() {
 #[tokio::test]
 async fn sms_are_listed_flat_and_new_ones_come_first() {
     let bench = Bench::start().await;
-    let sms =
-        NewSms { identity: NOTES_AGENT.uuid.to_string(), from: "+12025550199".into(), body: "Hello".into() };
+    let sms = NewSms {
+        identity: NOTES_AGENT.uuid.to_string(),
+        from: "+12025550199".into(),
+        body: "Hello".into(),
+        ..NewSms::default()
+    };
     let id = bench.control.deliver_sms(sms).unwrap();
     let rows = bench.get("/api/messages/").await.json();
     assert_eq!((rows.as_array().unwrap().len(), &rows[0]["id"]), (4, &json!(id)));
@@ -688,8 +692,7 @@ fn mail_for_notes(subject: &str) -> NewMail {
         from: "service@example.net".into(),
         subject: subject.into(),
         text: "Hello".into(),
-        html: String::new(),
-        thread_id: None,
+        ..NewMail::default()
     }
 }
 
