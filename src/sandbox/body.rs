@@ -21,7 +21,7 @@ pub(super) const MAX_BODY: usize = 256 * 1024;
 const READ_TIMEOUT: Duration = Duration::from_secs(30);
 
 /// Most items of a list.
-const MAX_ITEMS: usize = 50;
+pub(super) const MAX_ITEMS: usize = 50;
 
 /// Longest value of any text field, in bytes.
 pub(super) const MAX_TEXT: usize = 64 * 1024;

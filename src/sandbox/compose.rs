@@ -8,11 +8,14 @@ use http::StatusCode;
 use super::address::is_email;
 use super::attachments;
 use super::auth::{Call, mismatch};
-use super::body::Fields;
+use super::body::{Fields, MAX_ITEMS, MAX_TEXT};
 use super::mail::detail_json;
 use super::outbox::{Letter, post_mail};
 use super::reply::{Refusal, Reply, with_status};
 use super::state::{Api, Direction, Mail, World};
+
+/// A forward of forwards does not grow for ever.
+const MAX_FORWARD: usize = 4 * MAX_TEXT;
 
 /// `POST /api/email-messages/compose/?inbox=`.
 pub(super) async fn compose(State(api): State<Api>, call: Call, mut fields: Fields) -> Reply {
@@ -84,6 +87,9 @@ pub(super) async fn forward(
     letter.html.push_str(&format!("<blockquote>{}</blockquote>", original.html));
     letter.text.push_str(&format!("\n\n{}", original.text));
     letter.attachments.extend(&original.attachments);
+    if letter.html.len() > MAX_FORWARD || letter.attachments.len() > MAX_ITEMS {
+        fields.wrong("content", "This message is too large to be forwarded.");
+    }
     send(&api, &mut world, identity, fields, letter)
 }
 

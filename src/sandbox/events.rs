@@ -126,7 +126,8 @@ pub(super) async fn stream(State(api): State<Api>, call: Call, headers: HeaderMa
     let place = api.events.places.clone().try_acquire_owned().map_err(|_| busy())?;
     let changes = api.events.changes.subscribe();
     let last = headers.get("last-event-id").and_then(|id| id.to_str().ok()?.parse().ok());
-    let cursor = last.unwrap_or_else(|| api.events.ring().latest);
+    let latest = api.events.ring().latest;
+    let cursor = last.map_or(latest, |last: u64| last.min(latest));
     let subscriber = Subscriber { api, scope, cursor, changes, greeted: false, _place: place };
     Ok(streamed(Body::from_stream(stream::unfold(subscriber, Subscriber::next))))
 }

@@ -2,6 +2,15 @@
 //! knows nothing of our own upstream client.
 
 #![cfg(feature = "sandbox")]
+
+mod attachments;
+mod budgets;
+mod contacts;
+mod delivery;
+mod events;
+mod provisioning;
+mod sending;
+
 use std::error::Error;
 use std::io::{BufRead, BufReader};
 use std::os::unix::fs::PermissionsExt;
