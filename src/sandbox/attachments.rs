@@ -4,8 +4,9 @@
 //! `Authorization` header is refused and counted. Its own answers (XML, as object stores have it) and the
 //! life of what was never sent are invented. Sizes count from the announcement on, so that all of it is bounded.
 
+use axum::body::Body;
 use axum::extract::{Request, State};
-use axum::response::Response;
+use axum::response::{IntoResponse, Response};
 use bytes::Bytes;
 use http::request::Parts;
 use http::{HeaderMap, HeaderValue, Method, StatusCode, header};
@@ -139,20 +140,57 @@ pub(super) fn attachments_json(api: &Api, world: &World, uuids: &[Uuid]) -> Valu
     uuids.iter().filter_map(row).map(wire).collect()
 }
 
+/// Why the storage says no.
+#[derive(Clone, Copy)]
+enum Denial {
+    /// An `Authorization` header.
+    Key,
+    /// No such object, or not its signature, or sent already.
+    Address,
+    /// Another type or length than was announced.
+    Announcement,
+    NoLength,
+    Incomplete,
+    Busy,
+    NoObject,
+    Method,
+}
+
+impl IntoResponse for Denial {
+    fn into_response(self) -> Response {
+        let (status, code) = match self {
+            Self::Key => (StatusCode::BAD_REQUEST, "InvalidArgument"),
+            Self::Address => (StatusCode::FORBIDDEN, "AccessDenied"),
+            Self::Announcement => (StatusCode::FORBIDDEN, "SignatureDoesNotMatch"),
+            Self::NoLength => (StatusCode::LENGTH_REQUIRED, "MissingContentLength"),
+            Self::Incomplete => (StatusCode::BAD_REQUEST, "IncompleteBody"),
+            Self::Busy => (StatusCode::SERVICE_UNAVAILABLE, "SlowDown"),
+            Self::NoObject => (StatusCode::NOT_FOUND, "NoSuchKey"),
+            Self::Method => (StatusCode::METHOD_NOT_ALLOWED, "MethodNotAllowed"),
+        };
+        let prolog = "<?xml version=\"1.0\" encoding=\"UTF-8\"?>";
+        typed(status, "application/xml", format!("{prolog}\n<Error><Code>{code}</Code></Error>\n"))
+    }
+}
+
 /// The storage, whichever host it is reached by.
 pub(super) async fn storage(State(api): State<Api>, request: Request) -> Response {
     let (parts, body) = request.into_parts();
+    let answer = stored(&api, &parts, body).await;
+    answer.unwrap_or_else(Denial::into_response)
+}
+
+async fn stored(api: &Api, parts: &Parts, body: Body) -> Result<Response, Denial> {
     if parts.headers.contains_key(header::AUTHORIZATION) {
         api.world().keys_at_storage += 1;
-        return refused(StatusCode::BAD_REQUEST, "InvalidArgument");
+        return Err(Denial::Key);
     }
-    let Some(uuid) = signed(&api, &parts) else { return refused(StatusCode::FORBIDDEN, "AccessDenied") };
-    let answer = match parts.method {
-        Method::PUT => upload(&api, uuid, &parts.headers, body).await,
-        Method::GET => download(&api, uuid),
-        _ => Err(refused(StatusCode::METHOD_NOT_ALLOWED, "MethodNotAllowed")),
-    };
-    answer.unwrap_or_else(|refusal| refusal)
+    let uuid = signed(api, parts).ok_or(Denial::Address)?;
+    match parts.method {
+        Method::PUT => upload(api, uuid, &parts.headers, body).await,
+        Method::GET => download(api, uuid),
+        _ => Err(Denial::Method),
+    }
 }
 
 /// The object that the path names, if the signature is its own.
@@ -166,54 +204,41 @@ fn signed(api: &Api, parts: &Parts) -> Option<Uuid> {
     bool::from(row.signature.expose().as_bytes().ct_eq(presented.as_bytes())).then_some(uuid)
 }
 
-async fn upload(
-    api: &Api,
-    uuid: Uuid,
-    headers: &HeaderMap,
-    body: axum::body::Body,
-) -> Result<Response, Response> {
+async fn upload(api: &Api, uuid: Uuid, headers: &HeaderMap, body: Body) -> Result<Response, Denial> {
     let size = announced(api, uuid, headers)?;
-    let busy = |_| refused(StatusCode::SERVICE_UNAVAILABLE, "SlowDown");
-    let _turn = api.uploads.acquire().await.map_err(busy)?;
-    let incomplete = || refused(StatusCode::BAD_REQUEST, "IncompleteBody");
-    let bytes = body::read_up_to(body, size).await.map_err(|_| incomplete())?;
+    let _turn = api.uploads.acquire().await.map_err(|_| Denial::Busy)?;
+    let bytes = body::read_up_to(body, size).await.map_err(|_| Denial::Incomplete)?;
     if bytes.len() != size {
-        return Err(incomplete());
+        return Err(Denial::Incomplete);
     }
     let mut world = api.world();
     let row = world.attachments.iter_mut().find(|row| row.uuid == uuid && !row.is_used);
-    let row = row.ok_or_else(|| refused(StatusCode::FORBIDDEN, "AccessDenied"))?;
-    row.content = Some(Bytes::from(bytes));
+    row.ok_or(Denial::Address)?.content = Some(Bytes::from(bytes));
     Ok(typed(StatusCode::OK, "application/xml", ""))
 }
 
 /// The size, if type and length are those that were signed.
-fn announced(api: &Api, uuid: Uuid, headers: &HeaderMap) -> Result<usize, Response> {
+fn announced(api: &Api, uuid: Uuid, headers: &HeaderMap) -> Result<usize, Denial> {
     let text = |name| headers.get(name).and_then(|value: &HeaderValue| value.to_str().ok());
     let Some(length) = text(header::CONTENT_LENGTH) else {
-        return Err(refused(StatusCode::LENGTH_REQUIRED, "MissingContentLength"));
+        return Err(Denial::NoLength);
     };
     let world = api.world();
     let row = world.attachments.iter().find(|row| row.uuid == uuid);
     let row = row.filter(|row| {
         length == row.size.to_string() && text(header::CONTENT_TYPE) == Some(row.content_type.as_str())
     });
-    row.map(|row| row.size).ok_or_else(|| refused(StatusCode::FORBIDDEN, "SignatureDoesNotMatch"))
+    row.map(|row| row.size).ok_or(Denial::Announcement)
 }
 
-fn download(api: &Api, uuid: Uuid) -> Result<Response, Response> {
+fn download(api: &Api, uuid: Uuid) -> Result<Response, Denial> {
     let world = api.world();
     let row = world.attachments.iter().find(|row| row.uuid == uuid);
     let found = row.and_then(|row| Some((row.content.clone()?, row.content_type.as_str())));
-    let (content, media) = found.ok_or_else(|| refused(StatusCode::NOT_FOUND, "NoSuchKey"))?;
+    let (content, media) = found.ok_or(Denial::NoObject)?;
     let mut response = typed(StatusCode::OK, "application/octet-stream", content);
     if let Ok(media) = HeaderValue::from_str(media) {
         response.headers_mut().insert(header::CONTENT_TYPE, media);
     }
     Ok(response)
-}
-
-fn refused(status: StatusCode, code: &str) -> Response {
-    let body = format!("<?xml version=\"1.0\" encoding=\"UTF-8\"?>\n<Error><Code>{code}</Code></Error>\n");
-    typed(status, "application/xml", body)
 }

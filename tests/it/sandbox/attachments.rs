@@ -1,5 +1,7 @@
 //! Attachments, §3.6 of the contract sheet: announced, uploaded without a key, sent, read.
 
+use std::time::Duration;
+
 use bytes::Bytes;
 use http::header::{AUTHORIZATION, CONTENT_TYPE};
 use http::{Method, Request};
@@ -8,7 +10,7 @@ use ravi_broker::sandbox::seed::{DEPLOY_AGENT, NOTES_AGENT};
 use ravi_broker::sandbox::{NewAttachment, NewMail, StorageHost};
 use serde_json::{Value, json};
 
-use super::{Bench, Got, as_notes, keys_of};
+use super::{Bench, Got, StillClock, as_notes, keys_of, with_clock};
 
 const PRESIGN: &str = "/api/email-attachments/presign/";
 
@@ -135,6 +137,22 @@ async fn stored_bytes_are_bounded() {
     }
     assert_eq!(fitting, 12, "128 MiB");
     assert_eq!(bench.post(PRESIGN, announcement("a.bin", 1)).await.status, 201, "a small one still fits");
+}
+
+#[tokio::test]
+async fn what_was_not_sent_within_a_day_is_dropped() {
+    let clock = StillClock::new();
+    let bench = Bench::with(with_clock(&clock)).await;
+    let (sent, unsent) = (presigned(&bench, 1).await, presigned(&bench, 1).await);
+    for announced in [&sent, &unsent] {
+        assert_eq!(upload(&bench, announced, b"x").await, 200);
+    }
+    let mail = compose(&bench, "kim@example.org", json!([sent["uuid"]])).await.json();
+    clock.advance(Duration::from_secs(24 * 3600));
+    presigned(&bench, 1).await;
+    assert_eq!(compose(&bench, "kim@example.org", json!([unsent["uuid"]])).await.status, 400);
+    let kept = bench.get(&format!("/api/email-messages/{}/", mail["id"])).await.json();
+    assert_eq!(kept["attachments"][0]["uuid"], sent["uuid"]);
 }
 
 #[tokio::test]

@@ -6,6 +6,7 @@ use http::header::CONTENT_TYPE;
 use http::{Method, Response};
 use http_body_util::BodyExt;
 use hyper::body::Incoming;
+use ravi_broker::clock::Clock;
 use ravi_broker::sandbox::seed::{DEPLOY_AGENT, NOTES_AGENT};
 use ravi_broker::sandbox::{NewMail, NewSms};
 
@@ -103,8 +104,10 @@ async fn a_quiet_stream_sends_heartbeats() {
             tokio::task::yield_now().await;
         }
     };
+    let before = clock.now();
     let heard = tokio::select! { heard = next(&mut stream) => heard, () = pass_time => unreachable!() };
     assert_eq!(heard.unwrap(), ": heartbeat\n\n");
+    assert!(clock.now().since(before) >= Duration::from_secs(15));
 }
 
 #[tokio::test]
