@@ -7,7 +7,7 @@ use serde_json::json;
 use super::auth::{Call, Scope};
 use super::reply::{Reply, ok};
 use super::seed::{MAIL_DOMAIN, MAIL_DOMAIN_UUID};
-use super::state::{Api, Identity, Owned, World};
+use super::state::{Api, Identity, Owned, World, stamp};
 
 /// `GET /api/phone/`.
 pub(super) async fn phones(State(api): State<Api>, call: Call) -> Reply {
@@ -18,7 +18,7 @@ pub(super) async fn phones(State(api): State<Api>, call: Call) -> Reply {
             "id": phone.id,
             "phone_number": phone.number,
             "provider": "twilio",
-            "created_dt": phone.created.to_string(),
+            "created_dt": stamp(phone.created),
         }))
     });
     ok(&rows.collect::<Vec<_>>())
@@ -32,7 +32,7 @@ pub(super) async fn emails(State(api): State<Api>, call: Call) -> Reply {
         Some(json!({
             "id": inbox.id,
             "email": inbox.address,
-            "created_dt": identity.created.to_string(),
+            "created_dt": stamp(identity.created),
         }))
     });
     ok(&rows.collect::<Vec<_>>())

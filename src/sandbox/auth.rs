@@ -16,7 +16,7 @@ use super::body::Fields;
 use super::query::Params;
 use super::random;
 use super::reply::{Refusal, Reply, ok, with_status};
-use super::state::{Api, Entry, Key, KeyKind, MAX_KEYS, Owned, World};
+use super::state::{Api, Entry, Key, KeyKind, MAX_KEYS, Owned, World, stamp};
 
 pub(super) const MANAGEMENT_PREFIX: &str = "ravi_mgmt_";
 pub(super) const IDENTITY_PREFIX: &str = "ravi_id_";
@@ -126,7 +126,7 @@ impl Call {
     }
 
     /// An identity key is fenced to its own identity, whatever the query says.
-    fn fence(&self, world: &World) -> Result<Option<i64>, Refusal> {
+    pub(super) fn fence(&self, world: &World) -> Result<Option<i64>, Refusal> {
         let asked = self.params.given("identity");
         let named =
             asked.and_then(|text| Uuid::try_parse(text).ok()).and_then(|uuid| world.identity_of(uuid));
@@ -145,7 +145,8 @@ fn identity_required() -> Refusal {
     Refusal::bad_request("Identity is required.")
 }
 
-fn mismatch(world: &World) -> Refusal {
+/// The call names what belongs to another identity.
+pub(super) fn mismatch(world: &World) -> Refusal {
     match world.behaviour.mismatch_status {
         MismatchStatus::BadRequest => Refusal::bad_request("Identity not found"),
         MismatchStatus::Forbidden => {
@@ -213,7 +214,7 @@ pub(super) async fn list(State(api): State<Api>, call: Call) -> Result<Response,
         Some(json!({
             "identity_uuid": identity.uuid.to_string(),
             "label": key.label,
-            "created_dt": key.created.to_string(),
+            "created_dt": stamp(key.created),
         }))
     });
     ok(&rows.collect::<Vec<_>>())

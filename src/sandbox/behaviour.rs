@@ -31,6 +31,26 @@ pub struct Behaviour {
     pub paid_plan: bool,
     /// Device logins are approved as soon as they are started.
     pub auto_approve: bool,
+    /// Mails that an inbox may send in a day; `null`: any number.
+    pub mails_per_day: Option<u32>,
+    /// SMS that an identity may send in a day; `null`: any number.
+    pub texts_per_day: Option<u32>,
+    /// Attachments that the account may presign in an hour; `null`: any number.
+    pub uploads_per_hour: Option<u32>,
+    /// Most characters of an SMS.
+    pub text_limit: u32,
+    /// Status of an SMS from an identity without a phone.
+    pub without_phone: WithoutPhoneStatus,
+    /// Whether `created_after` also lets through what has exactly that time.
+    pub created_after_inclusive: bool,
+    /// Where attachments are uploaded to.
+    pub storage: StorageHost,
+    /// False: `GET /api/events/stream/` answers 404.
+    pub events: bool,
+    /// False: 503 when a phone is asked for.
+    pub phones_available: bool,
+    /// How long the answer to a provisioned phone takes, in seconds; the phone is there before.
+    pub provision_seconds: u32,
     /// Life of a device login, in seconds.
     pub device_expires_in: u32,
     /// Least time between two polls of a device login, in seconds.
@@ -54,6 +74,16 @@ impl Default for Behaviour {
             reading_marks_read: false,
             paid_plan: true,
             auto_approve: false,
+            mails_per_day: Some(100),
+            texts_per_day: None,
+            uploads_per_hour: Some(200),
+            text_limit: 1600,
+            without_phone: WithoutPhoneStatus::BadRequest,
+            created_after_inclusive: false,
+            storage: StorageHost::Same,
+            events: false,
+            phones_available: true,
+            provision_seconds: 0,
             device_expires_in: 900,
             device_interval: 5,
             device_hold: 25,
@@ -153,6 +183,26 @@ switch!(
         Shown,
         /// The field is left out.
         Omitted,
+    }
+);
+switch!(
+    /// §8 no. 22.
+    WithoutPhoneStatus {
+        /// 400.
+        BadRequest,
+        /// 404.
+        NotFound,
+        /// 409.
+        Conflict,
+    }
+);
+switch!(
+    /// §3.6: whose host `upload_url` names is not documented.
+    StorageHost {
+        /// The API's.
+        Same,
+        /// Another one: the second listener, on a port of its own.
+        Other,
     }
 );
 switch!(

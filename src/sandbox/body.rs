@@ -20,6 +20,9 @@ use super::state::Api;
 pub(super) const MAX_BODY: usize = 256 * 1024;
 const READ_TIMEOUT: Duration = Duration::from_secs(30);
 
+/// Most items of a list.
+pub(super) const MAX_ITEMS: usize = 50;
+
 /// Longest value of any text field, in bytes.
 pub(super) const MAX_TEXT: usize = 64 * 1024;
 
@@ -41,7 +44,12 @@ impl FromRequest<Api> for Fields {
 
 /// Reads a body under the size and time limits.
 pub(super) async fn read(body: Body) -> Result<Vec<u8>, Refusal> {
-    let collected = tokio::time::timeout(READ_TIMEOUT, Limited::new(body, MAX_BODY).collect()).await;
+    read_up_to(body, MAX_BODY).await
+}
+
+/// As [`read`], with a limit of the caller's own.
+pub(super) async fn read_up_to(body: Body, limit: usize) -> Result<Vec<u8>, Refusal> {
+    let collected = tokio::time::timeout(READ_TIMEOUT, Limited::new(body, limit).collect()).await;
     let too_large = || Refusal::detail(StatusCode::PAYLOAD_TOO_LARGE, "Request body is too large.");
     let timed_out = || Refusal::detail(StatusCode::REQUEST_TIMEOUT, "Request body was not received in time.");
     let body = collected.map_err(|_| timed_out())?.map_err(|_| too_large())?;
@@ -143,6 +151,50 @@ impl Fields {
             Some(Value::String(text)) if matches!(text.as_str(), "false" | "False" | "0" | "") => false,
             Some(_) => self.wrong(name, "Must be a valid boolean.").is_some(),
         }
+    }
+
+    /// A whole number that must be given. Forms write it as text.
+    pub(super) fn whole(&mut self, name: &str) -> usize {
+        let whole = match self.given.remove(name) {
+            None => {
+                self.wrong(name, "This field is required.");
+                return 0;
+            }
+            Some(Value::Number(number)) => number.as_u64().and_then(|number| usize::try_from(number).ok()),
+            Some(Value::String(text)) => text.parse().ok(),
+            Some(_) => None,
+        };
+        if whole.is_none() {
+            self.wrong(name, "A valid integer is required.");
+        }
+        whole.unwrap_or_default()
+    }
+
+    /// Texts in a list; empty if not given. A text in its place is not a list of one.
+    pub(super) fn list(&mut self, name: &str) -> Vec<String> {
+        let items = match self.given.remove(name) {
+            None => return Vec::new(),
+            Some(Value::Array(items)) => items,
+            Some(_) => {
+                self.wrong(name, "Expected a list of items.");
+                return Vec::new();
+            }
+        };
+        if items.len() > MAX_ITEMS {
+            self.wrong(name, &format!("Ensure this field has no more than {MAX_ITEMS} elements."));
+            return Vec::new();
+        }
+        let texts: Option<Vec<String>> =
+            items.into_iter().map(|item| item.as_str().map(str::to_owned)).collect();
+        if texts.is_none() {
+            self.wrong(name, "Not a valid string.");
+        }
+        texts.unwrap_or_default()
+    }
+
+    /// Whether the body names it.
+    pub(super) fn has(&self, name: &str) -> bool {
+        self.given.contains_key(name)
     }
 
     /// Adds a fault of the caller's own finding.

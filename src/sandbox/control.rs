@@ -1,7 +1,7 @@
 //! The handle on a running sandbox, for use within the process. `control_http` offers the same
-//! operations at `/__sandbox__/…`; Ravi has nothing of the kind.
+//! operations at `/__sandbox__/…`; Ravi has nothing of the kind. Deliveries are in `arrival`, what was sent in
+//! `outbox`.
 
-use serde::Deserialize;
 use thiserror::Error;
 use uuid::Uuid;
 
@@ -11,8 +11,8 @@ use super::behaviour::Behaviour;
 use super::device;
 use super::fault::Fault;
 use super::random::{self, NoRandomness};
-use super::seed::{self, MAIL_DOMAIN};
-use super::state::{Api, Decision, Direction, Identity, KeyKind, MAX_MESSAGES, Mail, SecretRow, Text, World};
+use super::seed;
+use super::state::{Api, Decision, Identity, KeyKind, SecretRow, World};
 use super::traffic::RequestCount;
 
 /// Why an operation was refused.
@@ -44,42 +44,10 @@ impl From<NoRandomness> for ControlError {
     }
 }
 
-/// Mail to be delivered.
-#[derive(Deserialize)]
-#[serde(deny_unknown_fields)]
-pub struct NewMail {
-    /// Uuid or name.
-    pub identity: String,
-    /// Sender's address.
-    pub from: String,
-    /// Subject.
-    pub subject: String,
-    /// Plain text.
-    pub text: String,
-    /// HTML; empty: made from the text, unescaped.
-    #[serde(default)]
-    pub html: String,
-    /// Thread to append to; `None`: a new one.
-    #[serde(default)]
-    pub thread_id: Option<String>,
-}
-
-/// An SMS to be delivered.
-#[derive(Deserialize)]
-#[serde(deny_unknown_fields)]
-pub struct NewSms {
-    /// Uuid or name.
-    pub identity: String,
-    /// Sender's number, E.164.
-    pub from: String,
-    /// Text.
-    pub body: String,
-}
-
 /// Steers a running sandbox. Cheap to clone; keeps working until the sandbox is shut down.
 #[derive(Clone)]
 pub struct Control {
-    api: Api,
+    pub(super) api: Api,
 }
 
 impl Control {
@@ -176,53 +144,6 @@ impl Control {
         device::decide(&self.api, user_code, Decision::Denied)
     }
 
-    /// Delivers mail; returns its `id`.
-    pub fn deliver_mail(&self, mail: NewMail) -> Result<i64, ControlError> {
-        let now = self.api.wall();
-        let mut world = self.api.world();
-        if world.mails.len() >= MAX_MESSAGES {
-            return Err(ControlError::Full);
-        }
-        let owner = find(&world, &mail.identity)?;
-        let identity = owner.id;
-        let to = owner.inbox.as_ref().ok_or(ControlError::NoAddress)?.address.clone();
-        let id = world.fresh_id();
-        let message_id = format!("<sandbox-{id}@{MAIL_DOMAIN}>");
-        let html = if mail.html.is_empty() { format!("<p>{}</p>", mail.text) } else { mail.html };
-        world.mails.push(Mail {
-            id,
-            identity,
-            thread_id: mail.thread_id.unwrap_or_else(|| message_id.clone()),
-            message_id,
-            from: mail.from,
-            to,
-            subject: mail.subject,
-            text: mail.text,
-            html,
-            direction: Direction::Incoming,
-            is_read: false,
-            created: now,
-        });
-        Ok(id)
-    }
-
-    /// Delivers an SMS; returns its `id`.
-    pub fn deliver_sms(&self, sms: NewSms) -> Result<i64, ControlError> {
-        let created = self.api.wall();
-        let mut world = self.api.world();
-        if world.texts.len() >= MAX_MESSAGES {
-            return Err(ControlError::Full);
-        }
-        let owner = find(&world, &sms.identity)?;
-        owner.phone.as_ref().ok_or(ControlError::NoAddress)?;
-        let identity = owner.id;
-        let id = world.fresh_id();
-        let (remote, body) = (sms.from, sms.body);
-        let direction = Direction::Incoming;
-        world.texts.push(Text { id, identity, remote, body, direction, is_read: false, created });
-        Ok(id)
-    }
-
     /// Sets a secret's value past the API, as somebody at the dashboard would. Makes it if absent.
     pub fn set_secret(&self, identity: &str, key: &str, value: Secret) -> Result<(), ControlError> {
         let now = self.api.wall();
@@ -274,6 +195,7 @@ impl Control {
     /// Sets the switches.
     pub fn set_behaviour(&self, behaviour: Behaviour) {
         self.api.world().behaviour = behaviour;
+        self.api.events.wake();
     }
 
     /// Everything as at the start, the keys included: data, switches, logins, counts, faults.
@@ -281,12 +203,14 @@ impl Control {
         let fresh = seed::world(&self.api.seed, self.api.initial.clone(), self.api.clock.wall())?;
         *self.api.world() = fresh;
         self.api.traffic.reset();
+        self.api.events.reset();
         self.api.logins_changed.send_replace(());
         Ok(())
     }
 }
 
-fn find<'a>(world: &'a World, identity: &str) -> Result<&'a Identity, ControlError> {
+/// By uuid or name.
+pub(super) fn find<'a>(world: &'a World, identity: &str) -> Result<&'a Identity, ControlError> {
     let uuid = Uuid::try_parse(identity).ok();
     let is_it = |other: &&Identity| Some(other.uuid) == uuid || other.name == identity;
     world.identities.iter().find(is_it).ok_or(ControlError::NoSuchIdentity)

@@ -15,14 +15,19 @@ use serde_json::{Value, json};
 
 use crate::secret::Secret;
 
+use super::arrival::{Batch, Delivered, NewMail, NewSms};
 use super::body::{self, Fields};
-use super::control::{Control, ControlError, NewMail, NewSms};
+use super::control::{Control, ControlError};
 use super::fault::Fault;
+use super::outbox::SentKind;
 use super::reply::{Refusal, typed};
 use super::state::Api;
 
 /// Where the control endpoints live.
 pub(super) const PREFIX: &str = "/__sandbox__/";
+
+/// Room for an attachment or a batch.
+const MAX_BODY: usize = 16 * 1024 * 1024;
 
 /// The list of operations, as shown by `GET /__sandbox__/` and by `--help`.
 pub(super) const OPERATIONS: &str = "\
@@ -31,8 +36,14 @@ Under /__sandbox__/, bodies in JSON, `?` marks what may be left out:
   POST   faults/          arm: {path_prefix, method?, times?, delay_ms?, takes_effect?, answer}
   GET    faults/          those armed; DELETE disarms all
   POST   release/         lets requests go that the answer \"held\" holds
-  POST   mail/            deliver: {identity, from, subject, text, html?, thread_id?}
-  POST   sms/             deliver: {identity, from, body}
+  POST   mail/            deliver: {identity, from, subject, text, html?, thread_id?, to?, cc?: [],
+                          message_id?, created_dt?, attachments?: [{filename, content_type,
+                          content (base64), is_inline?}]}
+  POST   sms/             deliver: {identity, from, body, created_dt?}
+  POST   batch/           deliver all or none: {mail?: [as above], sms?: [as above]}
+  GET    sent/            {mail, sms, messages: [{kind, id, identity, to, cc, bcc, attachments}]}
+  POST   budgets/reset/   begins the day and the hour of sending and uploading anew
+  GET    storage/         {keys_received}: requests with a key at the host that takes uploads
   GET    device/          user codes that wait for a decision
   POST   device/approve/  {user_code?}, without it all; device/deny/ likewise
   POST   secrets/         set past the API: {identity, key, value}; DELETE: {identity, key}
@@ -68,6 +79,10 @@ pub(super) fn router(api: Api) -> Router {
         .route("/__sandbox__/release/", post(release))
         .route("/__sandbox__/mail/", post(mail))
         .route("/__sandbox__/sms/", post(sms))
+        .route("/__sandbox__/batch/", post(batch))
+        .route("/__sandbox__/sent/", get(sent))
+        .route("/__sandbox__/budgets/reset/", post(reset_budgets))
+        .route("/__sandbox__/storage/", get(storage))
         .route("/__sandbox__/device/", get(logins))
         .route("/__sandbox__/device/approve/", post(approve))
         .route("/__sandbox__/device/deny/", post(deny))
@@ -100,7 +115,7 @@ fn done() -> Answer {
 /// A body in JSON, strictly typed.
 async fn parsed<T: DeserializeOwned>(request: Request) -> Result<T, ControlError> {
     let wrong = || ControlError::Invalid("the body is not as documented at /__sandbox__/");
-    let bytes = body::read(request.into_body()).await.map_err(|_| wrong())?;
+    let bytes = body::read_up_to(request.into_body(), MAX_BODY).await.map_err(|_| wrong())?;
     serde_json::from_slice(&bytes).map_err(|_| wrong())
 }
 
@@ -139,6 +154,27 @@ async fn sms(State(api): State<Api>, request: Request) -> Answer {
     let sms: NewSms = parsed(request).await?;
     let id = Control::new(api).deliver_sms(sms)?;
     Ok(Json(json!({ "id": id })))
+}
+
+async fn batch(State(api): State<Api>, request: Request) -> Result<Json<Delivered>, ControlError> {
+    let batch: Batch = parsed(request).await?;
+    Control::new(api).deliver(batch).map(Json)
+}
+
+async fn sent(State(api): State<Api>) -> Json<Value> {
+    let messages = Control::new(api).sent();
+    let count = |kind| messages.iter().filter(|sent| sent.kind == kind).count();
+    let (mail, sms) = (count(SentKind::Mail), count(SentKind::Sms));
+    Json(json!({ "mail": mail, "sms": sms, "messages": messages }))
+}
+
+async fn reset_budgets(State(api): State<Api>) -> Answer {
+    Control::new(api).reset_budgets();
+    done()
+}
+
+async fn storage(State(api): State<Api>) -> Json<Value> {
+    Json(json!({ "keys_received": Control::new(api).keys_at_storage() }))
 }
 
 async fn logins(State(api): State<Api>) -> Json<Vec<String>> {

@@ -1,5 +1,7 @@
 //! Identities (docs/ravi-api.md §3.1): list, read, create, provision a phone. Update and delete answer 405.
 
+use std::time::Duration;
+
 use axum::extract::{Path, State};
 use http::StatusCode;
 use serde_json::{Value, json};
@@ -10,7 +12,7 @@ use super::body::Fields;
 use super::random;
 use super::reply::{Refusal, Reply, ok, with_status};
 use super::seed::MAIL_DOMAIN;
-use super::state::{Api, Identity, Inbox, KeyKind, MAX_IDENTITIES, Phone, World};
+use super::state::{Api, Identity, Inbox, KeyKind, MAX_IDENTITIES, Phone, World, stamp};
 
 /// How an identity looks on the wire.
 pub(super) fn identity_json(behaviour: &Behaviour, identity: &Identity) -> Value {
@@ -24,8 +26,8 @@ pub(super) fn identity_json(behaviour: &Behaviour, identity: &Identity) -> Value
         "name": identity.name,
         "inbox": or_absent(identity.inbox.as_ref().map(|inbox| inbox.address.as_str())),
         "phone": or_absent(identity.phone.as_ref().map(|phone| phone.number.as_str())),
-        "created_dt": identity.created.to_string(),
-        "updated_dt": identity.updated.to_string(),
+        "created_dt": stamp(identity.created),
+        "updated_dt": stamp(identity.updated),
     })
 }
 
@@ -140,6 +142,18 @@ pub(super) async fn provision_phone(
     Path(uuid): Path<String>,
     mut fields: Fields,
 ) -> Reply {
+    let (wait, reply) = provisioned(&api, &call, &uuid, &mut fields)?;
+    api.clock.sleep_until(api.clock.now() + wait).await;
+    reply
+}
+
+/// The phone is there when this returns; only the answer is to wait.
+fn provisioned(
+    api: &Api,
+    call: &Call,
+    uuid: &str,
+    fields: &mut Fields,
+) -> Result<(Duration, Reply), Refusal> {
     let mut world = api.world();
     call.management(&world)?;
     let country = fields.filled("country_code").unwrap_or_else(|| "US".to_owned());
@@ -147,26 +161,37 @@ pub(super) async fn provision_phone(
         fields.wrong("country_code", "This country is not supported.");
     }
     fields.finish()?;
-    let id = find(&world, &uuid).map(|identity| identity.id).ok_or_else(Refusal::not_found)?;
+    let id = find(&world, uuid).map(|identity| identity.id).ok_or_else(Refusal::not_found)?;
     if !world.behaviour.paid_plan {
         return Err(Refusal::plan_required("Active paid subscription required."));
     }
     if world.identity(id).is_some_and(|identity| identity.phone.is_some()) {
         return Err(Refusal::detail(StatusCode::CONFLICT, "This identity already has a phone number."));
     }
-    let phone = new_phone(&api, &mut world);
+    if !world.behaviour.phones_available {
+        return Err(Refusal::detail(
+            StatusCode::SERVICE_UNAVAILABLE,
+            "No phone number can be had right now.",
+        ));
+    }
+    let phone = new_phone(api, &mut world);
+    let wait = Duration::from_secs(world.behaviour.provision_seconds.into());
     let status = mint_status(&world);
     let World { identities, behaviour, .. } = &mut *world;
     let identity = identities.iter_mut().find(|identity| identity.id == id).ok_or_else(Refusal::not_found)?;
     identity.updated = phone.created;
     identity.phone = Some(phone);
-    with_status(status, &identity_json(behaviour, identity))
+    Ok((wait, with_status(status, &identity_json(behaviour, identity))))
 }
 
-/// A number of the range that is kept free for fiction.
+/// A number of the range that is kept free for fiction, which has more of them than there are identities.
 fn new_phone(api: &Api, world: &mut World) -> Phone {
     let id = world.fresh_id();
-    Phone { id, number: format!("+1202555{:04}", 100 + id % 100), created: api.wall() }
+    let taken = |number: &str| {
+        world.identities.iter().any(|other| other.phone.as_ref().is_some_and(|phone| phone.number == number))
+    };
+    let mut numbers = (id..id + 100).map(|at| format!("+1202555{:04}", 100 + at % 100));
+    Phone { id, number: numbers.find(|number| !taken(number)).unwrap_or_default(), created: api.wall() }
 }
 
 #[cfg(test)]

@@ -1,15 +1,16 @@
-//! Mail, grouped and flat (docs/ravi-api.md §3.5, §3.6), reading only.
+//! Mail, grouped and flat (docs/ravi-api.md §3.5, §3.6): reading. `compose` sends.
 
 use axum::extract::{Path, State};
 use jiff::Timestamp;
 use serde_json::{Map, Value, json};
 
+use super::attachments::attachments_json;
 use super::auth::{Call, Scope};
 use super::behaviour::ListShape;
 use super::query::Params;
 use super::reply::{Refusal, Reply, ok};
 use super::sms::preview;
-use super::state::{Api, Inbox, Mail, World};
+use super::state::{Api, Inbox, Mail, World, stamp};
 
 const DEFAULT_LIMIT: usize = 50;
 const MAX_LIMIT: usize = 200;
@@ -42,7 +43,7 @@ fn grouped(world: &World, scope: Scope) -> Vec<Thread<'_>> {
             None => found.push(vec![mail]),
         }
     }
-    found.sort_by_key(|thread| std::cmp::Reverse(thread.last().map(|mail| mail.created)));
+    found.sort_by_key(|thread| std::cmp::Reverse(thread.last().map(|mail| (mail.created, mail.id))));
     found
 }
 
@@ -70,8 +71,8 @@ fn thread_json(world: &World, thread: &Thread<'_>) -> Option<Value> {
         "inbox": address_of(world, first).map(|inbox| inbox.address.as_str()),
         "message_count": thread.len(),
         "unread_count": unread(thread),
-        "latest_message_dt": latest.created.to_string(),
-        "oldest_message_dt": first.created.to_string(),
+        "latest_message_dt": stamp(latest.created),
+        "oldest_message_dt": stamp(first.created),
     }))
 }
 
@@ -85,32 +86,33 @@ pub(super) async fn thread(State(api): State<Api>, call: Call, Path(id): Path<St
         "thread_id": id,
         "subject": thread.first().map(|mail| mail.subject.as_str()),
         "message_count": thread.len(),
-        "messages": thread.iter().map(|mail| Value::Object(message_json(mail))).collect::<Vec<_>>(),
+        "messages": thread.iter().map(|mail| Value::Object(message_json(&api, &world, mail))).collect::<Vec<_>>(),
     });
     let read: Vec<i64> = thread.iter().map(|mail| mail.id).collect();
     mark_read(&mut world, &read);
     ok(&answer)
 }
 
-fn message_json(mail: &Mail) -> Map<String, Value> {
+fn message_json(api: &Api, world: &World, mail: &Mail) -> Map<String, Value> {
     let fields = [
         ("id", json!(mail.id)),
         ("from_email", json!(mail.from)),
         ("to_email", json!(mail.to)),
-        ("cc", json!("")),
+        ("cc", json!(mail.cc.join(", "))),
         ("subject", json!(mail.subject)),
         ("text_content", json!(mail.text)),
         ("html_content", json!(mail.html)),
         ("direction", json!(mail.direction.name())),
         ("is_read", json!(mail.is_read)),
-        ("attachments", json!([])),
-        ("created_dt", json!(mail.created.to_string())),
+        ("attachments", attachments_json(api, world, &mail.attachments)),
+        ("created_dt", json!(stamp(mail.created))),
     ];
     fields.into_iter().map(|(name, value)| (name.to_owned(), value)).collect()
 }
 
-fn detail_json(api: &Api, mail: &Mail) -> Value {
-    let mut detail = message_json(mail);
+/// `EmailMessageDetail`.
+pub(super) fn detail_json(api: &Api, world: &World, mail: &Mail) -> Value {
+    let mut detail = message_json(api, world, mail);
     detail.insert("url".to_owned(), json!(format!("{}/api/email-messages/{}/", api.origin, mail.id)));
     detail.insert("message_id".to_owned(), json!(mail.message_id));
     detail.insert("thread_id".to_owned(), json!(mail.thread_id));
@@ -121,17 +123,16 @@ fn detail_json(api: &Api, mail: &Mail) -> Value {
 pub(super) async fn messages(State(api): State<Api>, call: Call) -> Reply {
     let world = api.world();
     let scope = call.scope(&world)?;
-    let filter = Filter::parse(&call.params)?;
+    let filter = Filter::parse(&call.params, world.behaviour.created_after_inclusive)?;
     let limit = call.params.whole("limit")?.filter(|limit| *limit > 0).unwrap_or(DEFAULT_LIMIT);
     let page = Page { limit: limit.min(MAX_LIMIT), offset: call.params.whole("offset")?.unwrap_or(0) };
     let mut found: Vec<&Mail> =
         world.mails.iter().filter(|mail| scope.sees(mail.identity) && filter.lets(mail)).collect();
-    found.sort_by_key(|mail| mail.created);
     let shape = world.behaviour.email_messages;
     if shape == ListShape::Array {
         found.reverse();
     }
-    let rows = found.iter().skip(page.offset).take(page.limit).map(|mail| detail_json(&api, mail));
+    let rows = found.iter().skip(page.offset).take(page.limit).map(|mail| detail_json(&api, &world, mail));
     let results: Vec<Value> = rows.collect();
     match shape {
         ListShape::Array => ok(&results),
@@ -178,6 +179,7 @@ impl Page {
 
 struct Filter<'a> {
     created_after: Option<Timestamp>,
+    inclusive: bool,
     direction: Option<&'a str>,
     from_email: Option<&'a str>,
     thread_id: Option<&'a str>,
@@ -185,11 +187,12 @@ struct Filter<'a> {
 }
 
 impl<'a> Filter<'a> {
-    fn parse(params: &'a Params) -> Result<Self, Refusal> {
+    fn parse(params: &'a Params, inclusive: bool) -> Result<Self, Refusal> {
         let created_after = params.given("created_after").map(str::parse).transpose();
         Ok(Self {
             created_after: created_after
                 .map_err(|_| Refusal::field("created_after", "Enter a valid date/time."))?,
+            inclusive,
             direction: params.given("direction"),
             from_email: params.given("from_email"),
             thread_id: params.given("thread_id"),
@@ -198,7 +201,7 @@ impl<'a> Filter<'a> {
     }
 
     fn lets(&self, mail: &Mail) -> bool {
-        self.created_after.is_none_or(|after| mail.created > after)
+        self.created_after.is_none_or(|after| mail.created > after || self.inclusive && mail.created == after)
             && self.direction.is_none_or(|direction| mail.direction.name() == direction)
             && self.from_email.is_none_or(|from| mail.from.eq_ignore_ascii_case(from))
             && self.thread_id.is_none_or(|thread| mail.thread_id == thread)
@@ -212,7 +215,7 @@ pub(super) async fn message(State(api): State<Api>, call: Call, Path(id): Path<S
     let scope = call.scope(&world)?;
     let id: i64 = id.parse().map_err(|_| Refusal::not_found())?;
     let found = world.mails.iter().find(|mail| mail.id == id && scope.sees(mail.identity));
-    let answer = detail_json(&api, found.ok_or_else(Refusal::not_found)?);
+    let answer = detail_json(&api, &world, found.ok_or_else(Refusal::not_found)?);
     mark_read(&mut world, &[id]);
     ok(&answer)
 }

@@ -9,22 +9,30 @@
 //! Not Ravi's: everything under `/__sandbox__/` (faults, deliveries, decisions, counts, switches; `GET
 //! /__sandbox__/` lists them), which [`Control`] offers within the process. Invented, because Ravi does
 //! not document it: the answer of `GET /api/auth/keys/identity/`, statuses of a mismatched `?identity=`, the
-//! bounds of generated passwords, what `/device/` looks like. Not there: sending mail and SMS, attachments,
-//! contacts, calls, events.
+//! bounds of generated passwords, what `/device/` looks like, the payload of events, the answers of the storage
+//! that takes uploads. Not there: calls.
 
 mod account;
+mod address;
+mod arrival;
+mod attachments;
 mod auth;
 mod behaviour;
 mod body;
+mod budget;
+mod compose;
+mod contacts;
 mod control;
 mod control_http;
 mod device;
 mod domain;
 mod embed;
+mod events;
 mod fault;
 mod generate;
 mod identities;
 mod mail;
+mod outbox;
 mod passwords;
 mod query;
 mod random;
@@ -40,13 +48,15 @@ mod state;
 mod tls;
 mod traffic;
 
+pub use arrival::{Batch, Delivered, NewAttachment, NewMail, NewSms};
 pub use behaviour::{
-    Absent, Behaviour, ListShape, ListValues, MintStatus, MismatchStatus, SecretLookup, Visible,
-    WithoutIdentity, WrongKindStatus,
+    Absent, Behaviour, ListShape, ListValues, MintStatus, MismatchStatus, SecretLookup, StorageHost, Visible,
+    WithoutIdentity, WithoutPhoneStatus, WrongKindStatus,
 };
-pub use control::{Control, ControlError, NewMail, NewSms};
+pub use control::{Control, ControlError};
 pub use embed::{EmbedError, Embedded, embed};
 pub use fault::{Answer, Fault};
+pub use outbox::{Sent, SentKind};
 pub use random::NoRandomness;
 pub use run::{Args, Format, RunError, run, write_ca};
 pub use seed::Seed;

@@ -14,7 +14,7 @@ use super::domain;
 use super::generate;
 use super::random;
 use super::reply::{Refusal, Reply, no_content, ok, with_status};
-use super::state::{Api, MAX_ENTRIES, PasswordRow};
+use super::state::{Api, MAX_ENTRIES, PasswordRow, stamp};
 
 /// `GET /api/passwords/`: values included.
 pub(super) async fn list(State(api): State<Api>, call: Call) -> Reply {
@@ -134,8 +134,8 @@ impl<'a> Wire<'a> {
             username: &row.username,
             password: with_value.then(|| row.password.expose()),
             notes: row.notes.expose(),
-            created_dt: row.created.to_string(),
-            updated_dt: row.updated.to_string(),
+            created_dt: stamp(row.created),
+            updated_dt: stamp(row.updated),
         }
     }
 }

@@ -77,6 +77,13 @@ impl Refusal {
         Self::detail(StatusCode::PAYMENT_REQUIRED, text)
     }
 
+    /// 429, in the body and in the header.
+    pub(super) fn throttled(seconds: u64) -> Self {
+        let body = json!({ "detail": "Request was throttled.", "retry_after_seconds": seconds });
+        let refusal = Self { status: StatusCode::TOO_MANY_REQUESTS, body, header: None };
+        refusal.with_header(header::RETRY_AFTER, HeaderValue::from(seconds))
+    }
+
     /// Our own failure.
     pub(super) fn broken() -> Self {
         Self::detail(StatusCode::INTERNAL_SERVER_ERROR, "A server error occurred.")

@@ -12,7 +12,7 @@ use super::behaviour::{ListValues, SecretLookup};
 use super::body::Fields;
 use super::random;
 use super::reply::{Refusal, Reply, no_content, ok, with_status};
-use super::state::{Api, MAX_ENTRIES, SecretRow, World};
+use super::state::{Api, MAX_ENTRIES, SecretRow, World, stamp};
 
 /// `GET /api/secrets/`, with `?key=` for one of them.
 pub(super) async fn list(State(api): State<Api>, call: Call) -> Reply {
@@ -140,8 +140,8 @@ impl<'a> Wire<'a> {
             key: &row.key,
             value: with_value.then(|| row.value.expose()),
             notes: row.notes.expose(),
-            created_dt: row.created.to_string(),
-            updated_dt: row.updated.to_string(),
+            created_dt: stamp(row.created),
+            updated_dt: stamp(row.updated),
         }
     }
 }

@@ -12,6 +12,8 @@ use crate::secret::Secret;
 
 use super::auth::{IDENTITY_PREFIX, MANAGEMENT_PREFIX};
 use super::behaviour::Behaviour;
+use super::budget::Budgets;
+use super::contacts;
 use super::random::{self, NoRandomness};
 use super::state::{
     Direction, Identity, Inbox, Key, KeyKind, Mail, Owner, PasswordRow, Phone, SecretRow, Text, World,
@@ -209,19 +211,34 @@ impl Seed {
 /// The account as it begins, `now` being the start.
 pub(super) fn world(seed: &Seed, behaviour: Behaviour, now: Timestamp) -> Result<World, NoRandomness> {
     let now = to_micros(now);
-    Ok(World {
+    let mut world = World {
         behaviour,
         owner: Owner { id: 17, email: "owner@sandbox.example", first_name: "Sandy", last_name: "Box" },
         identities: [NOTES_AGENT, DEPLOY_AGENT].map(|identity| seeded_identity(identity, now)).into(),
         keys: seed.keys(now),
         logins: Vec::new(),
-        mails: mails(now),
-        texts: texts(now),
+        mails: Vec::new(),
+        texts: Vec::new(),
+        contacts: Vec::new(),
+        attachments: Vec::new(),
+        budgets: Budgets::default(),
+        sent: Vec::new(),
+        keys_at_storage: 0,
         passwords: passwords(now),
         secrets: secrets(now),
         sso_key: hmac::Key::new(hmac::HMAC_SHA256, &random::bytes::<32>()?),
         next_id: 9000,
-    })
+    };
+    for mail in mails(now) {
+        let other = if mail.direction == Direction::Incoming { &mail.from } else { &mail.to };
+        contacts::note(&mut world, mail.identity, other, mail.created);
+        world.file_mail(mail);
+    }
+    for text in texts(now) {
+        contacts::note(&mut world, text.identity, &text.remote, text.created);
+        world.file_text(text);
+    }
+    Ok(world)
 }
 
 fn minutes_before(now: Timestamp, minutes: u64) -> Timestamp {
@@ -255,11 +272,13 @@ fn mails(now: Timestamp) -> Vec<Mail> {
             message_id: format!("<seed-{index}@{MAIL_DOMAIN}>"),
             from,
             to,
+            cc: Vec::new(),
             subject: subject.to_owned(),
             text: text.to_owned(),
             html: format!("<p>{text}</p>"),
             direction,
             is_read: direction == Direction::Outgoing,
+            attachments: Vec::new(),
             created: minutes_before(now, minutes),
         }
     };

@@ -114,24 +114,24 @@ impl Sandbox {
         let world = seed::world(&seed, config.behaviour.clone(), config.clock.wall())?;
         // Clients judge certificates by the real time, whatever clock the account lives by.
         let tls = if config.http { None } else { Some(tls::make(SystemClock.wall())?) };
-        let refused = |error| StartError::Listen(config.listen, error);
-        let listener = TcpListener::bind(config.listen).await.map_err(refused)?;
-        let address = listener.local_addr().map_err(refused)?;
-        let origin = format!("{}://{address}", if config.http { "http" } else { "https" });
-        let api = Arc::new(Shared::new(config.clock, origin, seed, config.behaviour, world));
-        Ok(Self::spawn(listener, address, api, tls))
+        let listeners = Listeners::bind(config.listen).await?;
+        let origins = listeners.origins(if config.http { "http" } else { "https" });
+        let api = Arc::new(Shared::new(config.clock, origins, seed, config.behaviour, world));
+        Ok(Self::spawn(listeners, api, tls))
     }
 
-    fn spawn(listener: TcpListener, address: SocketAddr, api: Api, tls: Option<Tls>) -> Self {
+    fn spawn(listeners: Listeners, api: Api, tls: Option<Tls>) -> Self {
         let stop = CancellationToken::new();
         let connections = TaskTracker::new();
-        let front = Arc::new(Front {
-            tls: tls.as_ref().map(|tls| TlsAcceptor::from(tls.config.clone())),
-            ravi: routes::router(api.clone()),
-            control: control_http::router(api.clone()),
-            api: api.clone(),
-        });
-        connections.spawn(accept(listener, front, stop.clone(), connections.clone()));
+        let front = |ravi, control| {
+            let tls = tls.as_ref().map(|tls| TlsAcceptor::from(tls.config.clone()));
+            Arc::new(Front { tls, ravi, control, api: api.clone() })
+        };
+        let main = front(routes::router(api.clone()), Some(control_http::router(api.clone())));
+        let storage = front(routes::storage(api.clone()), None);
+        let Listeners { main: (listener, address), storage: (storage_listener, _) } = listeners;
+        connections.spawn(accept(listener, main, stop.clone(), connections.clone()));
+        connections.spawn(accept(storage_listener, storage, stop.clone(), connections.clone()));
         Self { address, api, ca_pem: tls.map(|tls| tls.ca_pem), stop, connections }
     }
 
@@ -169,11 +169,37 @@ impl Drop for Sandbox {
     }
 }
 
-/// What every connection shares.
+/// The API's, and that of the storage, which plays a host of its own.
+struct Listeners {
+    main: (TcpListener, SocketAddr),
+    storage: (TcpListener, SocketAddr),
+}
+
+impl Listeners {
+    async fn bind(listen: SocketAddr) -> Result<Self, StartError> {
+        let free = SocketAddr::new(listen.ip(), 0);
+        Ok(Self { main: bind(listen).await?, storage: bind(free).await? })
+    }
+
+    fn origins(&self, scheme: &str) -> (String, String) {
+        let origin = |address| format!("{scheme}://{address}");
+        (origin(self.main.1), origin(self.storage.1))
+    }
+}
+
+async fn bind(listen: SocketAddr) -> Result<(TcpListener, SocketAddr), StartError> {
+    let refused = |error| StartError::Listen(listen, error);
+    let listener = TcpListener::bind(listen).await.map_err(refused)?;
+    let address = listener.local_addr().map_err(refused)?;
+    Ok((listener, address))
+}
+
+/// What the connections of one listener share.
 struct Front {
     tls: Option<TlsAcceptor>,
     ravi: Router,
-    control: Router,
+    /// The storage has none.
+    control: Option<Router>,
     api: Api,
 }
 
@@ -239,13 +265,15 @@ impl Front {
     }
 
     async fn answer(&self, peer: SocketAddr, request: Request<Body>) -> Result<Response, Reset> {
-        if !request.uri().path().starts_with(control_http::PREFIX) {
+        let control =
+            self.control.as_ref().filter(|_| request.uri().path().starts_with(control_http::PREFIX));
+        let Some(control) = control else {
             return fault::serve(&self.api, self.ravi.clone(), request).await;
-        }
+        };
         if !control_http::may_steer(peer.ip(), request.headers()) {
             return Ok(Refusal::detail(StatusCode::FORBIDDEN, "Loopback only.").into_response());
         }
-        let answer = self.control.clone().oneshot(request).await;
+        let answer = control.clone().oneshot(request).await;
         Ok(answer.unwrap_or_else(|never: Infallible| match never {}))
     }
 }

@@ -1,11 +1,15 @@
-//! SMS, grouped and flat (docs/ravi-api.md §3.3, §3.4), reading only.
+//! SMS, grouped and flat (docs/ravi-api.md §3.3, §3.4).
 
 use axum::extract::{Path, State};
+use http::StatusCode;
 use serde_json::{Value, json};
 
+use super::address::is_e164;
 use super::auth::{Call, Scope};
-use super::reply::{Refusal, Reply, ok};
-use super::state::{Api, Direction, Identity, Phone, Text, World};
+use super::body::Fields;
+use super::outbox::post_text;
+use super::reply::{Refusal, Reply, ok, with_status};
+use super::state::{Api, Direction, Identity, Phone, Text, World, stamp};
 
 /// `GET /api/sms-inbox/`: conversations, that with the latest message first.
 pub(super) async fn conversations(State(api): State<Api>, call: Call) -> Reply {
@@ -22,7 +26,7 @@ pub(super) async fn conversations(State(api): State<Api>, call: Call) -> Reply {
             "preview": latest.map(|text| preview(&text.body)),
             "message_count": talk.texts.len(),
             "unread_count": talk.unread(),
-            "latest_message_dt": latest.map(|text| text.created.to_string()),
+            "latest_message_dt": latest.map(|text| stamp(text.created)),
         })
     });
     ok(&rows.collect::<Vec<_>>())
@@ -44,7 +48,7 @@ pub(super) async fn conversation(State(api): State<Api>, call: Call, Path(id): P
             "body": text.body,
             "direction": text.direction.name(),
             "is_read": text.is_read,
-            "created_dt": text.created.to_string(),
+            "created_dt": stamp(text.created),
         })).collect::<Vec<_>>(),
     });
     let read: Vec<i64> = talk.texts.iter().map(|text| text.id).collect();
@@ -82,7 +86,7 @@ fn grouped(world: &World, scope: Scope) -> Vec<Conversation<'_>> {
             found.push(Conversation { identity, phone, remote: &text.remote, texts: vec![text] });
         }
     }
-    found.sort_by_key(|talk| std::cmp::Reverse(talk.texts.last().map(|text| text.created)));
+    found.sort_by_key(|talk| std::cmp::Reverse(talk.texts.last().map(|text| (text.created, text.id))));
     found
 }
 
@@ -117,6 +121,26 @@ pub(super) async fn message(State(api): State<Api>, call: Call, Path(id): Path<S
     ok(&answer)
 }
 
+/// `POST /api/messages/send/`.
+pub(super) async fn send(State(api): State<Api>, call: Call, mut fields: Fields) -> Reply {
+    let mut world = api.world();
+    let (identity, _) = call.writer(&world)?;
+    let to = fields.required("to_number");
+    if !is_e164(&to) {
+        fields.wrong("to_number", "Enter a valid phone number.");
+    }
+    let body = fields.required("body");
+    let limit = world.behaviour.text_limit;
+    if u32::try_from(body.chars().count()).is_ok_and(|count| count > limit) {
+        fields.wrong("body", &format!("Ensure this field has no more than {limit} characters."));
+    }
+    fields.finish()?;
+    let id = post_text(&api, &mut world, identity, to, body)?;
+    let text = world.texts.iter().find(|text| text.id == id);
+    let answer = text.and_then(|text| message_json(&api, &world, text)).ok_or_else(Refusal::broken)?;
+    with_status(StatusCode::CREATED, &answer)
+}
+
 fn message_json(api: &Api, world: &World, text: &Text) -> Option<Value> {
     let (identity, phone) = line_of(world, text.identity)?;
     let (from, to) = match text.direction {
@@ -133,7 +157,7 @@ fn message_json(api: &Api, world: &World, text: &Text) -> Option<Value> {
         "phone": identity.name,
         "direction": text.direction.name(),
         "is_read": text.is_read,
-        "created_dt": text.created.to_string(),
+        "created_dt": stamp(text.created),
     }))
 }
 

@@ -16,7 +16,7 @@ use crate::secret::Secret;
 use super::auth::Call;
 use super::body::Fields;
 use super::reply::{Refusal, Reply, ok, with_status};
-use super::state::{Api, Identity, World};
+use super::state::{Api, Identity, World, stamp};
 
 const PREFIX: &str = "rvt_";
 const LIFE: Duration = Duration::from_secs(300);
@@ -33,7 +33,7 @@ pub(super) async fn token(State(api): State<Api>, call: Call) -> Reply {
     let expires = now.checked_add(LIFE).map_err(|_| Refusal::broken())?;
     let token = sign(&world, identity, now, expires)?;
     let expires_at = Timestamp::from_second(expires.as_second()).map_err(|_| Refusal::broken())?;
-    let answer = json!({ "token": token.expose(), "expires_at": expires_at.to_string() });
+    let answer = json!({ "token": token.expose(), "expires_at": stamp(expires_at) });
     with_status(StatusCode::CREATED, &answer)
 }
 
@@ -62,7 +62,7 @@ pub(super) async fn verify(State(api): State<Api>, mut fields: Fields) -> Reply 
         "identity_name": identity.name,
         "identity_email": identity.inbox.as_ref().map(|inbox| inbox.address.as_str()),
         "identity_phone": identity.phone.as_ref().map(|phone| phone.number.as_str()),
-        "created_at": identity.created.to_string(),
+        "created_at": stamp(identity.created),
         "owner": {
             "name": format!("{} {}", world.owner.first_name, world.owner.last_name),
             "email": world.owner.email,

@@ -1,17 +1,22 @@
 //! The account that the sandbox pretends to hold: plain rows under one lock that is never held over
-//! an `.await`. Every list is bounded by a `MAX_…` constant. Imports `secret`, `clock`, `behaviour`.
+//! an `.await`. Every list is bounded by a `MAX_…` constant. Imports `secret`, `clock`, `behaviour`, `budget`,
+//! `events`, `seed`, `traffic`.
 
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use aws_lc_rs::hmac;
+use bytes::Bytes;
 use jiff::{RoundMode, Timestamp, TimestampRound, Unit};
-use tokio::sync::watch;
+use tokio::sync::{Semaphore, watch};
 use uuid::Uuid;
 
 use crate::clock::{BootInstant, Clock};
 use crate::secret::Secret;
 
 use super::behaviour::Behaviour;
+use super::budget::Budgets;
+use super::events::Events;
+use super::outbox::Sent;
 use super::seed::Seed;
 use super::traffic::Traffic;
 
@@ -20,6 +25,10 @@ pub(super) const MAX_KEYS: usize = 1024;
 pub(super) const MAX_LOGINS: usize = 64;
 pub(super) const MAX_MESSAGES: usize = 8192;
 pub(super) const MAX_ENTRIES: usize = 4096;
+pub(super) const MAX_ATTACHMENTS: usize = 1024;
+/// Of all attachments together.
+pub(super) const MAX_ATTACHED_BYTES: usize = 128 * 1024 * 1024;
+const MAX_UPLOADS_AT_ONCE: usize = 4;
 
 /// What every handler gets.
 pub(super) type Api = Arc<Shared>;
@@ -29,26 +38,42 @@ pub(super) struct Shared {
     pub(super) clock: Arc<dyn Clock>,
     /// Scheme, host and port, for absolute links in answers.
     pub(super) origin: String,
+    /// The second listener, which takes uploads alone.
+    pub(super) storage_origin: String,
     /// What `reset` goes back to.
     pub(super) seed: Seed,
     pub(super) initial: Behaviour,
     pub(super) traffic: Traffic,
     /// Woken whenever a device login was decided; held polls wait on it.
     pub(super) logins_changed: watch::Sender<()>,
+    pub(super) events: Events,
+    /// Whoever reads an upload into memory holds one.
+    pub(super) uploads: Semaphore,
     world: Mutex<World>,
 }
 
 impl Shared {
+    /// `origins`: of the API, and of the storage.
     pub(super) fn new(
         clock: Arc<dyn Clock>,
-        origin: String,
+        origins: (String, String),
         seed: Seed,
         initial: Behaviour,
         world: World,
     ) -> Self {
-        let (logins_changed, _) = watch::channel(());
-        let traffic = Traffic::default();
-        Self { clock, origin, seed, initial, traffic, logins_changed, world: Mutex::new(world) }
+        let (origin, storage_origin) = origins;
+        Self {
+            clock,
+            origin,
+            storage_origin,
+            seed,
+            initial,
+            traffic: Traffic::default(),
+            logins_changed: watch::channel(()).0,
+            events: Events::default(),
+            uploads: Semaphore::new(MAX_UPLOADS_AT_ONCE),
+            world: Mutex::new(world),
+        }
     }
 
     /// The account. Keep the guard out of every `.await`.
@@ -67,6 +92,14 @@ pub(super) fn to_micros(time: Timestamp) -> Timestamp {
     time.round(rule).unwrap_or(time)
 }
 
+/// As Django writes a time: six digits of a second or none, and `Z`.
+pub(super) fn stamp(time: Timestamp) -> String {
+    match to_micros(time).subsec_nanosecond() {
+        0 => format!("{time:.0}"),
+        _ => format!("{time:.6}"),
+    }
+}
+
 /// One account of Ravi.
 pub(super) struct World {
     pub(super) behaviour: Behaviour,
@@ -74,10 +107,17 @@ pub(super) struct World {
     pub(super) identities: Vec<Identity>,
     pub(super) keys: Vec<Key>,
     pub(super) logins: Vec<Login>,
-    /// Oldest first.
+    /// By time, then by `id`.
     pub(super) mails: Vec<Mail>,
-    /// Oldest first.
+    /// By time, then by `id`.
     pub(super) texts: Vec<Text>,
+    pub(super) contacts: Vec<Contact>,
+    pub(super) attachments: Vec<Attachment>,
+    pub(super) budgets: Budgets,
+    /// What left the account, in order.
+    pub(super) sent: Vec<Sent>,
+    /// Requests at the storage that brought an `Authorization` header.
+    pub(super) keys_at_storage: u64,
     pub(super) passwords: Vec<PasswordRow>,
     pub(super) secrets: Vec<SecretRow>,
     /// Signs SSO tokens.
@@ -90,6 +130,18 @@ impl World {
     pub(super) fn fresh_id(&mut self) -> i64 {
         self.next_id += 1;
         self.next_id
+    }
+
+    /// Puts a mail where its time belongs.
+    pub(super) fn file_mail(&mut self, mail: Mail) {
+        let place = self.mails.partition_point(|other| (other.created, other.id) < (mail.created, mail.id));
+        self.mails.insert(place, mail);
+    }
+
+    /// Puts an SMS where its time belongs.
+    pub(super) fn file_text(&mut self, text: Text) {
+        let place = self.texts.partition_point(|other| (other.created, other.id) < (text.created, text.id));
+        self.texts.insert(place, text);
     }
 
     pub(super) fn identity(&self, id: i64) -> Option<&Identity> {
@@ -192,12 +244,47 @@ pub(super) struct Mail {
     pub(super) message_id: String,
     pub(super) from: String,
     pub(super) to: String,
+    pub(super) cc: Vec<String>,
     pub(super) subject: String,
     pub(super) text: String,
     pub(super) html: String,
     pub(super) direction: Direction,
     pub(super) is_read: bool,
+    pub(super) attachments: Vec<Uuid>,
     pub(super) created: Timestamp,
+}
+
+pub(super) struct Attachment {
+    pub(super) uuid: Uuid,
+    /// `None`: presigned for the account.
+    pub(super) identity: Option<i64>,
+    pub(super) filename: String,
+    pub(super) content_type: String,
+    pub(super) size: usize,
+    pub(super) is_inline: bool,
+    /// The end of the upload's address, which is all that the storage asks for.
+    pub(super) signature: Secret,
+    /// `None`: not uploaded.
+    pub(super) content: Option<Bytes>,
+    /// Part of a mail.
+    pub(super) is_used: bool,
+    pub(super) created: Timestamp,
+}
+
+pub(super) struct Contact {
+    pub(super) uuid: Uuid,
+    pub(super) identity: i64,
+    /// `""`: none, likewise the number.
+    pub(super) email: String,
+    pub(super) phone_number: String,
+    pub(super) display_name: String,
+    pub(super) nickname: String,
+    pub(super) is_trusted: bool,
+    pub(super) source: &'static str,
+    pub(super) interactions: u64,
+    pub(super) last_interaction: Option<Timestamp>,
+    pub(super) created: Timestamp,
+    pub(super) updated: Timestamp,
 }
 
 pub(super) struct Text {
@@ -252,16 +339,29 @@ macro_rules! owned {
     )*};
 }
 
-owned!(Mail, Text, PasswordRow, SecretRow);
+owned!(Mail, Text, PasswordRow, SecretRow, Contact);
 
-impl Entry for PasswordRow {
-    fn uuid(&self) -> Uuid {
-        self.uuid
-    }
+macro_rules! entry {
+    ($($row:ty),*) => {$(
+        impl Entry for $row {
+            fn uuid(&self) -> Uuid {
+                self.uuid
+            }
+        }
+    )*};
 }
 
-impl Entry for SecretRow {
-    fn uuid(&self) -> Uuid {
-        self.uuid
+entry!(PasswordRow, SecretRow, Contact);
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_time_has_six_digits_of_a_second_or_none() {
+        let written = |text: &str| stamp(text.parse().unwrap());
+        assert_eq!(written("2026-11-23T10:00:00.12345Z"), "2026-11-23T10:00:00.123450Z");
+        assert_eq!(written("2026-11-23T10:00:00.123456789Z"), "2026-11-23T10:00:00.123456Z");
+        assert_eq!(written("2026-11-23T10:00:00Z"), "2026-11-23T10:00:00Z");
     }
 }

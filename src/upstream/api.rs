@@ -10,6 +10,7 @@ use super::call::Call;
 use super::device::{Approved, NotApproved, PollBody, Started};
 use super::http::{Http, Settings, parse};
 use super::pins::{Address, FOREIGN, Pins};
+use super::storage::Storage;
 use super::tls::SettingsError;
 use super::wire::{self, MALFORMED, PasswordRow, SecretRow};
 use super::{
@@ -25,7 +26,7 @@ const MAX_VALUE: usize = 64 * 1024;
 /// Lengths that are surely within the server's own bounds, in characters (docs/ravi-api.md §8.20).
 const PASSWORD_LENGTHS: RangeInclusive<u8> = 16..=64;
 
-const IDENTITIES: &str = "/api/identities/";
+pub(super) const IDENTITIES: &str = "/api/identities/";
 const IDENTITY: &str = "/api/identities/{id}/";
 const PASSWORDS: &str = "/api/passwords/";
 const PASSWORD: &str = "/api/passwords/{id}/";
@@ -34,8 +35,9 @@ const SECRET: &str = "/api/secrets/{id}/";
 
 /// Ravi over HTTPS.
 pub struct HttpUpstream {
-    http: Http,
-    pins: Pins,
+    pub(super) http: Http,
+    pub(super) storage: Storage,
+    pub(super) pins: Pins,
 }
 
 impl HttpUpstream {
@@ -46,7 +48,8 @@ impl HttpUpstream {
         budget: Arc<dyn Budget>,
         clock: Arc<dyn Clock>,
     ) -> std::result::Result<Self, SettingsError> {
-        Ok(Self { http: Http::new(settings, keys, budget, clock)?, pins: Pins::default() })
+        let storage = Storage::new(&settings, budget.clone(), clock.clone())?;
+        Ok(Self { http: Http::new(settings, keys, budget, clock)?, storage, pins: Pins::default() })
     }
 }
 
@@ -57,7 +60,7 @@ impl Upstream for HttpUpstream {
     }
 
     fn calls(&self) -> u64 {
-        self.http.sent()
+        self.http.sent() + self.storage.sent()
     }
 
     async fn start_device_login(&self) -> Result<DeviceLogin> {
@@ -226,7 +229,11 @@ impl Upstream for HttpUpstream {
 }
 
 impl HttpUpstream {
-    async fn read_identity_until(&self, identity: IdentityUuid, end: BootInstant) -> Result<Identity> {
+    pub(super) async fn read_identity_until(
+        &self,
+        identity: IdentityUuid,
+        end: BootInstant,
+    ) -> Result<Identity> {
         let call = Call::get(IDENTITY).object(&identity.to_string())?.with_management_key(Some(identity));
         let read: Identity = self.http.fetch_until::<wire::IdentityRow>(&call, end).await?.into();
         if read.uuid != identity {
@@ -238,7 +245,7 @@ impl HttpUpstream {
 
     /// An address list names no identity. It is compared with the identity itself, which is read again
     /// where it is not known or may have got an address since.
-    async fn own_addresses(
+    pub(super) async fn own_addresses(
         &self,
         identity: IdentityUuid,
         kind: Address,

@@ -7,6 +7,7 @@ use http::{Method, StatusCode};
 use serde::Serialize;
 use zeroize::Zeroizing;
 
+use super::exchange::Room;
 use super::retry::Effect;
 use super::{Result, paths};
 use crate::types::IdentityUuid;
@@ -35,7 +36,10 @@ pub(super) struct Call {
     /// Whose budget pays. `None`: the operator's.
     pub(super) identity: Option<IdentityUuid>,
     body: Bytes,
+    /// How much of the answer is held.
+    pub(super) room: Room,
     refusal_is_answer: bool,
+    may_be_absent: bool,
 }
 
 impl Call {
@@ -58,7 +62,8 @@ impl Call {
     fn new(method: Method, template: &'static str) -> Self {
         let (path, query, body) = (template.to_owned(), String::new(), Bytes::new());
         let (auth, identity) = (Auth::Keyless, None);
-        Self { method, template, path, query, auth, identity, body, refusal_is_answer: false }
+        let (room, refusal_is_answer, may_be_absent) = (Room::USUAL, false, false);
+        Self { method, template, path, query, auth, identity, body, room, refusal_is_answer, may_be_absent }
     }
 
     /// Names the object that the template's hole stands for.
@@ -113,6 +118,18 @@ impl Call {
         self
     }
 
+    /// Another bound on the answer than the usual one.
+    pub(super) fn with_room(mut self, room: Room) -> Self {
+        self.room = room;
+        self
+    }
+
+    /// A 404 says that nothing was found, although the path names no object.
+    pub(super) fn may_be_absent(mut self) -> Self {
+        self.may_be_absent = true;
+        self
+    }
+
     /// The same call for the page that a `next` link names, or `None` if it leads elsewhere.
     pub(super) fn next_page(mut self, link: &str, origin: &str, own_query: &str) -> Option<Self> {
         self.query = paths::next_query(link, origin, &self.path, own_query)?;
@@ -139,7 +156,7 @@ impl Call {
 
     /// True if a 404 can mean that the named object is absent; elsewhere it means the wrong host.
     pub(super) fn names_object(&self) -> bool {
-        self.path != self.template
+        self.may_be_absent || self.path != self.template
     }
 
     /// What is read of an answer with this status.

@@ -2,7 +2,8 @@
 //!
 //! Connections are not kept: the buffers of an idle one would hold the last key and value, and a write
 //! on a connection that the server closes meanwhile would end in doubt. No task outlives the call.
-//! Invariant: at most 1 MiB of an answer is held, and nothing of an error's text but a bounded hint.
+//! Invariant: no more of an answer is held than the call has room for, usually 1 MiB, and nothing of an error's
+//! text but a bounded hint.
 
 use bytes::Bytes;
 use futures_util::future::{Either, select};
@@ -14,19 +15,38 @@ use hyper::client::conn::http1;
 use hyper::rt::{Read, Write};
 use zeroize::Zeroizing;
 
-use super::call::{Call, Keep};
+use super::call::Keep;
+use super::elide::Elider;
 use super::retry::Fault;
 use super::{AnswerFault, UpstreamError};
 
-/// Largest answer that is read, in bytes.
-pub(super) const MAX_ANSWER: usize = 1024 * 1024;
+/// Most bytes that are read of an answer whose long texts are left out.
+const MAX_PASSED: usize = 64 * 1024 * 1024;
 /// Largest error body that is looked into, in bytes.
-const MAX_HINT: usize = 4096;
+const HINT: Room = Room { answer: 4096, text: None };
 /// Room for the head of an answer, in bytes.
 const MAX_HEAD: usize = 64 * 1024;
 const MAX_HEADERS: usize = 64;
 /// First room for an answer of undeclared length, in bytes.
 const FIRST_ROOM: usize = 16 * 1024;
+
+/// How much of an answer is held, in bytes.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) struct Room {
+    /// Of the whole: beyond that it is dropped.
+    pub(super) answer: usize,
+    /// Of one text in it: a longer one is left out, see [`Elider`]. `None`: all of each.
+    pub(super) text: Option<usize>,
+}
+
+impl Room {
+    /// For what is small.
+    pub(super) const USUAL: Self = Self { answer: 1024 * 1024, text: None };
+
+    fn most_passed(self) -> usize {
+        if self.text.is_some() { MAX_PASSED } else { self.answer }
+    }
+}
 
 /// An answer, judged by nobody yet.
 pub(super) struct Reply {
@@ -34,12 +54,17 @@ pub(super) struct Reply {
     /// `Retry-After` in seconds.
     pub(super) retry_after: Option<u64>,
     pub(super) is_json: bool,
-    /// As far as [`Call::keeps`] asks for it.
+    /// As far as it is kept.
     pub(super) body: Option<Zeroizing<Vec<u8>>>,
 }
 
 /// Sends the request and reads the answer. From here on it may have reached the server.
-pub(super) async fn exchange<T>(io: T, request: Request<Full<Bytes>>, call: &Call) -> Result<Reply, Fault>
+pub(super) async fn exchange<T>(
+    io: T,
+    request: Request<Full<Bytes>>,
+    keeps: impl Fn(StatusCode) -> Keep,
+    room: Room,
+) -> Result<Reply, Fault>
 where
     T: Read + Write + Unpin,
 {
@@ -50,9 +75,9 @@ where
         let response = sender.send_request(request).await.map_err(|_| Fault::Lost)?;
         let (head, body) = response.into_parts();
         let is_json = is_json(&head.headers);
-        let body = match call.keeps(head.status) {
-            Keep::Answer if is_json => Some(read(body, MAX_ANSWER).await?),
-            Keep::Hint if is_json => read(body, MAX_HINT).await.ok(),
+        let body = match keeps(head.status) {
+            Keep::Answer if is_json => Some(read(body, room).await?),
+            Keep::Hint if is_json => read(body, HINT).await.ok(),
             _ => None,
         };
         Ok(Reply { status: head.status, retry_after: retry_after(&head.headers), is_json, body })
@@ -64,21 +89,30 @@ where
     }
 }
 
-async fn read(mut body: Incoming, limit: usize) -> Result<Zeroizing<Vec<u8>>, Fault> {
+async fn read(mut body: Incoming, room: Room) -> Result<Zeroizing<Vec<u8>>, Fault> {
     const TOO_LARGE: Fault = Fault::Final(UpstreamError::Answer(AnswerFault::TooLarge));
     let size = body.size_hint();
-    if size.lower() > limit as u64 {
+    if size.lower() > room.most_passed() as u64 {
         return Err(TOO_LARGE);
     }
-    let room = size.exact().and_then(|size| usize::try_from(size).ok()).unwrap_or(FIRST_ROOM);
-    let mut buffer = Zeroizing::new(Vec::with_capacity(room));
+    let first = size.exact().and_then(|size| usize::try_from(size).ok()).unwrap_or(FIRST_ROOM);
+    let mut buffer = Zeroizing::new(Vec::with_capacity(first.min(room.answer)));
+    let mut elider = Elider::new(room.text.unwrap_or(usize::MAX));
+    let mut passed = 0;
     while let Some(frame) = body.frame().await {
         let frame = frame.map_err(|_| Fault::Truncated)?;
         let Some(data) = frame.data_ref() else { continue };
-        if buffer.len() + data.len() > limit {
+        passed += data.len();
+        if passed > room.most_passed() {
             return Err(TOO_LARGE);
         }
-        buffer.extend_from_slice(data);
+        match room.text {
+            Some(_) => elider.push(data, &mut buffer),
+            None => buffer.extend_from_slice(data),
+        }
+        if buffer.len() > room.answer {
+            return Err(TOO_LARGE);
+        }
     }
     Ok(buffer)
 }

@@ -16,13 +16,13 @@ use http_body_util::Full;
 use hyper_rustls::HttpsConnector;
 use hyper_util::client::legacy::connect::HttpConnector;
 use serde::de::DeserializeOwned;
-use tokio::sync::Semaphore;
+use tokio::sync::{Semaphore, SemaphorePermit};
 use tower::ServiceExt;
 use zeroize::Zeroizing;
 
 use super::call::{Auth, Call, Keep};
-use super::exchange::{Reply, exchange};
-use super::resolve::Resolver;
+use super::exchange::{Reply, Room, exchange};
+use super::resolve::{Reach, Resolver};
 use super::retry::{self, Fault};
 use super::tls::{self, SettingsError};
 use super::wire::{MALFORMED, Page, Throttle};
@@ -35,12 +35,14 @@ const DEADLINE: Duration = Duration::from_secs(30);
 /// One attempt of a call that may be repeated.
 const READ_ATTEMPT: Duration = Duration::from_secs(10);
 /// Until the next address of the host is tried.
-const CONNECT: Duration = Duration::from_secs(5);
+pub(super) const CONNECT: Duration = Duration::from_secs(5);
 /// Requests under way at once.
 const MAX_IN_FLIGHT: usize = 64;
+/// Of these, with more than the usual room for the answer.
+const MAX_ROOMY: usize = 16;
 /// Pages of one list.
 const MAX_PAGES: usize = 20;
-const AGENT: &str = concat!("ravi-broker/", env!("CARGO_PKG_VERSION"));
+pub(super) const AGENT: &str = concat!("ravi-broker/", env!("CARGO_PKG_VERSION"));
 const JSON: HeaderValue = HeaderValue::from_static("application/json");
 
 /// What the client is built from.
@@ -59,6 +61,7 @@ pub(super) struct Http {
     budget: Arc<dyn Budget>,
     clock: Arc<dyn Clock>,
     in_flight: Semaphore,
+    roomy: Semaphore,
     sent: AtomicU64,
 }
 
@@ -70,7 +73,7 @@ impl Http {
         clock: Arc<dyn Clock>,
     ) -> std::result::Result<Self, SettingsError> {
         let tls = tls::client_config(settings.ca_pem.as_deref())?;
-        let mut tcp = HttpConnector::new_with_resolver(Resolver::default());
+        let mut tcp = HttpConnector::new_with_resolver(Resolver::new(Reach::All));
         tcp.enforce_http(false);
         tcp.set_nodelay(true);
         tcp.set_connect_timeout(Some(CONNECT));
@@ -81,6 +84,7 @@ impl Http {
             budget,
             clock,
             in_flight: Semaphore::new(MAX_IN_FLIGHT),
+            roomy: Semaphore::new(MAX_ROOMY),
             sent: AtomicU64::new(0),
         })
     }
@@ -95,7 +99,12 @@ impl Http {
 
     /// The end of a call that begins now.
     pub(super) fn deadline(&self) -> BootInstant {
-        self.clock.now() + DEADLINE
+        self.deadline_in(DEADLINE)
+    }
+
+    /// The end of a call that begins now and takes another time than the usual.
+    pub(super) fn deadline_in(&self, time: Duration) -> BootInstant {
+        self.clock.now() + time
     }
 
     /// One answer.
@@ -146,8 +155,7 @@ impl Http {
             retry::Effect::Read => end.min(self.clock.now() + READ_ATTEMPT),
             retry::Effect::Write => end,
         };
-        let permit = self.within(end, self.in_flight.acquire()).await.ok_or(Fault::Unreached)?;
-        let _permit = permit.map_err(|_| Fault::Unreached)?;
+        let _permits = self.within(end, self.permits(call)).await.ok_or(Fault::Unreached)?;
         let (request, key) = self.request(call).map_err(Fault::Final)?;
         let over = |retry_after| Fault::Final(UpstreamError::BudgetReached { retry_after });
         self.budget.take(call.identity).map_err(over)?;
@@ -168,6 +176,12 @@ impl Http {
         judge(call, reply)
     }
 
+    /// The rarer one first: who waits for it keeps none of the others from anybody. Neither is ever closed.
+    async fn permits(&self, call: &Call) -> [Option<SemaphorePermit<'_>>; 2] {
+        let roomy = if call.room == Room::USUAL { None } else { self.roomy.acquire().await.ok() };
+        [roomy, self.in_flight.acquire().await.ok()]
+    }
+
     async fn send(
         &self,
         call: &Call,
@@ -178,7 +192,9 @@ impl Http {
         let connection = self.within(end, connecting).await.and_then(std::result::Result::ok);
         let connection = connection.ok_or(Fault::Unreached)?;
         self.sent.fetch_add(1, Ordering::Relaxed);
-        self.within(end, exchange(connection, request, call)).await.unwrap_or(Err(Fault::Lost))
+        self.within(end, exchange(connection, request, |status| call.keeps(status), call.room))
+            .await
+            .unwrap_or(Err(Fault::Lost))
     }
 
     async fn within<F: Future>(&self, end: BootInstant, work: F) -> Option<F::Output> {

@@ -6,17 +6,21 @@
 //!
 //! A call is read in this order: `api` (which endpoint, whose key, whose answer) → `call` → `http` (budget,
 //! deadline, attempts, status) → `exchange` (one connection) → `wire` (JSON) → `pins` (is it ours).
+//! `messages` is to [`Mailbox`] what `api` is to [`Upstream`]; `storage` takes attachments, and has no keys.
 
 mod api;
 mod call;
 mod device;
+mod elide;
 mod exchange;
 mod http;
 mod mailbox;
+mod messages;
 mod paths;
 mod pins;
 mod resolve;
 mod retry;
+mod storage;
 #[cfg(test)]
 pub(crate) mod stub;
 mod tls;
@@ -279,7 +283,7 @@ pub enum AnswerFault {
     /// Not the JSON that the endpoint is documented to return (HTML, empty, truncated, wrong type).
     #[error("not the documented form")]
     Malformed,
-    /// Larger than 1 MiB.
+    /// Larger than 1 MiB, or 4 MiB where messages are asked for.
     #[error("too large")]
     TooLarge,
     /// About another identity or another object than asked for.

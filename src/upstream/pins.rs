@@ -23,6 +23,8 @@ struct Learned {
     number_of: HashMap<IdentityUuid, i64>,
     owner_of: HashMap<i64, IdentityUuid>,
     addresses_of: HashMap<IdentityUuid, Addresses>,
+    /// Mail addresses in lower case; as many as identities at most.
+    owner_of_address: HashMap<String, IdentityUuid>,
 }
 
 /// Which address of an identity.
@@ -36,6 +38,15 @@ pub(super) enum Address {
 struct Addresses {
     email: Option<String>,
     phone: Option<String>,
+}
+
+impl Addresses {
+    fn one(&self, kind: Address) -> Option<&String> {
+        match kind {
+            Address::Email => self.email.as_ref(),
+            Address::Phone => self.phone.as_ref(),
+        }
+    }
 }
 
 impl Pins {
@@ -53,17 +64,42 @@ impl Pins {
         let known = learned.addresses_of.contains_key(&identity.uuid);
         if known || learned.addresses_of.len() < MAX_IDENTITIES {
             let addresses = Addresses { email: identity.email.clone(), phone: identity.phone.clone() };
-            learned.addresses_of.insert(identity.uuid, addresses);
+            let before = learned.addresses_of.insert(identity.uuid, addresses);
+            if let Some(email) = before.and_then(|before| before.email) {
+                let email = email.to_ascii_lowercase();
+                if learned.owner_of_address.get(&email) == Some(&identity.uuid) {
+                    learned.owner_of_address.remove(&email);
+                }
+            }
+            if let Some(email) = &identity.email {
+                learned.owner_of_address.insert(email.to_ascii_lowercase(), identity.uuid);
+            }
         }
+    }
+
+    /// The address that the identity said it has.
+    pub(super) fn address(&self, identity: IdentityUuid, kind: Address) -> Option<String> {
+        self.lock().addresses_of.get(&identity)?.one(kind).cloned()
+    }
+
+    /// True if a mail address, in lower case, is that of another identity as far as is known.
+    pub(super) fn is_anothers(&self, identity: IdentityUuid, email: &str) -> bool {
+        self.lock().owner_of_address.get(email).is_some_and(|owner| *owner != identity)
+    }
+
+    /// True unless a number is known to be another identity's, or ours to be another. Teaches nothing: that
+    /// these rows count identities as the vaults do is not documented.
+    pub(super) fn agrees(&self, identity: IdentityUuid, number: i64) -> bool {
+        let learned = self.lock();
+        let other_number = learned.number_of.get(&identity).is_some_and(|pinned| *pinned != number);
+        let other_owner = learned.owner_of.get(&number).is_some_and(|owner| *owner != identity);
+        !other_number && !other_owner
     }
 
     /// True if every address in the list is the one that the identity said it has.
     pub(super) fn owns(&self, identity: IdentityUuid, kind: Address, listed: &[String]) -> bool {
         let learned = self.lock();
-        let own = learned.addresses_of.get(&identity).and_then(|addresses| match kind {
-            Address::Email => addresses.email.as_ref(),
-            Address::Phone => addresses.phone.as_ref(),
-        });
+        let own = learned.addresses_of.get(&identity).and_then(|addresses| addresses.one(kind));
         listed.iter().all(|address| own.is_some_and(|own| own.eq_ignore_ascii_case(address)))
     }
 

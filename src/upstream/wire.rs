@@ -27,11 +27,13 @@ pub(super) const MALFORMED: UpstreamError = UpstreamError::Answer(AnswerFault::M
 pub(super) struct Page<T> {
     pub(super) rows: Vec<T>,
     pub(super) next: Option<String>,
+    /// How many rows there are on all pages. `None`: a bare array, or not said.
+    pub(super) count: Option<u64>,
 }
 
 #[derive(Deserialize)]
 pub(super) struct IdentityRow {
-    uuid: IdentityUuid,
+    pub(super) uuid: IdentityUuid,
     #[serde(default, deserialize_with = "text")]
     name: String,
     #[serde(default, deserialize_with = "text")]
@@ -198,11 +200,16 @@ fn refuse_legacy(value: &str) -> Result<()> {
 
 /// A text for people, bounded, without characters that hide or reorder others.
 pub(super) fn clean(text: &str) -> String {
+    clean_up_to(text, MAX_TEXT)
+}
+
+/// The same with another bound, in characters.
+pub(super) fn clean_up_to(text: &str, most: usize) -> String {
     let hidden = |c: &char| {
         c.is_control()
             || matches!(c, '\u{200b}'..='\u{200f}' | '\u{2028}'..='\u{202e}' | '\u{2060}'..='\u{206f}' | '\u{feff}')
     };
-    text.chars().filter(|c| !hidden(c)).take(MAX_TEXT).collect()
+    text.chars().filter(|c| !hidden(c)).take(most).collect()
 }
 
 pub(super) fn text<'de, D: Deserializer<'de>>(deserializer: D) -> std::result::Result<String, D::Error> {
@@ -236,21 +243,22 @@ impl<'de, T: Deserialize<'de>> Visitor<'de> for PageVisitor<T> {
         while let Some(row) = array.next_element()? {
             rows.push(row);
         }
-        Ok(Page { rows, next: None })
+        Ok(Page { rows, next: None, count: None })
     }
 
     fn visit_map<A: MapAccess<'de>>(self, mut object: A) -> std::result::Result<Page<T>, A::Error> {
-        let (mut rows, mut next) = (None, None);
+        let (mut rows, mut next, mut count) = (None, None, None);
         while let Some(name) = object.next_key::<String>()? {
             match name.as_str() {
                 "results" if rows.is_none() => rows = Some(object.next_value()?),
                 "next" if next.is_none() => next = object.next_value::<Option<String>>()?,
-                "results" | "next" => return Err(serde::de::Error::custom("a doubled field")),
+                "count" if count.is_none() => count = object.next_value()?,
+                "results" | "next" | "count" => return Err(serde::de::Error::custom("a doubled field")),
                 _ => drop(object.next_value::<IgnoredAny>()?),
             }
         }
         let rows = rows.ok_or_else(|| serde::de::Error::missing_field("results"))?;
-        Ok(Page { rows, next: next.filter(|link: &String| !link.is_empty()) })
+        Ok(Page { rows, next: next.filter(|link: &String| !link.is_empty()), count })
     }
 }
 

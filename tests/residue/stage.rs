@@ -107,12 +107,11 @@ impl Stage {
             from: "codes@example.com".to_owned(),
             subject: "Your code".to_owned(),
             text: format!("Your code is {}", mail.value()),
-            html: String::new(),
-            thread_id: None,
+            ..NewMail::default()
         };
         control.deliver_mail(new).unwrap();
         let (from, body) = ("+12025550199".to_owned(), format!("{} is your code", sms.value()));
-        control.deliver_sms(NewSms { identity: NOTES.to_owned(), from, body }).unwrap();
+        control.deliver_sms(NewSms { identity: NOTES.to_owned(), from, body, ..NewSms::default() }).unwrap();
         self.canaries.extend([mail, sms]);
     }
 
