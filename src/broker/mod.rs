@@ -41,13 +41,14 @@ pub use self::session::{Described, Opened};
 use crate::audit::{AuditFile, Cause};
 use crate::clock::Clock;
 use crate::config::{Config, UseBy};
+use crate::inbox::store::Store;
 use crate::lease::Leases;
 use crate::limit::{Class, Limits, Share};
 use crate::peer::{Peer, ProcessId};
 use crate::policy::{Action, Denied, Grant, Policy};
 use crate::session::{End, Session, Sessions, TokenError};
 use crate::types::{Delivery, DenialId, SessionId};
-use crate::upstream::Upstream;
+use crate::upstream::{Mailbox, Upstream};
 use crate::vault::Vault;
 use crate::vault::keyfile::KeySource;
 
@@ -59,6 +60,8 @@ pub struct Broker {
     limits: Limits,
     vault: Arc<Vault>,
     upstream: Arc<dyn Upstream>,
+    mailbox: Arc<dyn Mailbox>,
+    store: Store,
     keys: KeySource,
     programs: OwnPrograms,
     audit: Arc<AuditFile>,
@@ -88,6 +91,10 @@ pub struct Parts {
     pub vault: Arc<Vault>,
     /// For logins.
     pub upstream: Arc<dyn Upstream>,
+    /// For messages and identities.
+    pub mailbox: Arc<dyn Mailbox>,
+    /// What the inbox must not forget.
+    pub store: Store,
     /// Where keys are read from and written to.
     pub keys: KeySource,
     /// What may be given a value that is not to be shown.
@@ -133,7 +140,7 @@ pub struct Admitted {
 impl Broker {
     /// Nothing is open yet.
     pub fn new(config: &Config, parts: Parts) -> Arc<Self> {
-        let Parts { policy, vault, upstream, keys, programs, audit, clock } = parts;
+        let Parts { policy, vault, upstream, mailbox, store, keys, programs, audit, clock } = parts;
         Arc::new(Self {
             policy: ArcSwap::from_pointee(policy),
             sessions: Sessions::new(config.limits.sessions, clock.clone()),
@@ -141,6 +148,8 @@ impl Broker {
             limits: Limits::new(config, clock.clone()),
             vault,
             upstream,
+            mailbox,
+            store,
             keys,
             programs,
             audit,

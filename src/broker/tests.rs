@@ -10,11 +10,12 @@ use tempfile::TempDir;
 use super::*;
 use crate::clock::manual::ManualClock;
 use crate::config::{self, Environment, Overrides, Source, Variable};
+use crate::limit::UpstreamBudget;
 use crate::secret::Secret;
 use crate::session::{Anchor, Delegation, Opening};
 use crate::types::{Delivery, DenialId, IdentityUuid};
 use crate::upstream::stub::Stub;
-use crate::upstream::{Identity, KeyId, UpstreamError};
+use crate::upstream::{self, HttpUpstream, Identity, KeyId, UpstreamError};
 use crate::vault::arena::Arena;
 use crate::vault::keyring::Keyring;
 
@@ -48,11 +49,19 @@ impl Bench {
         keyring.insert(KeyId::Management, &Secret::copy_of("ravi_mgmt_good"));
         let _ = ravi.keys.set(keyring.clone());
         let vault = Vault::new(ravi.clone(), arena, keyring, shared.clone(), config.vault.clone());
+        // Nothing here gets as far as a message.
+        let (to, budget) =
+            (&config.upstream, UpstreamBudget::new(config.upstream.budget, config.upstream.budget, &shared));
+        let to = upstream::Settings { base_url: to.base_url.clone(), ca_pem: None };
+        let mailbox = HttpUpstream::new(to, vault.keyring().clone(), Arc::new(budget), shared.clone());
+        let mailbox = Arc::new(mailbox.unwrap());
         let audit = AuditFile::open(&config.audit.file, 1 << 30, shared.clone()).unwrap();
         let parts = Parts {
             policy: Policy::compile(&config).unwrap(),
             vault,
             upstream: ravi.clone(),
+            mailbox,
+            store: Store::open(&directory.path().join("inbox.db")).unwrap(),
             keys: KeySource::default(),
             programs: OwnPrograms::default(),
             audit: Arc::new(audit),

@@ -20,6 +20,7 @@ use crate::broker::{Broker, BrokerError, OwnPrograms, Parts};
 use crate::clock::Clock;
 use crate::config::{CallerTier, Config, ConfigError, Environment, MemoryConfig, Variable};
 use crate::grpc::{Process, Reloaded};
+use crate::inbox::store::Store;
 use crate::limit::UpstreamBudget;
 use crate::peer::PeerTier;
 use crate::secret::Secret;
@@ -29,6 +30,9 @@ use crate::vault::Vault;
 use crate::vault::arena::Arena;
 use crate::vault::keyfile::KeySource;
 use crate::vault::keyring::Keyring;
+
+/// In the state directory, beside the audit trail.
+const INBOX_FILE: &str = "inbox.db";
 
 /// A daemon that is ready to serve.
 pub(super) struct App {
@@ -69,6 +73,7 @@ impl App {
         protections.push(arena.reached().protection());
         make_directory(&config.audit.file)?;
         let audit = AuditFile::open(&config.audit.file, config.audit.max_bytes, clock.clone())?;
+        let store = Store::open(&config.audit.file.with_file_name(INBOX_FILE))?;
         let adopted = listen::adopt()?;
         protections.extend(confine::to_its_needs(&config, &path, &settings, &adopted)?);
         protections.push(callers(config.listen.require)?);
@@ -85,7 +90,9 @@ impl App {
         let parts = Parts {
             policy,
             vault,
+            mailbox: upstream.clone(),
             upstream,
+            store,
             keys,
             programs: own_programs(),
             audit: Arc::new(audit),

@@ -8,6 +8,7 @@ use thiserror::Error;
 use super::listen::{AdoptError, BindError};
 use crate::audit::AuditError;
 use crate::config::{ConfigError, MemoryTier};
+use crate::inbox::store::StoreError;
 use crate::sys::locked::Shortfall;
 use crate::upstream::SettingsError;
 use crate::vault::keyfile::KeyError;
@@ -24,6 +25,9 @@ pub enum StartError {
     /// The audit trail.
     #[error(transparent)]
     Audit(#[from] AuditError),
+    /// What the inbox remembers.
+    #[error(transparent)]
+    Inbox(#[from] StoreError),
     /// The directory of the audit trail.
     #[error("cannot make {}: {source}\nmake it and give it to the daemon's user, or set audit.file", path.display())]
     StateDirectory {
