@@ -6,7 +6,7 @@
 //! 5  bin/*   program   demo                        wiring only
 //! 4  daemon   grpc   client   cli   mcp            edges: process, wire, people, models
 //! 3  broker                                        the request path: one function per verb
-//! 2  session  policy  limit  lease  audit          the rules
+//! 2  session  policy  limit  lease  inbox  audit   the rules
 //! 1  vault -> upstream   peer                      secrets at rest; the only outbound network; who calls
 //! 0  secret  clock  types  config  sys  telemetry  pb  link
 //! ```
@@ -78,6 +78,7 @@ pub mod daemon;
 #[cfg(feature = "sandbox")]
 pub mod demo;
 pub mod grpc;
+pub mod inbox;
 pub mod lease;
 pub mod limit;
 pub mod link;
