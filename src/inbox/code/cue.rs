@@ -6,7 +6,7 @@
 use std::collections::HashMap;
 use std::sync::OnceLock;
 
-use super::words::CUES;
+use super::words;
 use crate::inbox::text::{Folded, fold, lower};
 
 /// What a phrase says.
@@ -57,11 +57,11 @@ pub(crate) struct Phrases<T> {
 }
 
 impl<T: Copy> Phrases<T> {
-    pub(crate) fn new(tables: &[(T, &[&str])]) -> Self {
+    pub(crate) fn new<L: Iterator<Item = &'static str>>(tables: impl IntoIterator<Item = (T, L)>) -> Self {
         let mut by_start: HashMap<(char, char), Vec<Phrase<T>>> = HashMap::new();
         for (what, phrases) in tables {
-            for phrase in *phrases {
-                let phrase = Phrase::new(phrase, *what);
+            for phrase in phrases {
+                let phrase = Phrase::new(phrase, what);
                 let first = phrase.letters.first().copied().unwrap_or(' ');
                 let second = phrase.letters.get(1).copied().unwrap_or(' ');
                 by_start.entry((first, second)).or_default().push(phrase);
@@ -143,7 +143,20 @@ impl<T> Phrase<T> {
 /// The table of all languages, built once.
 pub(crate) fn cues() -> &'static Phrases<Cue> {
     static TABLE: OnceLock<Phrases<Cue>> = OnceLock::new();
-    TABLE.get_or_init(|| Phrases::new(CUES))
+    const LISTS: [(Cue, &str); 11] = [
+        (Cue::Code, "code"),
+        (Cue::Weak, "weak"),
+        (Cue::Auth, "auth"),
+        (Cue::Enter, "enter"),
+        (Cue::Life, "life"),
+        (Cue::Guard, "guard"),
+        (Cue::Label, "label"),
+        (Cue::Soft, "soft"),
+        (Cue::Promo, "promo"),
+        (Cue::Trade, "trade"),
+        (Cue::Meeting, "meeting"),
+    ];
+    TABLE.get_or_init(|| Phrases::new(LISTS.map(|(cue, name)| (cue, words::cues(name)))))
 }
 
 fn is_gap(c: char) -> bool {

@@ -8,6 +8,7 @@ use std::ops::Range;
 use super::cue::{Cue, Hit};
 use super::scene::Scene;
 use super::shape::{Candidate, Shape};
+use super::words::{BETWEEN, PARTICLES, VERBS};
 
 /// How a candidate is announced, the weaker first.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
@@ -146,20 +147,12 @@ impl Look<'_> {
         let range = &self.candidate.range;
         let kinds = [Cue::Code, Cue::Weak, Cue::Label, Cue::Soft, Cue::Promo];
         let (before, after) = self.nearest(&kinds);
-        let code_before = |hit: &Hit<Cue>| {
-            let sentence = self.sentence();
-            self.scene
-                .within(&(sentence.start..hit.start))
-                .iter()
-                .any(|hit| hit.what == Cue::Code || hit.what == Cue::Weak)
-        };
-        if let Some(hit) = before
-            && self.links(hit.end..range.start, 1)
-        {
+        if let Some(hit) = before {
             match hit.what {
-                Cue::Label | Cue::Promo => return true,
-                Cue::Soft if !code_before(&hit) => return true,
-                _ => return false,
+                Cue::Label | Cue::Promo if self.links(hit.end..range.start, 1) => return true,
+                Cue::Soft if self.links(hit.end..range.start, 0) => return !self.is_code_for(&hit),
+                Cue::Code | Cue::Weak if self.links(hit.end..range.start, 1) => return false,
+                _ => {}
             }
         }
         if self.candidate.hash {
@@ -171,6 +164,15 @@ impl Look<'_> {
                 && self.links(range.end..hit.start, 1)
                 && self.is_verb(range.end..hit.start)
         })
+    }
+
+    /// True for what only says whose code it is: `code for your account: 482913`, `code number 482913`.
+    fn is_code_for(&self, soft: &Hit<Cue>) -> bool {
+        let sentence = self.sentence();
+        let codes = self.scene.within(&(sentence.start..soft.start));
+        let Some(code) = codes.iter().rev().find(|hit| matches!(hit.what, Cue::Code | Cue::Weak)) else { return false };
+        let gap = &self.scene.lower[soft.end..self.candidate.range.start];
+        soft.start - code.end <= 2 || gap.iter().any(|c| matches!(c, ':' | '\n'))
     }
 
     /// The eleven characters by which Android finds the app: alone on the last line.
@@ -291,11 +293,11 @@ impl Look<'_> {
     /// True if no other candidate and no other label lies in the gap.
     fn is_free(&self, gap: &Range<usize>) -> bool {
         let other = |index: Option<usize>| {
-            index.and_then(|index| self.scene.candidates.get(index)).is_some_and(|other| {
-                other.range.start >= gap.start
-                    && other.range.end <= gap.end
-                    && other.typed != self.candidate.typed
-            })
+            let Some(index) = index else { return false };
+            let Some(other) = self.scene.candidates.get(index) else { return false };
+            let inside = other.range.start >= gap.start && other.range.end <= gap.end;
+            let rival = Look { scene: self.scene, context: self.context, index, candidate: other };
+            inside && other.typed != self.candidate.typed && !rival.is_labelled()
         };
         let between = self.scene.within(gap).iter().any(|hit| hit.what == Cue::Label);
         !other(self.index.checked_sub(1)) && !other(Some(self.index + 1)) && !between
@@ -312,7 +314,7 @@ impl Look<'_> {
             if word.chars().any(|c| c.is_ascii_digit()) {
                 return false;
             }
-            others += usize::from(!LINKS.contains(&word.as_str()) && !is_particle(&word));
+            others += usize::from(!BETWEEN.has(&word) && !is_particle(&word));
         }
         let more = if lines > 0 { 0 } else { more };
         others <= more && lines <= 4
@@ -326,7 +328,7 @@ impl Look<'_> {
             .rposition(|c| !matches!(c, ' ' | '\n' | '"' | '\'' | '*' | '[' | '(' | '「' | '【' | '_'));
         match end.map(|end| text[end]) {
             Some(':' | '=' | '>' | '→' | '：') => true,
-            Some(_) => words(text).last().is_some_and(|word| VERBS.contains(&word.as_str())),
+            Some(_) => words(text).last().is_some_and(|word| VERBS.has(word)),
             None => true,
         }
     }
@@ -340,7 +342,7 @@ impl Look<'_> {
         let first = text.iter().find(|c| !matches!(c, ' ' | '"' | '\'' | '*' | ')' | ']' | '」' | '】'));
         matches!(first, Some('-' | ':' | '=' | '\n' | '(' | '|' | ',' | '/'))
             || first.is_none()
-            || words(text).first().is_some_and(|word| VERBS.contains(&word.as_str()) || is_particle(word))
+            || words(text).first().is_some_and(|word| VERBS.has(word) || is_particle(word))
     }
 }
 
@@ -354,261 +356,6 @@ fn words(text: &[char]) -> Vec<String> {
 
 /// Endings and particles of languages that write them as part of a sentence without blanks.
 fn is_particle(word: &str) -> bool {
-    const PARTICLES: &[&str] = &[
-        "は",
-        "が",
-        "を",
-        "の",
-        "です",
-        "は次のとおりです",
-        "は以下のとおりです",
-        "は以下です",
-        "こちら",
-        "はこちら",
-        "下記",
-        "次の",
-        "是",
-        "为",
-        "為",
-        "的",
-        "您的",
-        "你的",
-        "如下",
-        "请输入",
-        "請輸入",
-        "は次の通りです",
-        "是您的",
-        "是你的",
-        "为您的",
-        "はあなたの",
-        "があなたの",
-        "は以下の通りです",
-        "为本次",
-        "是本次",
-        "本次",
-        "의",
-        "는",
-        "은",
-        "이",
-        "가",
-        "를",
-        "을",
-        "입니다",
-        "다음",
-        "아래",
-        "는 다음과 같습니다",
-        "هو",
-        "هي",
-        "الخاص",
-        "بك",
-        "الخاصه",
-        "לך",
-        "שלך",
-        "שלכם",
-        "הוא",
-        "היא",
-        "है",
-        "हे",
-        "का",
-        "की",
-        "आपका",
-        "आपकी",
-        "यह",
-        "คือ",
-        "ของคุณ",
-        "হল",
-        "আপনার",
-    ];
-    PARTICLES.contains(&word)
+    PARTICLES.has(word)
 }
 
-/// Verbs between a name and its number.
-const VERBS: &[&str] = &[
-    "is",
-    "are",
-    "s",
-    "lautet",
-    "ist",
-    "est",
-    "es",
-    "e",
-    "sera",
-    "jest",
-    "to",
-    "er",
-    "ar",
-    "on",
-    "olarak",
-    "adalah",
-    "ialah",
-    "yaitu",
-    "la",
-    "je",
-    "este",
-    "ειναι",
-    "εινα",
-    "هو",
-    "هي",
-    "הוא",
-    "היא",
-    "है",
-    "為",
-    "为",
-    "是",
-    "は",
-    "는",
-    "은",
-    "as",
-    "als",
-    "como",
-    "comme",
-    "como",
-    "come",
-    "jako",
-    "som",
-    "den",
-    "zni",
-    "nasledujici",
-    "a",
-    "follows",
-    "below",
-    "enter",
-    "use",
-    "esta",
-    "eh",
-    "olan",
-    "sizin",
-    "это",
-    "ваш",
-    "твой",
-    "ваша",
-    "це",
-    "คือ",
-    "هست",
-    "است",
-    "are:",
-];
-
-/// Words that may stand between a name and its number, or the number and its name.
-const LINKS: &[&str] = &[
-    "is",
-    "are",
-    "the",
-    "your",
-    "you",
-    "s",
-    "as",
-    "for",
-    "this",
-    "a",
-    "an",
-    "new",
-    "here",
-    "below",
-    "following",
-    "follows",
-    "number",
-    "no",
-    "nr",
-    "id",
-    "use",
-    "enter",
-    "lautet",
-    "ist",
-    "ihr",
-    "ihre",
-    "dein",
-    "deine",
-    "der",
-    "die",
-    "das",
-    "den",
-    "folgende",
-    "est",
-    "votre",
-    "ton",
-    "le",
-    "la",
-    "de",
-    "voici",
-    "suivant",
-    "es",
-    "el",
-    "su",
-    "tu",
-    "siguiente",
-    "e",
-    "o",
-    "seu",
-    "sua",
-    "teu",
-    "il",
-    "tuo",
-    "tua",
-    "suo",
-    "seguente",
-    "lo",
-    "jest",
-    "to",
-    "twoj",
-    "twoja",
-    "nastepujacy",
-    "er",
-    "ar",
-    "on",
-    "din",
-    "ditt",
-    "je",
-    "uw",
-    "de",
-    "het",
-    "als",
-    "volgende",
-    "adalah",
-    "ialah",
-    "anda",
-    "yaitu",
-    "kamu",
-    "la",
-    "cua",
-    "ban",
-    "quy",
-    "khach",
-    "cua ban",
-    "vas",
-    "vash",
-    "ваш",
-    "твой",
-    "это",
-    "це",
-    "твій",
-    "для",
-    "как",
-    "este",
-    "codul",
-    "dvs",
-    "tau",
-    "ειναι",
-    "σας",
-    "ο",
-    "sizin",
-    "olarak",
-    "olan",
-    "numarali",
-    "vast",
-    "vase",
-    "vas",
-    "tvuj",
-    "az",
-    "on",
-    "sinun",
-    "voor",
-    "is:",
-    "zni",
-    "number is",
-    "with",
-    "mit",
-    "below:",
-    "vedlejsi",
-    "your new",
-];

@@ -6,9 +6,9 @@ use std::ops::Range;
 use std::sync::OnceLock;
 
 use super::cue::{Cue, Hit, Phrases};
-use super::links::{NEUTRAL, NEVER_HOSTS, NEVER_PATHS, PATHS, SAYS, TOKENS};
 use super::scene::Scene;
 use super::url;
+use super::words::{self, NEUTRAL, NEVER_HOSTS, NEVER_PATHS, PATHS, TOKENS};
 use crate::inbox::text::lower;
 
 /// What the words at a link say that it does.
@@ -78,7 +78,14 @@ pub(crate) fn judge(scene: &Scene<'_>) -> Verdict {
 
 fn phrases() -> &'static Phrases<Says> {
     static TABLE: OnceLock<Phrases<Says>> = OnceLock::new();
-    TABLE.get_or_init(|| Phrases::new(SAYS))
+    const LISTS: [(Says, &str); 5] = [
+        (Says::Magic, "magic"),
+        (Says::Reset, "reset"),
+        (Says::Verify, "verify"),
+        (Says::SignIn, "sign_in"),
+        (Says::Never, "never"),
+    ];
+    TABLE.get_or_init(|| Phrases::new(LISTS.map(|(says, name)| (says, words::links(name)))))
 }
 
 /// The links of the HTML, and the addresses that are written out.
@@ -212,23 +219,24 @@ impl Parts {
         let words: Vec<&str> =
             small.split(|c: char| !c.is_ascii_alphanumeric()).filter(|word| !word.is_empty()).collect();
         let hosts: Vec<&str> = host.split('.').collect();
-        let cue = words.iter().any(|word| PATHS.contains(word))
-            || hosts[..hosts.len().saturating_sub(2)].iter().any(|label| PATHS.contains(label));
+        let cue = words.iter().any(|word| PATHS.has(word))
+            || hosts[..hosts.len().saturating_sub(2)].iter().any(|label| PATHS.has(label));
         let query_small = query.to_ascii_lowercase();
         let parameters: Vec<(&str, &str)> = query
             .split(['?', '&', '#', ';', '/'])
             .filter(|part| !part.is_empty())
             .map(|part| part.split_once('=').unwrap_or((part, part)))
             .collect();
-        let is_named = |name: &str| TOKENS.contains(&name.to_ascii_lowercase().as_str());
+        let is_named = |name: &str| TOKENS.has(&name.to_ascii_lowercase());
         let named = parameters.iter().any(|(name, value)| is_named(name) && value.len() >= 4);
         let in_query = parameters.iter().any(|(_, value)| is_token(value));
         let in_path = path.split('/').any(is_token);
         let query_cue =
-            query_small.split(|c: char| !c.is_ascii_alphanumeric()).any(|word| PATHS.contains(&word));
+            query_small.split(|c: char| !c.is_ascii_alphanumeric()).any(|word| PATHS.has(word));
         let site = site(host);
-        let never = words.iter().any(|word| NEVER_PATHS.contains(word))
-            || NEVER_HOSTS.iter().any(|never| site == *never || host == *never)
+        let never = words.iter().any(|word| NEVER_PATHS.has(word))
+            || NEVER_HOSTS.has(site)
+            || NEVER_HOSTS.has(host)
             || [".png", ".jpg", ".jpeg", ".gif", ".svg", ".css", ".js", ".webp", ".pdf", ".ics"]
                 .iter()
                 .any(|end| small.ends_with(end));
@@ -257,7 +265,7 @@ fn is_token(text: &str) -> bool {
     if words {
         return false;
     }
-    length >= 6 && digits >= 6 && letters == 0
+    digits >= 8 && letters == 0
         || length >= 6 && digits >= 1 && capitals >= 1 && small >= 1
         || length >= 8 && digits >= 2 && letters >= 2
         || length >= 10 && capitals >= 2 && small >= 2

@@ -11,7 +11,6 @@
 mod cue;
 mod judge;
 mod link;
-mod links;
 mod scene;
 mod shape;
 mod url;

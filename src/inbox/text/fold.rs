@@ -56,6 +56,8 @@ pub(crate) fn fold(c: char) -> Folded {
         0x201c..=0x201f | 0x2033 | 0xab | 0xbb => Folded::As('"'),
         0xc0..=0x17f => letter(LATIN, code - 0xc0, c),
         0x1e00..=0x1eff => letter(LATIN_ADDITIONAL, code - 0x1e00, c),
+        // A comma between words in Chinese and Japanese, not between digits.
+        0xff0c => Folded::As(c),
         0xff01..=0xff0f | 0xff1a..=0xff5e => ascii(code - 0xff01 + 0x21),
         0x1d400..=0x1d6a3 => mathematical(code),
         0x24b6..=0x24cf => ascii(code - 0x24b6 + u32::from(b'A')),

@@ -106,6 +106,7 @@ pub(super) fn read(seen: Seen, document: &str) -> Seen {
         open: HashMap::new(),
         sheet: Sheet::default(),
         before: Break::None,
+        skipped: 0,
     };
     for piece in Pieces::new(document) {
         match piece {
@@ -130,6 +131,8 @@ struct Reader {
     sheet: Sheet,
     /// What comes before the next character.
     before: Break,
+    /// Open elements beyond the bound.
+    skipped: usize,
 }
 
 impl Reader {
@@ -211,7 +214,8 @@ impl Reader {
             return;
         }
         if self.stack.len() >= DEEPEST {
-            // Too deep: what it hides stays hidden, with all that follows in the deepest element.
+            // Too deep: it has no place of its own, and its end tag ends nothing.
+            self.skipped += 1;
             if let Some(last) = self.stack.last_mut() {
                 last.inherited.gone |= inherited.gone;
             }
@@ -223,6 +227,11 @@ impl Reader {
     }
 
     fn close(&mut self, name: &str) {
+        if self.skipped > 0 {
+            self.skipped -= 1;
+            self.separate(Break::Line);
+            return;
+        }
         if name == "p" && !self.is_open("p") {
             self.separate(Break::Line);
         }
