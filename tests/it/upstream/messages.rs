@@ -18,7 +18,8 @@ pub(super) async fn knowing(rude: &Rude) -> HttpUpstream {
     ]);
     ravi.read_identity(a()).await.unwrap();
     ravi.read_identity(b()).await.unwrap();
-    (rude.take(), rude.take());
+    rude.take();
+    rude.take();
     ravi
 }
 
@@ -261,7 +262,7 @@ async fn a_mail_that_does_not_fit_at_all_is_passed_over() {
     let monster = mail(1, 1).replace("\"cc\":\"\"", &many);
     let rude = Rude::start(vec![]).await;
     let ravi = knowing(&rude).await;
-    let dropped = || page(2, "x", &[monster.clone()]);
+    let dropped = || page(2, "x", std::slice::from_ref(&monster));
     rude.queue([dropped(), dropped(), page(2, "", &[mail(2, 2)])]);
     assert_eq!(ids(&ravi.list_mail(a(), None, 2).await.unwrap()), [2]);
     rude.queue([dropped(), page(2, "x", &[mail(2, 2)]), page(2, "x", &[mail(2, 2)]), dropped()]);
@@ -324,10 +325,28 @@ async fn a_mail_that_came_in_names_us_or_nobody_else_that_is_known() {
     rude.queue([page(4, "", &[to(1, OURS), to(2, "list@lists.example.org"), copy, blind.clone()])]);
     assert_eq!(ids(&ravi.list_mail(a(), None, 50).await.unwrap()), [1, 3]);
 
-    rude.queue([page(1, "", &[blind.clone()]), json(200, &blind), json(200, &to(6, OURS))]);
+    rude.queue([page(1, "", std::slice::from_ref(&blind)), json(200, &blind), json(200, &to(6, OURS))]);
     assert_eq!(fault(ravi.list_mail(a(), None, 50).await), AnswerFault::Foreign, "nothing of ours at all");
     assert_eq!(fault(ravi.read_mail(a(), 5).await), AnswerFault::Foreign);
     assert_eq!(fault(ravi.read_mail(a(), 5).await), AnswerFault::Foreign, "another mail than asked for");
+}
+
+#[tokio::test]
+async fn no_flood_of_blind_copies_keeps_our_mail_from_being_read() {
+    let rude = Rude::start(vec![]).await;
+    let ravi = knowing(&rude).await;
+    let blind = |id: i64, to: &str| mail_between(id, u8::try_from(id).unwrap(), "eve@example.net", to);
+    let rows = [blind(2, "x@y.z"), blind(3, "b@ravi.id"), blind(4, "x@y.z"), mail(5, 5)];
+    rude.queue([page(5, "x", &[blind(1, "b@ravi.id")]), page(5, "", &rows)]);
+    assert_eq!(ids(&ravi.list_mail(a(), None, 1).await.unwrap()), [5]);
+    assert_eq!([asked(&rude), asked(&rude)][1], "/api/email-messages/?&limit=200&offset=1");
+    let newest = || page(5, "x", &[blind(1, "x@y.z")]);
+    rude.queue([
+        newest(),
+        page(5, "", &[blind(5, "b@ravi.id")]),
+        page(5, "", &[mail(3, 3), blind(4, "x@y.z")]),
+    ]);
+    assert_eq!(ids(&ravi.newest_mail(a(), 0, 1).await.unwrap()), [3]);
 }
 
 #[tokio::test]
