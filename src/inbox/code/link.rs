@@ -134,6 +134,18 @@ fn judge_one(scene: &Scene<'_>, hits: &[Hit<Says>], place: &Place) -> Option<Jud
     if own == Some(Says::Never) || own.is_none() && around == Some(Says::Never) {
         return None;
     }
+    // To confirm a visit or an order is not to sign in.
+    let at =
+        place.range.start + scene.lower[place.range.clone()].iter().take_while(|c| c.is_whitespace()).count();
+    let sentence = scene.sentence(at, REACH);
+    if own.or(around) == Some(Says::Verify)
+        && scene.tells(&(sentence.start..sentence.end.max(at)), Cue::Trade)
+    {
+        return None;
+    }
+    if own.or(around) == Some(Says::Verify) && scene.has(Cue::Trade) && !parts.cue {
+        return None;
+    }
     let neutral = place.bare || is_neutral(scene, &place.range);
     let said = own.or(around.filter(|_| neutral));
     let urgent = scene.has(Cue::Life) || scene.has(Cue::Guard);
@@ -231,8 +243,7 @@ impl Parts {
         let named = parameters.iter().any(|(name, value)| is_named(name) && value.len() >= 4);
         let in_query = parameters.iter().any(|(_, value)| is_token(value));
         let in_path = path.split('/').any(is_token);
-        let query_cue =
-            query_small.split(|c: char| !c.is_ascii_alphanumeric()).any(|word| PATHS.has(word));
+        let query_cue = query_small.split(|c: char| !c.is_ascii_alphanumeric()).any(|word| PATHS.has(word));
         let site = site(host);
         let never = words.iter().any(|word| NEVER_PATHS.has(word))
             || NEVER_HOSTS.has(site)
