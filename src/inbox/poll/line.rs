@@ -1,32 +1,22 @@
-//! Looks for new messages, as often as somebody needs them and no oftener.
-//!
-//! One task for each channel of each identity in use. It looks every two seconds while a watch is open, rarely while
-//! only a stream or a dispatch needs it, and sleeps otherwise. Whoever opens a watch asks for a look of its own, so
-//! that it is known what is there already; who asks at the same time shares it. A message counts as new in the look
-//! that saw it first: a number that was not seen before, above where the cursor stood.
-//!
-//! The cursor is saved, with what is to be dispatched, before anybody is told. May import `upstream` and its
-//! neighbours in `inbox`.
+//! The looks at one channel of one identity: when, what is new in them, and who gets it.
 
 use std::collections::BTreeSet;
 use std::hash::{BuildHasher, Hasher, RandomState};
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::{Arc, PoisonError};
 use std::time::Duration;
 
-use dashmap::DashMap;
 use jiff::Timestamp;
-use rusqlite::Transaction;
-use tokio::sync::{broadcast, mpsc, oneshot};
+use tokio::sync::mpsc;
 use tokio_util::sync::CancellationToken;
 
-use super::message::Message;
-use super::store::cursors::Cursor;
-use super::store::{Store, StoreError, claims, cursors};
-use super::watch::{Fit, Offer, Watches};
-use crate::clock::{BootInstant, Clock};
-use crate::config::InboxConfig;
-use crate::types::{Channel, IdentityUuid, WatchId};
-use crate::upstream::{AnswerFault, Mailbox, UpstreamError};
+use super::{Arrived, Ask, Inbox, LookError, Looked, OutboxFull};
+use crate::clock::BootInstant;
+use crate::inbox::message::Message;
+use crate::inbox::store::cursors::Cursor;
+use crate::inbox::store::{claims, cursors};
+use crate::inbox::watch::{Fit, Offer};
+use crate::types::{Channel, IdentityUuid};
+use crate::upstream::{AnswerFault, UpstreamError};
 
 /// Between two looks at least, whoever asks for them.
 const GAP: Duration = Duration::from_secs(1);
@@ -40,170 +30,9 @@ const PAGE: usize = 100;
 const PAGES: usize = 10;
 /// Numbers that are remembered as seen.
 const REMEMBERED: usize = 2_048;
-/// Asks that wait for a look. Beyond it, who asks waits to be heard.
-const WAITING: usize = 256;
-/// Messages that a slow reader of a stream may be behind.
-const TOLD: usize = 256;
-
-/// Where new messages are looked for, and who is told of them.
-pub struct Inbox {
-    mailbox: Arc<dyn Mailbox>,
-    store: Store,
-    clock: Arc<dyn Clock>,
-    settings: InboxConfig,
-    /// Who waits for a code.
-    pub watches: Watches,
-    /// Bounded by the identities of the roles and rules.
-    lines: DashMap<(IdentityUuid, Channel), mpsc::Sender<Ask>>,
-    standing: Mutex<Vec<Standing>>,
-    outbox: Mutex<Option<Enqueue>>,
-    told: broadcast::Sender<Arc<Arrived>>,
-    stopping: CancellationToken,
-}
-
-/// A message that came in, for whoever is told of it. It holds no code.
-pub struct Arrived {
-    /// Whose.
-    pub identity: IdentityUuid,
-    /// The message. What of it is shown is a matter of who asks.
-    pub message: Message,
-}
-
-/// What is dispatched of new messages, in the transaction that moves the cursor.
-pub type Enqueue = Arc<
-    dyn Fn(&Transaction<'_>, IdentityUuid, &[Arc<Arrived>]) -> rusqlite::Result<Result<(), OutboxFull>>
-        + Send
-        + Sync,
->;
-
-/// The outbox takes no more: the cursor stays where it is.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct OutboxFull;
-
-/// Somebody other than a watch who needs the messages of a channel.
-struct Standing {
-    identity: IdentityUuid,
-    channel: Channel,
-    count: usize,
-}
-
-/// Needs the messages of a channel for as long as it lives.
-pub struct Attention {
-    inbox: Arc<Inbox>,
-    identity: IdentityUuid,
-    channel: Channel,
-}
-
-/// What a look came to.
-pub type Looked = Result<(), LookError>;
-
-/// Why a look failed.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub enum LookError {
-    /// Ravi did not answer as it should.
-    Upstream(UpstreamError),
-    /// The store did not take it.
-    Store(StoreError),
-    /// Too much waits to be dispatched.
-    OutboxFull,
-    /// The daemon stops.
-    Stopping,
-}
-
-struct Ask {
-    arm: Option<WatchId>,
-    done: Option<oneshot::Sender<Looked>>,
-}
-
-impl Inbox {
-    /// Looks at nothing yet.
-    pub fn new(
-        mailbox: Arc<dyn Mailbox>,
-        store: Store,
-        watches: Watches,
-        settings: InboxConfig,
-        clock: Arc<dyn Clock>,
-        stopping: CancellationToken,
-    ) -> Arc<Self> {
-        Arc::new(Self {
-            mailbox,
-            store,
-            clock,
-            settings,
-            watches,
-            lines: DashMap::new(),
-            standing: Mutex::default(),
-            outbox: Mutex::default(),
-            told: broadcast::Sender::new(TOLD),
-            stopping,
-        })
-    }
-
-    /// Arms a watch: returns once a look that began after this call has seen what is there already.
-    pub async fn arm(self: &Arc<Self>, identity: IdentityUuid, channel: Channel, watch: WatchId) -> Looked {
-        let (done, looked) = oneshot::channel();
-        self.ask(identity, channel, Ask { arm: Some(watch), done: Some(done) }).await?;
-        looked.await.unwrap_or(Err(LookError::Stopping))
-    }
-
-    /// Has the channel looked at, rarely, for as long as the answer lives.
-    pub async fn attend(self: &Arc<Self>, identity: IdentityUuid, channel: Channel) -> Attention {
-        self.stand(identity, channel, |count| count + 1);
-        // Wakes the task, which then sees that it is needed; one that stops needs no waking.
-        let _ = self.ask(identity, channel, Ask { arm: None, done: None }).await;
-        Attention { inbox: self.clone(), identity, channel }
-    }
-
-    /// New messages from now on.
-    pub fn arrivals(&self) -> broadcast::Receiver<Arc<Arrived>> {
-        self.told.subscribe()
-    }
-
-    /// Sets what is dispatched of new messages.
-    pub fn dispatch_by(&self, enqueue: Enqueue) {
-        *self.outbox.lock().unwrap_or_else(PoisonError::into_inner) = Some(enqueue);
-    }
-
-    async fn ask(self: &Arc<Self>, identity: IdentityUuid, channel: Channel, ask: Ask) -> Looked {
-        let line = self.lines.entry((identity, channel)).or_insert_with(|| {
-            let (line, asks) = mpsc::channel(WAITING);
-            let poller = Poller { inbox: self.clone(), identity, channel, asks, seen: None, failures: 0 };
-            tokio::spawn(poller.run());
-            line
-        });
-        let line = line.value().clone();
-        line.send(ask).await.map_err(|_| LookError::Stopping)
-    }
-
-    fn stand(&self, identity: IdentityUuid, channel: Channel, change: impl Fn(usize) -> usize) {
-        let mut standing = self.standing.lock().unwrap_or_else(PoisonError::into_inner);
-        let own = |one: &Standing| (one.identity, one.channel) == (identity, channel);
-        match standing.iter_mut().find(|one| own(one)) {
-            Some(one) => one.count = change(one.count),
-            None => standing.push(Standing { identity, channel, count: change(0) }),
-        }
-        standing.retain(|one| one.count > 0);
-    }
-
-    /// How often the channel is to be looked at; `None`: not at all.
-    fn interval(&self, identity: IdentityUuid, channel: Channel) -> Option<Duration> {
-        if self.watches.wanted(identity, self.clock.now()).contains(&channel) {
-            return Some(self.settings.poll);
-        }
-        let standing = self.standing.lock().unwrap_or_else(PoisonError::into_inner);
-        let attended = standing.iter().any(|one| (one.identity, one.channel) == (identity, channel));
-        attended.then_some(self.settings.idle_poll)
-    }
-}
-
-impl Drop for Attention {
-    fn drop(&mut self) {
-        self.inbox.stand(self.identity, self.channel, |count| count.saturating_sub(1));
-    }
-}
 
 /// One channel of one identity.
-struct Poller {
+pub(super) struct Line {
     inbox: Arc<Inbox>,
     identity: IdentityUuid,
     channel: Channel,
@@ -223,8 +52,19 @@ struct Seen {
     at: BootInstant,
 }
 
-impl Poller {
-    async fn run(mut self) {
+impl Line {
+    /// Not looked at yet.
+    pub(super) fn new(
+        inbox: Arc<Inbox>,
+        identity: IdentityUuid,
+        channel: Channel,
+        asks: mpsc::Receiver<Ask>,
+    ) -> Self {
+        Self { inbox, identity, channel, asks, seen: None, failures: 0 }
+    }
+
+    /// Looks until the daemon stops.
+    pub(super) async fn run(mut self) {
         let stopping = self.inbox.stopping.clone();
         let mut next = None;
         while let Some(asks) = self.wait(next, &stopping).await {
@@ -233,7 +73,7 @@ impl Poller {
                 looked = self.look() => looked,
                 () = stopping.cancelled() => Err(LookError::Stopping),
             };
-            for Ask { arm, done } in asks {
+            for Ask { arm, done, .. } in asks {
                 if let (Some(watch), Ok(())) = (arm, &looked) {
                     self.inbox.watches.arm(watch);
                 }
@@ -266,7 +106,7 @@ impl Poller {
                 () = stopping.cancelled() => return None,
             }
             // Only woken, to see how often it is needed now.
-            asks.retain(|ask| ask.arm.is_some() || ask.done.is_some());
+            asks.retain(|ask| ask.look);
         }
         if let Some(next) = next {
             tokio::select! {
