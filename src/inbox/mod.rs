@@ -1,5 +1,14 @@
-//! The inbox: what came in, who may have it, and what is told of it.
+//! The inbox: what came in, who may have it, and what is told of it; and what goes out.
 //!
-//! May import layers 0 and 1, `policy` and `audit`.
+//! [`text`], [`code`] and [`redact`] judge a message that somebody else wrote: they are pure, take linear time
+//! and bounded memory whatever it holds, and prefer no answer to a guess. [`letter`] makes what is sent, [`budget`]
+//! counts it, and [`sends`] remembers what became of it. May import layers 0 and 1, `policy` and `audit`.
 
+pub mod budget;
+pub mod code;
+pub mod letter;
+pub mod redact;
+pub mod sender;
+pub mod sends;
 pub mod store;
+pub mod text;
