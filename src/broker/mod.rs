@@ -9,11 +9,14 @@ mod admin;
 mod death;
 mod error;
 mod gate;
+mod identity;
 mod lease;
 mod login;
 mod mark;
 mod record;
+mod provision;
 mod refusal;
+mod send;
 mod session;
 #[cfg(test)]
 mod tests;
@@ -22,7 +25,7 @@ mod vault;
 
 use std::path::PathBuf;
 use std::sync::atomic::{AtomicU64, Ordering};
-use std::sync::{Arc, Mutex};
+use std::sync::{Arc, Mutex, Weak};
 
 use arc_swap::ArcSwap;
 use tokio::sync::watch;
@@ -31,16 +34,21 @@ use tokio_util::sync::CancellationToken;
 pub use self::admin::{Revocation, Revoked, SessionView, Snapshot};
 use self::death::Unrecorded;
 pub use self::error::{BrokerError, Result};
+pub use self::identity::{CreatedIdentity, IdentityView};
 use self::gate::Gate;
 pub use self::lease::{Leased, Seen, Watch};
 pub use self::login::{LoginDone, LoginEvent, LoginProgress};
 use self::mark::Mark;
+use self::provision::Creations;
 use self::refusal::Refusals;
 pub use self::refusal::{Asked, Refusal};
+pub use self::send::{Answered, Dispatched};
 pub use self::session::{Described, Opened};
 use crate::audit::{AuditFile, Cause};
 use crate::clock::Clock;
 use crate::config::{Config, UseBy};
+use crate::inbox::budget::Budgets;
+use crate::inbox::sends::Sends;
 use crate::inbox::store::Store;
 use crate::lease::Leases;
 use crate::limit::{Class, Limits, Share};
@@ -54,6 +62,8 @@ use crate::vault::keyfile::KeySource;
 
 /// Everything a request needs. Shared by all connections.
 pub struct Broker {
+    /// For work that goes on without its caller.
+    me: Weak<Self>,
     policy: ArcSwap<Policy>,
     sessions: Sessions,
     leases: Leases,
@@ -62,6 +72,9 @@ pub struct Broker {
     upstream: Arc<dyn Upstream>,
     mailbox: Arc<dyn Mailbox>,
     store: Store,
+    budgets: Budgets,
+    sends: Sends,
+    creations: Creations,
     keys: KeySource,
     programs: OwnPrograms,
     audit: Arc<AuditFile>,
@@ -141,7 +154,8 @@ impl Broker {
     /// Nothing is open yet.
     pub fn new(config: &Config, parts: Parts) -> Arc<Self> {
         let Parts { policy, vault, upstream, mailbox, store, keys, programs, audit, clock } = parts;
-        Arc::new(Self {
+        Arc::new_cyclic(|me| Self {
+            me: me.clone(),
             policy: ArcSwap::from_pointee(policy),
             sessions: Sessions::new(config.limits.sessions, clock.clone()),
             leases: Leases::new(clock.clone()),
@@ -149,6 +163,9 @@ impl Broker {
             vault,
             upstream,
             mailbox,
+            budgets: Budgets::new(store.clone(), clock.clone(), config.inbox),
+            sends: Sends::default(),
+            creations: Creations::new(),
             store,
             keys,
             programs,
@@ -246,8 +263,12 @@ impl Broker {
     /// The last check before a value leaves: nothing was locked or revoked while it was fetched.
     fn still_open(&self, session: &Session) -> Result<()> {
         self.ensure_open(session)?;
-        self.served.fetch_add(1, Ordering::Relaxed);
+        self.count_served();
         Ok(())
+    }
+
+    fn count_served(&self) {
+        self.served.fetch_add(1, Ordering::Relaxed);
     }
 
     fn ensure_open(&self, session: &Session) -> Result<()> {

@@ -115,7 +115,9 @@ fn classify(error: &BrokerError) -> (Code, ErrorReason) {
         E::WatchNotAvailable => (Code::PermissionDenied, R::WatchNotAvailable),
         E::WatchExpired => (Code::FailedPrecondition, R::WatchExpired),
         E::Quota { .. } => (Code::ResourceExhausted, R::QuotaReached),
-        E::SendUnknown(_) => (Code::Unknown, R::UpstreamOutcomeUnknown),
+        E::SendUnknown(_) | E::Provisioning(_) | E::Unprovisioned(_) => {
+            (Code::Unknown, R::UpstreamOutcomeUnknown)
+        }
         E::Upstream(error) => classify_upstream(error),
     }
 }

@@ -1,13 +1,16 @@
 //! What is sent, and to whom: plain text as the HTML that Ravi takes, and the recipients that an answer has. Pure.
 //!
 //! Recipients are read strictly: whom policy is asked about must be who gets the mail, so a header that is not plainly
-//! a list of addresses has none. Imports `inbox::sender`, `secret` and `types`.
+//! a list of addresses has none. Imports `inbox`'s judges, `secret`, `types` and `upstream`.
 
 use zeroize::Zeroizing;
 
+use super::redact::{CODE, CUT, LINK, redact};
 use super::sender::Sender;
+use super::text::{Channel, Message};
 use crate::secret::Secret;
 use crate::types::EmailAddress;
+use crate::upstream::Mail;
 
 /// Recipients of one mail.
 pub const MAX_RECIPIENTS: usize = 50;
@@ -103,6 +106,15 @@ pub fn is_own(address: &EmailAddress, own: &EmailAddress) -> bool {
         (local, address.domain().to_owned())
     };
     plain(address) == plain(own)
+}
+
+/// Whether a mail holds something that a plain read leaves out, a code or a link that signs in; or more than is looked
+/// at, which may.
+pub fn holds_secret(mail: &Mail) -> bool {
+    let (subject, text, html) = (mail.subject.expose(), mail.text.expose(), mail.html.expose());
+    let left = redact(&Message { channel: Channel::Mail, subject, text, html });
+    let marked = |part: &String| [CODE, LINK, CUT].iter().any(|mark| part.contains(mark));
+    mail.oversized || [left.subject, left.text, left.html].iter().any(marked)
 }
 
 /// Each once, in the order in which they first came.

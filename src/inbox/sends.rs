@@ -78,6 +78,16 @@ struct OfSession {
     files: VecDeque<EntryUuid>,
 }
 
+impl Recipients {
+    /// By which way it goes.
+    pub fn channel(&self) -> Channel {
+        match self {
+            Self::Addresses(_) => Channel::Email,
+            Self::Number(_) => Channel::Sms,
+        }
+    }
+}
+
 impl Unknown {
     /// Hashes what was said. The subject of a text message is empty.
     pub fn of(
@@ -92,10 +102,7 @@ impl Unknown {
 
     /// By which way it went.
     pub fn channel(&self) -> Channel {
-        match self.recipients {
-            Recipients::Addresses(_) => Channel::Email,
-            Recipients::Number(_) => Channel::Sms,
-        }
+        self.recipients.channel()
     }
 
     /// What was created before is another message.
