@@ -5,14 +5,18 @@ mod admin;
 mod convert;
 mod edge;
 mod identity;
+mod inbox;
 mod lease;
+mod persona;
 mod retire;
+mod send;
 mod session;
 mod status;
 mod vault;
 
 use std::sync::Arc;
 
+use tokio::sync::Semaphore;
 use tonic::metadata::MetadataMap;
 use tonic::{Extensions, Request, Response, Status};
 
@@ -23,6 +27,7 @@ use crate::broker::{Admitted, Broker, BrokerError, Caller};
 use crate::clock::Clock;
 use crate::limit::Class;
 use crate::pb::identity_service_server::IdentityServiceServer;
+use crate::pb::inbox_service_server::InboxServiceServer;
 use crate::pb::lease_service_server::LeaseServiceServer;
 use crate::pb::session_service_server::SessionServiceServer;
 use crate::pb::vault_service_server::VaultServiceServer;
@@ -42,6 +47,8 @@ const SCHEME: &str = "Bearer ";
 pub struct Agent {
     broker: Arc<Broker>,
     clock: Arc<dyn Clock>,
+    /// Files that are being taken in, each in memory.
+    uploads: Arc<Semaphore>,
 }
 
 /// The session of a link, for the calls that come over it: they need no token.
@@ -53,7 +60,7 @@ type Answer<T> = Result<Response<T>, Status>;
 impl Agent {
     /// Serves this broker.
     pub fn new(broker: Arc<Broker>, clock: Arc<dyn Clock>) -> Self {
-        Self { broker, clock }
+        Self { broker, clock, uploads: Arc::new(Semaphore::new(send::MAX_UPLOADS)) }
     }
 
     /// The session service.
@@ -74,6 +81,11 @@ impl Agent {
     /// The identity service.
     pub fn identities(&self) -> IdentityServiceServer<Self> {
         IdentityServiceServer::new(self.clone()).max_decoding_message_size(MAX_MESSAGE_BYTES)
+    }
+
+    /// The inbox service.
+    pub fn inbox(&self) -> InboxServiceServer<Self> {
+        InboxServiceServer::new(self.clone()).max_decoding_message_size(MAX_MESSAGE_BYTES)
     }
 
     /// Lets the call in, then reads its message: who may not call learns nothing about its form.

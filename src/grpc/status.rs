@@ -77,6 +77,11 @@ pub(super) fn unread(code: Code) -> Status {
     )
 }
 
+/// The reason of an error, where it is told beside an answer.
+pub(super) fn reason(error: &BrokerError) -> &'static str {
+    name(classify(error).1)
+}
+
 fn name(reason: ErrorReason) -> &'static str {
     reason.as_str_name().strip_prefix(PREFIX).unwrap_or_default()
 }
