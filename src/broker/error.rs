@@ -122,7 +122,9 @@ pub enum BrokerError {
     )]
     NoIdentity,
     /// An identity was to be created, and whether it was is not known.
-    #[error("identity {0:?} was to be created, and it is not known whether it was; it is looked for with each call")]
+    #[error(
+        "identity {0:?} was to be created, and it is not known whether it was; it is looked for with each call"
+    )]
     Provisioning(IdentityName),
     /// The same, and it did not appear: only the operator has another one made.
     #[error(

@@ -69,7 +69,8 @@ impl Broker {
             self.give_phone(identity, country.as_deref()).await
         };
         let provisioned = provisioned.await;
-        let provisioned = provisioned.inspect_err(|error| self.record_failed(admitted, grant.action(), error))?;
+        let provisioned =
+            provisioned.inspect_err(|error| self.record_failed(admitted, grant.action(), error))?;
         self.count_served();
         Ok(provisioned)
     }

@@ -80,8 +80,11 @@ impl Broker {
     /// The identity behind a role. One that is not there is made, if the role says so.
     pub(super) async fn identity_of(&self, session: &Session, role: &Role) -> Result<IdentityUuid> {
         let found = self.vault.resolve(role.identity()).await;
-        let (Err(VaultError::NoIdentity), IdentityRef::Name(name), Provision::Identity | Provision::WithPhone) =
-            (&found, role.identity(), role.provision)
+        let (
+            Err(VaultError::NoIdentity),
+            IdentityRef::Name(name),
+            Provision::Identity | Provision::WithPhone,
+        ) = (&found, role.identity(), role.provision)
         else {
             return Ok(found?);
         };
@@ -121,7 +124,11 @@ impl Broker {
         {
             let age = self.clock.wall().as_second().saturating_sub(begun_at);
             let is_late = u64::try_from(age).is_ok_and(|age| age >= APPEARS.as_secs());
-            return Err(if is_late { BrokerError::Unprovisioned(name) } else { BrokerError::Provisioning(name) });
+            return Err(if is_late {
+                BrokerError::Unprovisioned(name)
+            } else {
+                BrokerError::Provisioning(name)
+            });
         }
         provisioning::begin(&self.store, &name, self.clock.wall().as_second()).await?;
         let subject = Subject::Identity(name.clone());

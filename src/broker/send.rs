@@ -8,18 +8,14 @@ use super::error::{BrokerError, Result};
 use super::{Admitted, Broker};
 use crate::audit::{Event, Target, Verb};
 use crate::inbox::budget::{Budgets, Standing, TakeError, Taken};
-use crate::inbox::letter::{
-    MAX_RECIPIENTS, addresses_of, holds_secret, is_own, sender_of, without_doubles,
-};
+use crate::inbox::letter::{MAX_RECIPIENTS, addresses_of, holds_secret, is_own, sender_of, without_doubles};
 use crate::inbox::sends::{Fate, Recipients, Unknown};
 use crate::policy::{Action, Grant};
 use crate::secret::Secret;
 use crate::types::{
     Channel, EmailAddress, EntryUuid, IdentityUuid, MessageRef, PhoneNumber, Reason, SendId, Subject,
 };
-use crate::upstream::{
-    AnswerFault, Answering, Direction, Draft, Mail, NewAttachment, Sent, UpstreamError,
-};
+use crate::upstream::{AnswerFault, Answering, Direction, Draft, Mail, NewAttachment, Sent, UpstreamError};
 
 /// Mails that are looked through for one that was sent: Ravi's longest page.
 const LOOKED_THROUGH: usize = 200;
@@ -58,7 +54,8 @@ impl Broker {
         draft: Draft,
         reason: Option<Reason>,
     ) -> Result<Dispatched> {
-        let grant = self.authorize(admitted, Action::SendEmail(with_copies(vec![draft.to.clone()], &draft.rest)?))?;
+        let grant =
+            self.authorize(admitted, Action::SendEmail(with_copies(vec![draft.to.clone()], &draft.rest)?))?;
         self.own_files(admitted, &draft.rest)?;
         let identity = self.sender(admitted, &grant).await?;
         let subject = Secret::copy_of(draft.subject.expose());
@@ -251,15 +248,18 @@ impl Broker {
         let channel = recipients.channel();
         let failed = |error: &BrokerError| self.record_failed(admitted, grant.action(), error);
         let taken = self.budgets.take(identity, channel).await.map_err(|error| match error {
-            TakeError::Spent { retry_after } => BrokerError::Quota { budget: Budgets::name(channel), retry_after },
+            TakeError::Spent { retry_after } => {
+                BrokerError::Quota { budget: Budgets::name(channel), retry_after }
+            }
             TakeError::Store(error) => error.into(),
         });
         let taken = taken.inspect_err(failed)?;
-        let ready = self.record_performed(&admitted.session, grant.action(), reason.as_ref()).and_then(|()| {
-            // A reload, a revocation or a lock may have come meanwhile.
-            self.authorize(admitted, grant.action().clone())?;
-            self.ensure_open(&admitted.session)
-        });
+        let ready =
+            self.record_performed(&admitted.session, grant.action(), reason.as_ref()).and_then(|()| {
+                // A reload, a revocation or a lock may have come meanwhile.
+                self.authorize(admitted, grant.action().clone())?;
+                self.ensure_open(&admitted.session)
+            });
         if let Err(error) = ready {
             self.give_back(taken).await;
             return Err(error);
@@ -281,7 +281,8 @@ impl Broker {
                 self.give_back(taken).await;
                 if let UpstreamError::Throttled { retry_after } = error {
                     let closed = self.budgets.throttled(taken, retry_after).await;
-                    let _ = closed.inspect_err(|error| tracing::error!(%error, "a wait of Ravi's is not noted"));
+                    let _ =
+                        closed.inspect_err(|error| tracing::error!(%error, "a wait of Ravi's is not noted"));
                 }
                 Err(BrokerError::from(error)).inspect_err(failed)
             }
@@ -346,7 +347,10 @@ fn with_copies(mut to: Vec<EmailAddress>, answer: &Answering) -> Result<Vec<Emai
     to.extend(answer.cc.iter().chain(&answer.bcc).cloned());
     let all = without_doubles(to);
     if all.len() > MAX_RECIPIENTS {
-        return Err(BrokerError::Argument { field: "content", problem: "expected at most 50 recipients in all" });
+        return Err(BrokerError::Argument {
+            field: "content",
+            problem: "expected at most 50 recipients in all",
+        });
     }
     Ok(all)
 }

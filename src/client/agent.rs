@@ -18,6 +18,7 @@ use super::model::{
 };
 use crate::pb;
 use crate::pb::identity_service_client::IdentityServiceClient;
+use crate::pb::inbox_service_client::InboxServiceClient;
 use crate::pb::lease_service_client::LeaseServiceClient;
 use crate::pb::session_service_client::SessionServiceClient;
 use crate::pb::vault_service_client::VaultServiceClient;
@@ -37,7 +38,7 @@ pub struct AgentClient {
 
 macro_rules! service {
     ($name:ident, $client:ident) => {
-        fn $name(&self) -> $client<Channel> {
+        pub(super) fn $name(&self) -> $client<Channel> {
             $client::new(self.channel.clone()).max_decoding_message_size(MAX_ANSWER_BYTES)
         }
     };
@@ -48,6 +49,7 @@ impl AgentClient {
     service!(leases, LeaseServiceClient);
     service!(vault, VaultServiceClient);
     service!(identities, IdentityServiceClient);
+    service!(inbox, InboxServiceClient);
 
     /// Connects to the first of the sockets (see [`locate`](super::locate)) that accepts.
     pub async fn connect(candidates: &[PathBuf]) -> Result<Self, ClientError> {

@@ -7,6 +7,7 @@ use std::time::Duration;
 use jiff::Timestamp;
 
 use super::error::ClientError;
+use super::messages::send_budget;
 use super::model::{
     Anchor, AuditHead, Binding, Credential, DelegateSession, Delivery, Explanation, Identity, ImportKeys,
     KeysHeld, Lease, LeaseEvent, LeaseHandle, LeaseInfo, LimitInfo, LoginEvent, OpenSession, PasswordName,
@@ -156,6 +157,8 @@ pub(super) fn identity(identity: pb::Identity) -> Identity {
         phone: present(identity.phone),
         owner_first_name: identity.owner_first_name,
         owner_last_name: identity.owner_last_name,
+        email_budget: identity.email_budget.and_then(|budget| send_budget(budget).ok()),
+        sms_budget: identity.sms_budget.and_then(|budget| send_budget(budget).ok()),
     }
 }
 
@@ -264,7 +267,7 @@ fn duration(duration: Option<prost_types::Duration>) -> Result<Duration> {
     duration.map_or(Ok(Duration::ZERO), |d| d.try_into().map_err(|_| ClientError::Protocol))
 }
 
-fn timestamp(timestamp: Option<prost_types::Timestamp>) -> Result<Timestamp> {
+pub(super) fn timestamp(timestamp: Option<prost_types::Timestamp>) -> Result<Timestamp> {
     let timestamp = timestamp.ok_or(ClientError::Protocol)?;
     Timestamp::new(timestamp.seconds, timestamp.nanos).map_err(|_| ClientError::Protocol)
 }

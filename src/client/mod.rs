@@ -16,7 +16,9 @@ mod error;
 pub(crate) mod fake;
 pub mod link;
 pub mod locate;
+mod messages;
 mod model;
+mod model_messages;
 mod session_file;
 
 pub use admin::AdminClient;
@@ -24,6 +26,7 @@ pub use agent::{AgentClient, HeldSession};
 pub use channel::Events;
 pub use error::{Attempt, BrokerError, ClientError, ConnectFailure, ErrorReason};
 pub use model::*;
+pub use model_messages::*;
 pub use session_file::{SessionFile, SessionFileError};
 
 #[cfg(test)]

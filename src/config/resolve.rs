@@ -14,8 +14,8 @@ use super::units::duration_text;
 use super::values::{base_url, plain_path, socket_path};
 use super::{
     AuditConfig, Bind, Bounds, Config, Environment, IdentityRef, InboxConfig, LimitsConfig, ListenConfig,
-    Located, MemoryConfig, MemoryTier, Overrides, Provision, Rate, RoleConfig, UpstreamConfig, UseBy, Variable,
-    VaultConfig,
+    Located, MemoryConfig, MemoryTier, Overrides, Provision, Rate, RoleConfig, UpstreamConfig, UseBy,
+    Variable, VaultConfig,
 };
 use crate::types::{BaseUrl, Delivery, IdentityUuid, RoleName};
 
@@ -267,12 +267,14 @@ impl Deciding<'_> {
         phone: Set<bool>,
     ) -> Provision {
         let key = |setting: &str| format!("role.{role}.{setting}");
-        let (create_line, phone_line) = (create.as_ref().map(|set| set.line), phone.as_ref().map(|set| set.line));
+        let (create_line, phone_line) =
+            (create.as_ref().map(|set| set.line), phone.as_ref().map(|set| set.line));
         let create = self.setting(&key("provision"), create, false);
         let phone = self.setting(&key("provision_phone"), phone, false);
         let named = identity.is_none_or(|identity| matches!(identity.value, IdentityRef::Name(_)));
         if create && !named {
-            let message = format!("{}: expected an identity by name: Ravi chooses the UUID", key("provision"));
+            let message =
+                format!("{}: expected an identity by name: Ravi chooses the UUID", key("provision"));
             self.report.add(create_line.unwrap_or(0), message);
         }
         if phone && !create {

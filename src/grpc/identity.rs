@@ -67,7 +67,8 @@ impl IdentityService for Agent {
         let retire = Retire::of(request.extensions());
         let (admitted, reason) =
             self.admit(request, Class::Read, |message| convert::reason(&message.reason))?;
-        let leased = self.broker.acquire(&admitted, Resource::SsoToken, Delivery::Shown, None, reason).await?;
+        let leased =
+            self.broker.acquire(&admitted, Resource::SsoToken, Delivery::Shown, None, reason).await?;
         retire.after_answer(&leased.credential.value);
         let (lease, credential) = convert::leased(leased, &*self.clock);
         Ok(Response::new(pb::MintSsoTokenResponse { lease, credential }))

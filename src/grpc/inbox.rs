@@ -8,10 +8,7 @@ use crate::pb::inbox_service_server::InboxService;
 
 #[tonic::async_trait]
 impl InboxService for Agent {
-    async fn list_messages(
-        &self,
-        _: Request<pb::ListMessagesRequest>,
-    ) -> Answer<pb::ListMessagesResponse> {
+    async fn list_messages(&self, _: Request<pb::ListMessagesRequest>) -> Answer<pb::ListMessagesResponse> {
         Err(Status::unimplemented(""))
     }
 

@@ -108,7 +108,10 @@ impl Agent {
             let text = Secret::new(message.text);
             let characters = text.expose().chars().count();
             if text.expose().trim().is_empty() || characters > MAX_SMS_CHARACTERS {
-                return Err(BrokerError::Argument { field: "text", problem: "expected 1 to 1,600 characters" });
+                return Err(BrokerError::Argument {
+                    field: "text",
+                    problem: "expected 1 to 1,600 characters",
+                });
             }
             Ok((convert::name("to", &message.to)?, plain("text", text)?, convert::reason(&message.reason)?))
         })?;
@@ -174,7 +177,9 @@ async fn taken_in(
     while let Some(message) = parts.message().await? {
         match message.part {
             Some(Part::Bytes(part)) if part.len() <= size - bytes.len() => bytes.extend_from_slice(&part),
-            Some(Part::Bytes(_)) => return Ok(Err(wrong("size", "the file is larger than it was said to be"))),
+            Some(Part::Bytes(_)) => {
+                return Ok(Err(wrong("size", "the file is larger than it was said to be")));
+            }
             _ => return Ok(Err(wrong("bytes", "expected a further part of the file"))),
         }
     }
@@ -203,7 +208,9 @@ fn wrong(field: &'static str, problem: &'static str) -> BrokerError {
 fn mail(text: &str) -> Result<i64> {
     match convert::name("message", text)? {
         MessageRef { channel: Channel::Email, id } => Ok(id),
-        MessageRef { channel: Channel::Sms, .. } => Err(wrong("message", "expected a mail, such as email/42")),
+        MessageRef { channel: Channel::Sms, .. } => {
+            Err(wrong("message", "expected a mail, such as email/42"))
+        }
     }
 }
 
@@ -246,7 +253,11 @@ fn addresses(field: &'static str, texts: &[String]) -> Result<Vec<EmailAddress>>
 /// Line breaks and tabs are kept; other control characters are no text.
 fn plain(field: &'static str, text: Secret) -> Result<Secret> {
     let strange = |c: char| c.is_control() && !matches!(c, '\n' | '\r' | '\t');
-    if text.expose().contains(strange) { Err(wrong(field, "expected no control characters")) } else { Ok(text) }
+    if text.expose().contains(strange) {
+        Err(wrong(field, "expected no control characters"))
+    } else {
+        Ok(text)
+    }
 }
 
 fn wire_sent(dispatched: Dispatched) -> pb::Sent {
@@ -271,8 +282,14 @@ mod tests {
         assert_eq!(answering(content("a<b\n", "")).unwrap().content.expose(), "a&lt;b<br>\n");
         assert_eq!(answering(content("", "<b>a</b>")).unwrap().content.expose(), "<b>a</b>");
         let long = "a".repeat(MAX_CONTENT_BYTES + 1);
-        for bad in [None, content("", ""), content(" ", ""), content("a", "b"), content("a\0", ""), content(&long, "")]
-        {
+        for bad in [
+            None,
+            content("", ""),
+            content(" ", ""),
+            content("a", "b"),
+            content("a\0", ""),
+            content(&long, ""),
+        ] {
             assert!(matches!(answering(bad), Err(BrokerError::Argument { .. })));
         }
     }

@@ -96,7 +96,12 @@ impl Budgets {
                 "INSERT INTO sent (identity, channel, day, used) VALUES (?1, ?2, ?3, ?4)
                  ON CONFLICT (identity, channel) DO UPDATE SET day = ?3, used = ?4",
             )?
-            .execute(params![identity.to_string(), channel.name(), day_of(now).to_string(), standing.used + 1])?;
+            .execute(params![
+                identity.to_string(),
+                channel.name(),
+                day_of(now).to_string(),
+                standing.used + 1
+            ])?;
             Ok(Ok(Standing { used: standing.used + 1, ..standing }))
         });
         match counted.await.map_err(TakeError::Store)? {

@@ -13,7 +13,9 @@ use aws_lc_rs::rand;
 use jiff::{SignedDuration, Timestamp};
 
 use super::letter::addresses_of;
-use crate::types::{Channel, EmailAddress, EntryUuid, IdentityUuid, MessageRef, PhoneNumber, SendId, SessionId};
+use crate::types::{
+    Channel, EmailAddress, EntryUuid, IdentityUuid, MessageRef, PhoneNumber, SendId, SessionId,
+};
 use crate::upstream::{Direction, Mail, Text};
 
 /// Handles of one session.
@@ -213,9 +215,10 @@ fn push<T>(queue: &mut VecDeque<T>, item: T, most: usize) {
 /// A subject without what answers put before it.
 fn bare(subject: &str) -> &str {
     let mut rest = subject.trim();
-    while let Some(prefix) = PREFIXES.iter().find(|prefix| {
-        rest.get(..prefix.len()).is_some_and(|start| start.eq_ignore_ascii_case(prefix))
-    }) {
+    while let Some(prefix) = PREFIXES
+        .iter()
+        .find(|prefix| rest.get(..prefix.len()).is_some_and(|start| start.eq_ignore_ascii_case(prefix)))
+    {
         rest = rest[prefix.len()..].trim_start();
     }
     rest

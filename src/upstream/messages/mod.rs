@@ -298,7 +298,8 @@ pub fn check_file(name: &str, content_type: &str, size: u64) -> std::result::Res
     if extension.is_some_and(|extension| BLOCKED.contains(&extension.as_str())) {
         return Err(FileFault::Extension);
     }
-    let is_kind = content_type.contains('/') && content_type.bytes().all(|b| b == b' ' || b.is_ascii_graphic());
+    let is_kind =
+        content_type.contains('/') && content_type.bytes().all(|b| b == b' ' || b.is_ascii_graphic());
     if !is_kind || content_type.len() > MAX_FILE_NAME {
         return Err(FileFault::ContentType);
     }
