@@ -10,6 +10,7 @@ mod death;
 mod error;
 mod gate;
 mod identity;
+mod inbox;
 mod lease;
 mod login;
 mod mark;
@@ -36,6 +37,7 @@ use self::death::Unrecorded;
 pub use self::error::{BrokerError, Result};
 use self::gate::Gate;
 pub use self::identity::{CreatedIdentity, IdentityView};
+pub use self::inbox::{Came, InboxWatch, LONGEST_WAIT, PAGE, Page, Read, WatchOpening};
 pub use self::lease::{Leased, Seen, Watch};
 pub use self::login::{LoginDone, LoginEvent, LoginProgress};
 use self::mark::Mark;
@@ -48,8 +50,10 @@ use crate::audit::{AuditFile, Cause};
 use crate::clock::Clock;
 use crate::config::{Config, UseBy};
 use crate::inbox::budget::Budgets;
+use crate::inbox::poll::Inbox;
 use crate::inbox::sends::Sends;
 use crate::inbox::store::Store;
+use crate::inbox::watch::Watches;
 use crate::lease::Leases;
 use crate::limit::{Class, Limits, Share};
 use crate::peer::{Peer, ProcessId};
@@ -58,6 +62,7 @@ use crate::session::{End, Session, Sessions, TokenError};
 use crate::types::{Delivery, DenialId, SessionId};
 use crate::upstream::{Mailbox, Upstream};
 use crate::vault::Vault;
+use crate::vault::arena::Arena;
 use crate::vault::keyfile::KeySource;
 
 /// Everything a request needs. Shared by all connections.
@@ -75,6 +80,7 @@ pub struct Broker {
     budgets: Budgets,
     sends: Sends,
     creations: Creations,
+    inbox: Arc<Inbox>,
     keys: KeySource,
     programs: OwnPrograms,
     audit: Arc<AuditFile>,
@@ -102,6 +108,8 @@ pub struct Parts {
     pub policy: Policy,
     /// The cache and the keys.
     pub vault: Arc<Vault>,
+    /// The memory that the cache and the codes of the inbox lie in.
+    pub arena: Arc<Arena>,
     /// For logins.
     pub upstream: Arc<dyn Upstream>,
     /// For messages and identities.
@@ -153,7 +161,11 @@ pub struct Admitted {
 impl Broker {
     /// Nothing is open yet.
     pub fn new(config: &Config, parts: Parts) -> Arc<Self> {
-        let Parts { policy, vault, upstream, mailbox, store, keys, programs, audit, clock } = parts;
+        let Parts { policy, vault, arena, upstream, mailbox, store, keys, programs, audit, clock } = parts;
+        let stopping = CancellationToken::new();
+        let (watches, told_to_stop) = (Watches::new(arena), stopping.clone());
+        let inbox =
+            Inbox::new(mailbox.clone(), store.clone(), watches, config.inbox, clock.clone(), told_to_stop);
         Arc::new_cyclic(|me| Self {
             me: me.clone(),
             policy: ArcSwap::from_pointee(policy),
@@ -167,6 +179,7 @@ impl Broker {
             sends: Sends::default(),
             creations: Creations::new(),
             store,
+            inbox,
             keys,
             programs,
             audit,
@@ -178,7 +191,7 @@ impl Broker {
             refusals: Refusals::default(),
             serving: watch::Sender::new(true),
             locks: watch::Sender::new(()),
-            stopping: CancellationToken::new(),
+            stopping,
             login: tokio::sync::Mutex::new(()),
             served: AtomicU64::new(0),
             denied: AtomicU64::new(0),

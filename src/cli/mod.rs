@@ -69,6 +69,7 @@ mod error;
 mod exit;
 mod explain;
 mod identity;
+mod inbox;
 mod input;
 mod lease;
 mod login;
@@ -157,6 +158,8 @@ async fn dispatch(context: &mut Context, command: &Command) -> Result<(), CliErr
         Command::Password(command) => vault::password(context, command).await,
         Command::Delete(args) => vault::delete(context, args).await,
         Command::Session(command) => session::run(context, command).await,
+        Command::Inbox(command) => inbox::run(context, command).await,
+        Command::WaitCode(args) => inbox::wait_code(context, args).await,
         Command::Send(command) => send::send(context, command).await,
         Command::Reply(args) => send::reply(context, args).await,
         Command::Forward(args) => send::forward(context, args).await,

@@ -7,6 +7,7 @@ mod edge;
 mod identity;
 mod inbox;
 mod lease;
+mod message;
 mod persona;
 mod retire;
 mod send;

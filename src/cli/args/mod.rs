@@ -4,6 +4,7 @@
 //! secret is never an argument: other processes can read those.
 
 mod agent;
+mod inbox;
 mod messages;
 mod operator;
 mod parse;
@@ -18,6 +19,7 @@ pub(crate) use agent::{
     LeaseCommand, ListCommand, OneCall, OneLease, OpenSession, PasswordCommand, Purpose, ReadLease,
     RenewLease, RenewSession, SessionCommand, SetSecret, Shown, UnderSession, UpdatePassword,
 };
+pub(crate) use inbox::{InboxCommand, KindName, ListInbox, ShowMessage, WaitCode, WatchInbox};
 pub(crate) use messages::{CheckSend, Contacts, Content, Forward, Reply, SendCommand, SendEmail, SendSms};
 pub(crate) use operator::{
     AuditCommand, ConfigCommand, CreateIdentity, Explain, IdentityCommand, Login, Revoke, RevokeTarget,
@@ -106,6 +108,11 @@ pub(crate) enum Command {
     Session(SessionCommand),
     /// Run a program under a session of its own, with values injected and masked
     Run(Box<Run>),
+    /// Read the mail and the text messages of the session's identity
+    #[command(subcommand, after_help = "Example:\n  ravi-broker inbox list --channel email")]
+    Inbox(InboxCommand),
+    /// Wait for the code or link that a service sends, and print it
+    WaitCode(Box<WaitCode>),
     /// Send a mail or a text message as the session's identity, once
     #[command(
         subcommand,

@@ -14,6 +14,7 @@ mod delivery;
 mod explain;
 mod fault;
 mod identity;
+mod inbox;
 mod lease;
 mod limit;
 mod link;
