@@ -68,7 +68,7 @@ pub(super) fn to_its_needs(
         read: readable(config, config_path, settings),
         write: writable(config, adopted)?,
         devices: DEVICES.map(PathBuf::from).to_vec(),
-        tcp_ports: vec![upstream_port(config), DNS],
+        tcp_ports: tcp_ports(config),
         abstract_sockets: notify::manager_is_abstract(),
     };
     let reached = confine(&allowed);
@@ -127,6 +127,14 @@ fn directory_of(file: &Path) -> Option<PathBuf> {
 
 fn directory_of_target(file: &Path) -> Option<PathBuf> {
     directory_of(&file.canonicalize().ok()?)
+}
+
+/// Ravi's, and that of the hosts to which it has attachments uploaded.
+fn tcp_ports(config: &Config) -> Vec<u16> {
+    let mut ports = vec![upstream_port(config), HTTPS, DNS];
+    ports.sort_unstable();
+    ports.dedup();
+    ports
 }
 
 fn upstream_port(config: &Config) -> u16 {

@@ -77,6 +77,11 @@ pub(super) fn unread(code: Code) -> Status {
     )
 }
 
+/// The reason of an error, where it is told beside an answer.
+pub(super) fn reason(error: &BrokerError) -> &'static str {
+    name(classify(error).1)
+}
+
 fn name(reason: ErrorReason) -> &'static str {
     reason.as_str_name().strip_prefix(PREFIX).unwrap_or_default()
 }
@@ -97,7 +102,16 @@ fn classify(error: &BrokerError) -> (Code, ErrorReason) {
         E::LeaseExpired => (Code::FailedPrecondition, R::LeaseExpired),
         E::LeaseRevoked => (Code::FailedPrecondition, R::LeaseRevoked),
         E::Name {
-            error: NameError::Role | NameError::Reason | NameError::Handle | NameError::Uuid, ..
+            error:
+                NameError::Role
+                | NameError::Reason
+                | NameError::Handle
+                | NameError::Uuid
+                | NameError::Identity
+                | NameError::Email
+                | NameError::Phone
+                | NameError::Message,
+            ..
         }
         | E::Argument { .. }
         | E::Ambiguous => (Code::InvalidArgument, R::ArgumentInvalid),
@@ -115,7 +129,9 @@ fn classify(error: &BrokerError) -> (Code, ErrorReason) {
         E::WatchNotAvailable => (Code::PermissionDenied, R::WatchNotAvailable),
         E::WatchExpired => (Code::FailedPrecondition, R::WatchExpired),
         E::Quota { .. } => (Code::ResourceExhausted, R::QuotaReached),
-        E::SendUnknown(_) => (Code::Unknown, R::UpstreamOutcomeUnknown),
+        E::SendUnknown(_) | E::Provisioning(_) | E::Unprovisioned(_) => {
+            (Code::Unknown, R::UpstreamOutcomeUnknown)
+        }
         E::Upstream(error) => classify_upstream(error),
     }
 }

@@ -5,6 +5,7 @@
 
 mod agent;
 mod inbox;
+mod messages;
 mod operator;
 mod parse;
 mod run;
@@ -19,8 +20,10 @@ pub(crate) use agent::{
     RenewLease, RenewSession, SessionCommand, SetSecret, Shown, UnderSession, UpdatePassword,
 };
 pub(crate) use inbox::{InboxCommand, KindName, ListInbox, ShowMessage, WaitCode, WatchInbox};
+pub(crate) use messages::{CheckSend, Contacts, Content, Forward, Reply, SendCommand, SendEmail, SendSms};
 pub(crate) use operator::{
-    AuditCommand, ConfigCommand, Explain, Login, Revoke, RevokeTarget, ShowConfig, TailAudit, VerifyAudit,
+    AuditCommand, ConfigCommand, CreateIdentity, Explain, IdentityCommand, Login, Revoke, RevokeTarget,
+    ShowConfig, TailAudit, VerifyAudit,
 };
 pub(crate) use run::{MAX_DESCRIPTOR, Named, Numbered, Run};
 
@@ -110,6 +113,20 @@ pub(crate) enum Command {
     Inbox(InboxCommand),
     /// Wait for the code or link that a service sends, and print it
     WaitCode(Box<WaitCode>),
+    /// Send a mail or a text message as the session's identity, once
+    #[command(
+        subcommand,
+        after_help = "Example:\n  ravi-broker send sms --to +15550100001 --text \"Running late\""
+    )]
+    Send(SendCommand),
+    /// Answer a mail that came in
+    Reply(Reply),
+    /// Send a mail on, with what it says
+    Forward(Forward),
+    /// Ask what became of a send whose outcome is unknown
+    CheckSend(CheckSend),
+    /// Look for whom the identity knows
+    Contacts(Contacts),
     /// Show the session and the Ravi identity behind it
     #[command(after_help = "Example:\n  ravi-broker whoami --format json")]
     Whoami(OneCall),
@@ -122,6 +139,9 @@ pub(crate) enum Command {
     Explain(Explain),
     /// End access: of one lease, one session, a role, or everybody
     Revoke(Revoke),
+    /// Show and create the identities of the account
+    #[command(subcommand, after_help = "Example:\n  ravi-broker identity list")]
+    Identity(IdentityCommand),
     /// Kill switch: revoke everything, forget every secret, refuse all requests
     #[command(after_help = "Example:\n  ravi-broker lock --reason \"laptop stolen\"")]
     Lock(Purpose),
