@@ -59,6 +59,7 @@ const UNITS: &[Unit] = &[
     unit("policy", 2, Below(&[])),
     unit("limit", 2, Below(&["policy"])),
     unit("lease", 2, Below(&["policy", "session"])),
+    unit("inbox", 2, Below(&[])),
     unit("audit", 2, Below(&[])),
     unit("inbox", 2, Below(&["policy", "audit"])),
     //

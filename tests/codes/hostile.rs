@@ -1,0 +1,176 @@
+//! Messages made to hurt: they cost time in proportion to their length, and nothing more.
+
+use std::time::{Duration, Instant};
+
+use ravi_broker::inbox::code::{Wanted, extract};
+use ravi_broker::inbox::redact::redact;
+use ravi_broker::inbox::text::{Channel, MAX_INPUT, MAX_SEEN, Message, Seen};
+
+fn mail<'a>(text: &'a str, html: &'a str) -> Message<'a> {
+    Message { channel: Channel::Mail, subject: "", text, html }
+}
+
+fn code(text: &str, html: &str) -> Option<String> {
+    extract(&mail(text, html), Wanted::Code).map(|found| found.value.expose().to_owned())
+}
+
+/// What a trap repeats.
+const TRAPS: &[&str] = &[
+    "<",
+    ">",
+    "&",
+    "<a ",
+    "<a href=\"",
+    "<!--",
+    "<!-- -",
+    "</",
+    "</x>",
+    "<div>",
+    "<b><i>",
+    "<p>",
+    "<td>",
+    "<script>",
+    "<style>.a{",
+    "<style>@media{",
+    "<div style=\"/*",
+    "<div style=\"display:none;",
+    "&#x3",
+    "1",
+    "1 ",
+    "1-",
+    "12 34 ",
+    "123456 ",
+    "123456\n",
+    "A1-",
+    "code ",
+    "code 1234 ",
+    "otp otp",
+    "verification ",
+    "https://",
+    "https://a.b/c?d=e ",
+    "https://a.b/",
+    "@a.b #1234 ",
+    "(",
+    "))",
+    "\n",
+    " \n",
+    "验证码",
+    "is your ",
+    "<a href=https://a.b/verify?token=abcdef12>verify ",
+    "4829134829",
+    "*1",
+    "<br>",
+    "\u{200b}",
+    "a.b/",
+    "a@b.c ",
+    "<ul><li>",
+    "$1",
+    "verify https://a.b/verify/Ab12Cd34Ef ",
+    "<table><tr><td>1</td>",
+    "your code is 1234. ",
+];
+
+#[test]
+fn time_is_linear_in_every_trap() {
+    let cost = |text: &str| {
+        let mut times: Vec<Duration> = (0..3)
+            .map(|_| {
+                let start = Instant::now();
+                extract(&mail(text, ""), Wanted::Either);
+                extract(&mail("", text), Wanted::Either);
+                redact(&mail(text, text));
+                start.elapsed()
+            })
+            .collect();
+        times.sort();
+        times[1]
+    };
+    for trap in TRAPS {
+        let n = 32 << 10;
+        let (small, large) = (cost(&trap.repeat(n / trap.len())), cost(&trap.repeat(4 * n / trap.len())));
+        // Four times the input; sixteen times the time would be quadratic. What is too fast to be told is fine.
+        assert!(large < small * 10 + Duration::from_millis(50), "{trap:?}: {small:?}, then {large:?}");
+    }
+}
+
+#[test]
+fn the_longest_message_that_is_read_takes_seconds_and_one_byte_more_is_not_read() {
+    for filler in ["<", "7", "<div><span style=\"color:red\">x", "code 1234 ", "<!-- x -->"] {
+        let long = filler.repeat(MAX_INPUT / filler.len());
+        let start = Instant::now();
+        extract(&mail(&long, &long), Wanted::Either);
+        redact(&mail(&long, &long));
+        assert!(start.elapsed() < Duration::from_secs(60), "{filler:?}: {:?}", start.elapsed());
+    }
+    let text = format!("Your code is 482913. {}", " ".repeat(MAX_INPUT));
+    assert_eq!(code(&text, ""), None);
+    assert!(!redact(&mail(&text, "")).text.contains("482913"));
+}
+
+#[test]
+fn what_is_kept_of_a_message_is_bounded() {
+    let long = "code 1234 ".repeat(MAX_INPUT / 10);
+    for seen in [Seen::plain("", &long), Seen::html("", &long)] {
+        assert!(seen.folded().len() <= MAX_SEEN && seen.is_cut());
+    }
+    let links = "<a href=\"https://a.example/\">x</a>".repeat(100_000);
+    assert!(Seen::html("", &links).links().len() <= 1024);
+}
+
+#[test]
+fn elements_nested_half_a_million_deep_hide_nothing_and_show_nothing() {
+    let deep = 1 << 19;
+    let html = format!("{}Your code is 482913{}", "<div>".repeat(deep), "</div>".repeat(deep));
+    assert_eq!(code("", &html).as_deref(), Some("482913"));
+    let html = format!("{}<p style=\"display:none\">Your code is 482913</p>", "<div>".repeat(deep));
+    assert_eq!(code("", &html), None);
+}
+
+#[test]
+fn a_hidden_code_is_not_found_and_does_not_compete() {
+    for hidden in [
+        "<div style=\"display:none\">Your code is 111111</div>",
+        "<span style=\"font-size:0\">Your code is 111111</span>",
+        "<p style=\"color:#fff;background:#fff\">Your code is 111111</p>",
+        "<p hidden>Your code is 111111</p>",
+        "<!-- Your code is 111111 -->",
+        "<script>Your code is 111111</script>",
+        "<p style=\"opacity:0\">Your code is 111111</p>",
+        "<p style=\"visibility:hidden\">Your code is 111111</p>",
+    ] {
+        assert_eq!(code("", hidden), None, "{hidden}");
+        assert_eq!(
+            code("", &format!("{hidden}<p>Your code is 482913</p>")).as_deref(),
+            Some("482913"),
+            "{hidden}"
+        );
+    }
+}
+
+#[test]
+fn a_code_in_other_characters_is_found_in_ascii() {
+    for text in [
+        "４８２９１３",
+        "4\u{200b}8\u{200c}2\u{2060}9\u{feff}1\u{ad}3",
+        "\u{202a}482913\u{202c}",
+        "٤٨٢٩١٣",
+        "𝟒𝟖𝟐𝟗𝟏𝟑",
+        "482\u{a0}913",
+        "482\u{202f}913",
+        "482\u{2011}913",
+    ] {
+        assert_eq!(
+            code(&format!("Your verification code is {text}."), "").as_deref(),
+            Some("482913"),
+            "{text}"
+        );
+    }
+}
+
+#[test]
+fn parts_that_disagree_have_no_code() {
+    assert_eq!(code("Your code is 111111", "<p>Your code is 482913</p>"), None);
+    assert_eq!(code("Your code is 482913", "<p>Your code is 482913</p>").as_deref(), Some("482913"));
+    assert_eq!(code("Your code is 111111", "<p>Please see the app</p>"), None);
+    assert_eq!(code("Your code is 111111. Your code is 222222.", ""), None);
+}
