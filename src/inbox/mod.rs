@@ -1,13 +1,15 @@
-//! The inbox: what came in, what a message shows, the code or sign-in link in it, who sent it, what is left of it
-//! when nobody may see its code, who may have it, and what is told of it.
+//! The inbox: what came in, who may have it, and what is told of it.
 //!
-//! [`text`], [`code`] and [`redact`] judge a message that somebody else wrote: they are pure, take linear time
-//! and bounded memory whatever it holds, and prefer no answer to a guess. [`store`] is what outlives a restart.
-//!
-//! May import layers 0 and 1, `policy` and `audit`.
+//! [`text`], [`code`], [`sender`] and [`redact`] judge a message that somebody else wrote: they are pure, take linear
+//! time and bounded memory whatever it holds, and prefer no answer to a guess. [`message`] is one message, whichever
+//! way it came; [`poll`] looks for new ones, [`watch`] decides who is given the code in one, [`store`] remembers
+//! what must hold over a restart. May import layers 0 and 1, `policy` and `audit`.
 
 pub mod code;
+pub mod message;
+pub mod poll;
 pub mod redact;
 pub mod sender;
 pub mod store;
 pub mod text;
+pub mod watch;

@@ -170,7 +170,9 @@ impl Look<'_> {
     fn is_code_for(&self, soft: &Hit<Cue>) -> bool {
         let sentence = self.sentence();
         let codes = self.scene.within(&(sentence.start..soft.start));
-        let Some(code) = codes.iter().rev().find(|hit| matches!(hit.what, Cue::Code | Cue::Weak)) else { return false };
+        let Some(code) = codes.iter().rev().find(|hit| matches!(hit.what, Cue::Code | Cue::Weak)) else {
+            return false;
+        };
         let gap = &self.scene.lower[soft.end..self.candidate.range.start];
         soft.start - code.end <= 2 || gap.iter().any(|c| matches!(c, ':' | '\n'))
     }
@@ -358,4 +360,3 @@ fn words(text: &[char]) -> Vec<String> {
 fn is_particle(word: &str) -> bool {
     PARTICLES.has(word)
 }
-

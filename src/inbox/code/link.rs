@@ -231,8 +231,7 @@ impl Parts {
         let named = parameters.iter().any(|(name, value)| is_named(name) && value.len() >= 4);
         let in_query = parameters.iter().any(|(_, value)| is_token(value));
         let in_path = path.split('/').any(is_token);
-        let query_cue =
-            query_small.split(|c: char| !c.is_ascii_alphanumeric()).any(|word| PATHS.has(word));
+        let query_cue = query_small.split(|c: char| !c.is_ascii_alphanumeric()).any(|word| PATHS.has(word));
         let site = site(host);
         let never = words.iter().any(|word| NEVER_PATHS.has(word))
             || NEVER_HOSTS.has(site)

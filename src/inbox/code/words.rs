@@ -72,13 +72,26 @@ mod tests {
 
     #[test]
     fn every_list_has_its_phrases() {
-        for name in ["code", "weak", "auth", "enter", "life", "guard", "label", "soft", "promo", "trade", "meeting"] {
+        for name in
+            ["code", "weak", "auth", "enter", "life", "guard", "label", "soft", "promo", "trade", "meeting"]
+        {
             assert!(cues(name).count() > 10, "{name}");
         }
         for name in ["magic", "reset", "verify", "sign_in", "never"] {
             assert!(links(name).count() > 10, "{name}");
         }
-        for words in [&VERBS, &BETWEEN, &PARTICLES, &MONEY, &UNITS, &NEUTRAL, &PATHS, &NEVER_PATHS, &NEVER_HOSTS, &TOKENS] {
+        for words in [
+            &VERBS,
+            &BETWEEN,
+            &PARTICLES,
+            &MONEY,
+            &UNITS,
+            &NEUTRAL,
+            &PATHS,
+            &NEVER_PATHS,
+            &NEVER_HOSTS,
+            &TOKENS,
+        ] {
             assert!(words.iter().count() > 10);
         }
         assert!(cues("code").any(|phrase| phrase == "verification code"));

@@ -5,6 +5,9 @@
 //! needed. One file, `inbox.db` beside the audit trail, of one daemon at a time. A change is on its way to the disk
 //! before it counts (SQLite in WAL mode with `synchronous = FULL`). May import `types`.
 
+pub mod claims;
+pub mod cursors;
+
 use std::path::{Path, PathBuf};
 use std::sync::{Arc, Mutex, PoisonError};
 

@@ -1,0 +1,468 @@
+//! Looks for new messages, as often as somebody needs them and no oftener.
+//!
+//! One task for each channel of each identity in use. It looks every two seconds while a watch is open, rarely while
+//! only a stream or a dispatch needs it, and sleeps otherwise. Whoever opens a watch asks for a look of its own, so
+//! that it is known what is there already; who asks at the same time shares it. A message counts as new in the look
+//! that saw it first: a number that was not seen before, above where the cursor stood.
+//!
+//! The cursor is saved, with what is to be dispatched, before anybody is told. May import `upstream` and its
+//! neighbours in `inbox`.
+
+use std::collections::BTreeSet;
+use std::hash::{BuildHasher, Hasher, RandomState};
+use std::sync::{Arc, Mutex, PoisonError};
+use std::time::Duration;
+
+use dashmap::DashMap;
+use jiff::Timestamp;
+use rusqlite::Transaction;
+use tokio::sync::{broadcast, mpsc, oneshot};
+use tokio_util::sync::CancellationToken;
+
+use super::message::Message;
+use super::store::cursors::Cursor;
+use super::store::{Store, StoreError, claims, cursors};
+use super::watch::{Fit, Offer, Watches};
+use crate::clock::{BootInstant, Clock};
+use crate::config::InboxConfig;
+use crate::types::{Channel, IdentityUuid, WatchId};
+use crate::upstream::{Mailbox, UpstreamError};
+
+/// Between two looks at least, whoever asks for them.
+const GAP: Duration = Duration::from_secs(1);
+/// After failures, at most.
+const LONGEST_PAUSE: Duration = Duration::from_secs(120);
+/// Mail is asked for again from so long before the newest one: what Ravi files late is not missed.
+const OVERLAP: Duration = Duration::from_secs(120);
+/// Messages in one answer.
+const PAGE: usize = 100;
+/// Answers in one look; what is left is seen in the next one.
+const PAGES: usize = 10;
+/// Numbers that are remembered as seen.
+const REMEMBERED: usize = 2_048;
+/// Asks that wait for a look. Beyond it, who asks waits to be heard.
+const WAITING: usize = 256;
+/// Messages that a slow reader of a stream may be behind.
+const TOLD: usize = 256;
+
+/// Where new messages are looked for, and who is told of them.
+pub struct Inbox {
+    mailbox: Arc<dyn Mailbox>,
+    store: Store,
+    clock: Arc<dyn Clock>,
+    settings: InboxConfig,
+    /// Who waits for a code.
+    pub watches: Watches,
+    /// Bounded by the identities of the roles and rules.
+    lines: DashMap<(IdentityUuid, Channel), mpsc::Sender<Ask>>,
+    standing: Mutex<Vec<Standing>>,
+    outbox: Mutex<Option<Enqueue>>,
+    told: broadcast::Sender<Arc<Arrived>>,
+    stopping: CancellationToken,
+}
+
+/// A message that came in, for whoever is told of it. It holds no code.
+pub struct Arrived {
+    /// Whose.
+    pub identity: IdentityUuid,
+    /// The message. What of it is shown is a matter of who asks.
+    pub message: Message,
+}
+
+/// What is dispatched of new messages, in the transaction that moves the cursor.
+pub type Enqueue = Arc<
+    dyn Fn(&Transaction<'_>, IdentityUuid, &[Arc<Arrived>]) -> rusqlite::Result<Result<(), OutboxFull>>
+        + Send
+        + Sync,
+>;
+
+/// The outbox takes no more: the cursor stays where it is.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct OutboxFull;
+
+/// Somebody other than a watch who needs the messages of a channel.
+struct Standing {
+    identity: IdentityUuid,
+    channel: Channel,
+    count: usize,
+}
+
+/// Needs the messages of a channel for as long as it lives.
+pub struct Attention {
+    inbox: Arc<Inbox>,
+    identity: IdentityUuid,
+    channel: Channel,
+}
+
+/// What a look came to.
+pub type Looked = Result<(), LookError>;
+
+/// Why a look failed.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum LookError {
+    /// Ravi did not answer as it should.
+    Upstream(UpstreamError),
+    /// The store did not take it.
+    Store(StoreError),
+    /// Too much waits to be dispatched.
+    OutboxFull,
+    /// The daemon stops.
+    Stopping,
+}
+
+struct Ask {
+    arm: Option<WatchId>,
+    done: Option<oneshot::Sender<Looked>>,
+}
+
+impl Inbox {
+    /// Looks at nothing yet.
+    pub fn new(
+        mailbox: Arc<dyn Mailbox>,
+        store: Store,
+        watches: Watches,
+        settings: InboxConfig,
+        clock: Arc<dyn Clock>,
+        stopping: CancellationToken,
+    ) -> Arc<Self> {
+        Arc::new(Self {
+            mailbox,
+            store,
+            clock,
+            settings,
+            watches,
+            lines: DashMap::new(),
+            standing: Mutex::default(),
+            outbox: Mutex::default(),
+            told: broadcast::Sender::new(TOLD),
+            stopping,
+        })
+    }
+
+    /// Arms a watch: returns once a look that began after this call has seen what is there already.
+    pub async fn arm(self: &Arc<Self>, identity: IdentityUuid, channel: Channel, watch: WatchId) -> Looked {
+        let (done, looked) = oneshot::channel();
+        self.ask(identity, channel, Ask { arm: Some(watch), done: Some(done) }).await?;
+        looked.await.unwrap_or(Err(LookError::Stopping))
+    }
+
+    /// Has the channel looked at, rarely, for as long as the answer lives.
+    pub async fn attend(self: &Arc<Self>, identity: IdentityUuid, channel: Channel) -> Attention {
+        self.stand(identity, channel, |count| count + 1);
+        // Wakes the task, which then sees that it is needed; one that stops needs no waking.
+        let _ = self.ask(identity, channel, Ask { arm: None, done: None }).await;
+        Attention { inbox: self.clone(), identity, channel }
+    }
+
+    /// New messages from now on.
+    pub fn arrivals(&self) -> broadcast::Receiver<Arc<Arrived>> {
+        self.told.subscribe()
+    }
+
+    /// Sets what is dispatched of new messages.
+    pub fn dispatch_by(&self, enqueue: Enqueue) {
+        *self.outbox.lock().unwrap_or_else(PoisonError::into_inner) = Some(enqueue);
+    }
+
+    async fn ask(self: &Arc<Self>, identity: IdentityUuid, channel: Channel, ask: Ask) -> Looked {
+        let line = self.lines.entry((identity, channel)).or_insert_with(|| {
+            let (line, asks) = mpsc::channel(WAITING);
+            let poller = Poller { inbox: self.clone(), identity, channel, asks, seen: None, failures: 0 };
+            tokio::spawn(poller.run());
+            line
+        });
+        let line = line.value().clone();
+        line.send(ask).await.map_err(|_| LookError::Stopping)
+    }
+
+    fn stand(&self, identity: IdentityUuid, channel: Channel, change: impl Fn(usize) -> usize) {
+        let mut standing = self.standing.lock().unwrap_or_else(PoisonError::into_inner);
+        let own = |one: &Standing| (one.identity, one.channel) == (identity, channel);
+        match standing.iter_mut().find(|one| own(one)) {
+            Some(one) => one.count = change(one.count),
+            None => standing.push(Standing { identity, channel, count: change(0) }),
+        }
+        standing.retain(|one| one.count > 0);
+    }
+
+    /// How often the channel is to be looked at; `None`: not at all.
+    fn interval(&self, identity: IdentityUuid, channel: Channel) -> Option<Duration> {
+        if self.watches.wanted(identity, self.clock.now()).contains(&channel) {
+            return Some(self.settings.poll);
+        }
+        let standing = self.standing.lock().unwrap_or_else(PoisonError::into_inner);
+        let attended = standing.iter().any(|one| (one.identity, one.channel) == (identity, channel));
+        attended.then_some(self.settings.idle_poll)
+    }
+}
+
+impl Drop for Attention {
+    fn drop(&mut self) {
+        self.inbox.stand(self.identity, self.channel, |count| count.saturating_sub(1));
+    }
+}
+
+/// One channel of one identity.
+struct Poller {
+    inbox: Arc<Inbox>,
+    identity: IdentityUuid,
+    channel: Channel,
+    asks: mpsc::Receiver<Ask>,
+    /// `None`: not looked at since the start of the daemon.
+    seen: Option<Seen>,
+    failures: u32,
+}
+
+/// What was seen so far.
+struct Seen {
+    newest: Cursor,
+    /// What is not above it was there before we began to look.
+    floor: i64,
+    recent: BTreeSet<i64>,
+    /// When the newest one was seen first.
+    at: BootInstant,
+}
+
+impl Poller {
+    async fn run(mut self) {
+        let stopping = self.inbox.stopping.clone();
+        let mut next = None;
+        while let Some(asks) = self.wait(next, &stopping).await {
+            let began = self.inbox.clock.now();
+            let looked = tokio::select! {
+                looked = self.look() => looked,
+                () = stopping.cancelled() => Err(LookError::Stopping),
+            };
+            for Ask { arm, done } in asks {
+                if let (Some(watch), Ok(())) = (arm, &looked) {
+                    self.inbox.watches.arm(watch);
+                }
+                if let Some(done) = done {
+                    let _ = done.send(looked.clone());
+                }
+            }
+            next = Some(Next { not_before: began + self.pause(&looked), began });
+        }
+    }
+
+    /// Until a look is due: those who asked for it. `None`: the daemon stops.
+    async fn wait(&mut self, next: Option<Next>, stopping: &CancellationToken) -> Option<Vec<Ask>> {
+        let (clock, mut asks) = (self.inbox.clock.clone(), Vec::new());
+        while asks.is_empty() {
+            let interval = self.inbox.interval(self.identity, self.channel);
+            let due = interval.map(|interval| match next {
+                Some(next) => next.not_before.max(next.began + jittered(interval)),
+                None => clock.now(),
+            });
+            let elapsed = async {
+                match due {
+                    Some(due) => clock.sleep_until(due).await,
+                    None => std::future::pending().await,
+                }
+            };
+            tokio::select! {
+                ask = self.asks.recv() => asks.push(ask?),
+                () = elapsed => return Some(Vec::new()),
+                () = stopping.cancelled() => return None,
+            }
+            // Only woken, to see how often it is needed now.
+            asks.retain(|ask| ask.arm.is_some() || ask.done.is_some());
+        }
+        if let Some(next) = next {
+            tokio::select! {
+                () = clock.sleep_until(next.not_before) => {}
+                () = stopping.cancelled() => return None,
+            }
+        }
+        while let Ok(ask) = self.asks.try_recv() {
+            asks.push(ask);
+        }
+        Some(asks)
+    }
+
+    /// After a look, until the next one at the earliest.
+    fn pause(&mut self, looked: &Looked) -> Duration {
+        let Err(error) = looked else {
+            self.failures = 0;
+            return GAP;
+        };
+        self.failures = self.failures.saturating_add(1);
+        let (identity, channel) = (self.identity, self.channel);
+        tracing::warn!(%identity, %channel, ?error, failures = self.failures, "the inbox was not looked at");
+        let doubled = self.inbox.settings.poll * 2_u32.saturating_pow(self.failures.min(8));
+        match error {
+            LookError::Upstream(
+                UpstreamError::Throttled { retry_after } | UpstreamError::BudgetReached { retry_after },
+            ) => doubled.max(*retry_after).min(LONGEST_PAUSE.max(*retry_after)),
+            _ => doubled.min(LONGEST_PAUSE),
+        }
+    }
+
+    async fn look(&mut self) -> Looked {
+        if self.seen.is_none() {
+            self.seen = Some(self.begin().await?);
+        }
+        for _ in 0..PAGES {
+            let fetched = self.fetch().await.map_err(LookError::Upstream)?;
+            let more = fetched.more;
+            let news = self.note(fetched.messages).await?;
+            for arrived in &news {
+                self.tell(arrived).await;
+            }
+            if !more || news.is_empty() {
+                break;
+            }
+        }
+        Ok(())
+    }
+
+    /// Where a former run stood, or else at the newest message there is: what came before is nobody's news.
+    async fn begin(&self) -> Result<Seen, LookError> {
+        let (identity, channel) = (self.identity, self.channel);
+        let known = self.inbox.store.change(move |tx| cursors::read(tx, identity, channel)).await;
+        if let Some(cursor) = known.map_err(LookError::Store)? {
+            return Ok(self.seen_up_to(cursor));
+        }
+        let mailbox = &self.inbox.mailbox;
+        let newest = match channel {
+            Channel::Email => mailbox.newest_mail(identity, 0, 1).await.map(|mails| {
+                mails
+                    .iter()
+                    .map(|mail| Cursor { id: mail.id, created: mail.created })
+                    .max_by_key(|cursor| cursor.id)
+            }),
+            Channel::Sms => mailbox.list_texts(identity, None).await.map(|texts| {
+                texts
+                    .iter()
+                    .map(|text| Cursor { id: text.id, created: text.created })
+                    .max_by_key(|cursor| cursor.id)
+            }),
+        };
+        let newest = newest.map_err(LookError::Upstream)?;
+        let cursor = newest.unwrap_or(Cursor { id: 0, created: Timestamp::UNIX_EPOCH });
+        let saved = self.inbox.store.change(move |tx| cursors::save(tx, identity, channel, cursor)).await;
+        saved.map_err(LookError::Store)?;
+        Ok(self.seen_up_to(cursor))
+    }
+
+    fn seen_up_to(&self, newest: Cursor) -> Seen {
+        Seen { newest, floor: newest.id, recent: BTreeSet::new(), at: self.inbox.clock.now() }
+    }
+
+    async fn fetch(&self) -> Result<Fetched, UpstreamError> {
+        let Some(seen) = &self.seen else { return Ok(Fetched { messages: Vec::new(), more: false }) };
+        match self.channel {
+            Channel::Email => {
+                let fresh = self.inbox.clock.now() < seen.at + OVERLAP;
+                let overlap = if fresh { OVERLAP } else { Duration::ZERO };
+                let after = seen.newest.created.checked_sub(overlap).unwrap_or(Timestamp::UNIX_EPOCH);
+                let after = (after > Timestamp::UNIX_EPOCH).then_some(after);
+                let mails = self.inbox.mailbox.list_mail(self.identity, after, PAGE).await?;
+                Ok(Fetched {
+                    more: mails.len() >= PAGE,
+                    messages: mails.into_iter().map(Message::from).collect(),
+                })
+            }
+            Channel::Sms => {
+                let texts = self.inbox.mailbox.list_texts(self.identity, Some(seen.newest.id)).await?;
+                Ok(Fetched { more: false, messages: texts.into_iter().map(Message::from).collect() })
+            }
+        }
+    }
+
+    /// Saves how far was read, and what is to be dispatched. Returns what is new and came in, oldest first.
+    async fn note(&mut self, messages: Vec<Message>) -> Result<Vec<Arc<Arrived>>, LookError> {
+        let (identity, channel) = (self.identity, self.channel);
+        let Some(seen) = &mut self.seen else { return Ok(Vec::new()) };
+        let mut fresh: Vec<Message> =
+            messages.into_iter().filter(|message| seen.is_new(message.name.id)).collect();
+        if fresh.is_empty() {
+            return Ok(Vec::new());
+        }
+        fresh.sort_by_key(|message| (message.created, message.name.id));
+        let ids: Vec<i64> = fresh.iter().map(|message| message.name.id).collect();
+        let newest = fresh.iter().fold(seen.newest, |newest, message| Cursor {
+            id: newest.id.max(message.name.id),
+            created: newest.created.max(message.created),
+        });
+        let came_in = fresh.into_iter().filter(|message| !message.outgoing);
+        let news: Vec<Arc<Arrived>> =
+            came_in.map(|message| Arc::new(Arrived { identity, message })).collect();
+        let enqueue = self.inbox.outbox.lock().unwrap_or_else(PoisonError::into_inner).clone();
+        let told = news.clone();
+        let saved = self.inbox.store.change(move |tx| {
+            if let Some(enqueue) = enqueue
+                && let Err(full) = enqueue(tx, identity, &told)?
+            {
+                return Ok(Err(full));
+            }
+            cursors::save(tx, identity, channel, newest)?;
+            Ok(Ok(()))
+        });
+        saved.await.map_err(LookError::Store)?.map_err(|OutboxFull| LookError::OutboxFull)?;
+        seen.take(newest, ids, self.inbox.clock.now());
+        Ok(news)
+    }
+
+    async fn tell(&self, arrived: &Arc<Arrived>) {
+        self.offer(&arrived.message).await;
+        // Nobody may be listening.
+        let _ = self.inbox.told.send(arrived.clone());
+    }
+
+    /// Gives the code in a message to the first watch that it fits. The claim is written before.
+    async fn offer(&self, message: &Message) {
+        let sender = message.sender();
+        let offer = Offer { identity: self.identity, message: message.name, sender: sender.as_ref() };
+        let (watches, clock) = (&self.inbox.watches, &self.inbox.clock);
+        for Fit { watch, session, wanted } in watches.fitting(&offer, clock.now()) {
+            let Some(found) = message.find(wanted) else { continue };
+            let (identity, name, at) = (self.identity, message.name, clock.wall().as_second());
+            let claimed =
+                self.inbox.store.change(move |tx| claims::claim(tx, identity, name, (watch, session), at));
+            match claimed.await {
+                Ok(true) => drop(watches.give(watch, found, name, &message.from, message.created)),
+                // It was somebody's before a restart.
+                Ok(false) => {}
+                Err(error) => tracing::error!(%error, message = %name, "a code is given to nobody"),
+            }
+            return;
+        }
+    }
+}
+
+impl Seen {
+    fn is_new(&self, id: i64) -> bool {
+        id > self.floor && !self.recent.contains(&id)
+    }
+
+    fn take(&mut self, newest: Cursor, ids: Vec<i64>, now: BootInstant) {
+        if newest != self.newest {
+            (self.newest, self.at) = (newest, now);
+        }
+        self.recent.extend(ids);
+        while self.recent.len() > REMEMBERED {
+            // What is forgotten must not become new again.
+            self.floor = self.recent.pop_first().unwrap_or(self.floor).max(self.floor);
+        }
+    }
+}
+
+struct Fetched {
+    messages: Vec<Message>,
+    /// There may be more in the next answer.
+    more: bool,
+}
+
+#[derive(Clone, Copy)]
+struct Next {
+    began: BootInstant,
+    not_before: BootInstant,
+}
+
+/// Up to a tenth more or less, so that many daemons do not ask in step.
+fn jittered(interval: Duration) -> Duration {
+    let random = RandomState::new().build_hasher().finish() % 2_001;
+    let share = 0.9 + 0.2 * (random as f64 / 2_000.0);
+    interval.mul_f64(share)
+}
