@@ -6,6 +6,7 @@
 //! what must hold over a restart. May import layers 0 and 1, `policy` and `audit`.
 
 pub mod code;
+pub mod dispatch;
 pub mod message;
 pub mod poll;
 pub mod redact;

@@ -41,7 +41,7 @@ pub use mailbox::{
     Answering, Attachment, Contact, ContactAddress, Direction, Draft, Mail, Mailbox, NewAttachment, Sent,
     Text,
 };
-pub use tls::SettingsError;
+pub use tls::{SettingsError, public_tls};
 
 /// Result of an upstream call.
 pub type Result<T> = std::result::Result<T, UpstreamError>;

@@ -7,6 +7,7 @@
 
 pub mod claims;
 pub mod cursors;
+pub mod outbox;
 
 use std::path::{Path, PathBuf};
 use std::sync::{Arc, Mutex, PoisonError};
