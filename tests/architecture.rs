@@ -49,7 +49,7 @@ const UNITS: &[Unit] = &[
     unit("config", 0, Only(&["types"])),
     unit("telemetry", 0, Only(&[])),
     unit("pb", 0, Only(&[])),
-    unit("link", 0, Only(&[])),
+    unit("link", 0, Only(&["sys"])),
     //
     unit("peer", 1, Below(&[])),
     unit("upstream", 1, Below(&[])),

@@ -77,9 +77,6 @@ pub enum Verb {
     /// A message is about to be shown.
     #[serde(rename = "inbox.read")]
     InboxRead,
-    /// New messages are told as they come.
-    #[serde(rename = "inbox.watch")]
-    InboxWatch,
     /// An agent waits for a code.
     #[serde(rename = "code.watched")]
     CodeWatched,

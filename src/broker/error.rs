@@ -106,6 +106,9 @@ pub enum BrokerError {
     /// Nothing is released without a record.
     #[error("the audit record could not be written, so nothing was released")]
     AuditUnavailable,
+    /// What has to hold over a restart could not be written, so nothing was done.
+    #[error("what the inbox has to remember cannot be written, so nothing was done")]
+    StateUnavailable,
     /// Access was ended all the same.
     #[error("it was done, but the audit record of it could not be written")]
     Unrecorded,

@@ -160,6 +160,11 @@ impl Broker {
     }
 }
 
+/// Why the session ended, if it has.
+pub(super) fn explained_end(session: &Session) -> Option<BrokerError> {
+    session.end().map(BrokerError::from)
+}
+
 /// The session knows best why it ended.
 fn explained(session: &Session, error: LeaseError) -> BrokerError {
     match (error, session.end()) {

@@ -9,6 +9,7 @@ mod admin;
 mod death;
 mod error;
 mod gate;
+mod inbox;
 mod lease;
 mod login;
 mod mark;
@@ -32,6 +33,7 @@ pub use self::admin::{Revocation, Revoked, SessionView, Snapshot};
 use self::death::Unrecorded;
 pub use self::error::{BrokerError, Result};
 use self::gate::Gate;
+pub use self::inbox::{Came, InboxWatch, LONGEST_WAIT, PAGE, Page, Read, WatchOpening};
 pub use self::lease::{Leased, Seen, Watch};
 pub use self::login::{LoginDone, LoginEvent, LoginProgress};
 use self::mark::Mark;
@@ -41,7 +43,9 @@ pub use self::session::{Described, Opened};
 use crate::audit::{AuditFile, Cause};
 use crate::clock::Clock;
 use crate::config::{Config, UseBy};
+use crate::inbox::poll::Inbox;
 use crate::inbox::store::Store;
+use crate::inbox::watch::Watches;
 use crate::lease::Leases;
 use crate::limit::{Class, Limits, Share};
 use crate::peer::{Peer, ProcessId};
@@ -50,6 +54,7 @@ use crate::session::{End, Session, Sessions, TokenError};
 use crate::types::{Delivery, DenialId, SessionId};
 use crate::upstream::{Mailbox, Upstream};
 use crate::vault::Vault;
+use crate::vault::arena::Arena;
 use crate::vault::keyfile::KeySource;
 
 /// Everything a request needs. Shared by all connections.
@@ -62,6 +67,7 @@ pub struct Broker {
     upstream: Arc<dyn Upstream>,
     mailbox: Arc<dyn Mailbox>,
     store: Store,
+    inbox: Arc<Inbox>,
     keys: KeySource,
     programs: OwnPrograms,
     audit: Arc<AuditFile>,
@@ -89,6 +95,8 @@ pub struct Parts {
     pub policy: Policy,
     /// The cache and the keys.
     pub vault: Arc<Vault>,
+    /// The memory that the cache and the codes of the inbox lie in.
+    pub arena: Arc<Arena>,
     /// For logins.
     pub upstream: Arc<dyn Upstream>,
     /// For messages and identities.
@@ -140,7 +148,11 @@ pub struct Admitted {
 impl Broker {
     /// Nothing is open yet.
     pub fn new(config: &Config, parts: Parts) -> Arc<Self> {
-        let Parts { policy, vault, upstream, mailbox, store, keys, programs, audit, clock } = parts;
+        let Parts { policy, vault, arena, upstream, mailbox, store, keys, programs, audit, clock } = parts;
+        let stopping = CancellationToken::new();
+        let (watches, told_to_stop) = (Watches::new(arena), stopping.clone());
+        let inbox =
+            Inbox::new(mailbox.clone(), store.clone(), watches, config.inbox, clock.clone(), told_to_stop);
         Arc::new(Self {
             policy: ArcSwap::from_pointee(policy),
             sessions: Sessions::new(config.limits.sessions, clock.clone()),
@@ -150,6 +162,7 @@ impl Broker {
             upstream,
             mailbox,
             store,
+            inbox,
             keys,
             programs,
             audit,
@@ -161,7 +174,7 @@ impl Broker {
             refusals: Refusals::default(),
             serving: watch::Sender::new(true),
             locks: watch::Sender::new(()),
-            stopping: CancellationToken::new(),
+            stopping,
             login: tokio::sync::Mutex::new(()),
             served: AtomicU64::new(0),
             denied: AtomicU64::new(0),

@@ -7,10 +7,11 @@ use super::error::{BrokerError, Result};
 use super::session::Ended;
 use super::{Broker, Revocation};
 use crate::audit::{Actor, AuditError, Cause, Event, NOBODY, Target, Verb};
+use crate::inbox::watch::Given;
 use crate::lease::Lease;
 use crate::policy::Action;
 use crate::session::{End, Session};
-use crate::types::{IdentityUuid, Reason, Resource};
+use crate::types::{IdentityUuid, Reason, Resource, Subject};
 
 impl Broker {
     pub(super) fn record_opened(&self, session: &Session) -> Result<()> {
@@ -61,6 +62,12 @@ impl Broker {
             None => event,
         };
         self.must_record(&event.reason(reason))
+    }
+
+    /// A code is about to leave.
+    pub(super) fn record_claimed(&self, session: &Session, given: &Given) -> Result<()> {
+        let message = Subject::Message(given.message);
+        self.must_record(&Event::of(Verb::CodeClaimed, &session.actor).target(Target::Subject(&message)))
     }
 
     pub(super) fn record_acquired(
@@ -177,7 +184,8 @@ pub(super) fn verb_of(action: &Action) -> Verb {
         Action::UpdatePassword(_) => Verb::VaultUpdate,
         Action::DeleteSecret(_) | Action::DeletePassword(_) => Verb::VaultDelete,
         Action::ReadIdentity => Verb::IdentityRead,
-        Action::ReadMessages(_) => Verb::InboxRead,
+        Action::ReadMessages(_) => Verb::InboxList,
+        Action::ReadMessage(_) => Verb::InboxRead,
         Action::AwaitCode(_) => Verb::CodeWatched,
         Action::SendEmail(_) | Action::SendSms(_) | Action::Send(_) => Verb::MessageSent,
         Action::SearchContacts => Verb::ContactsSearched,

@@ -15,7 +15,7 @@ use crate::peer::{Peer, PeerTier, ProcessId};
 use crate::policy::scope::Scope;
 use crate::policy::{Action, Denied, Role};
 use crate::session::{End, OpenError, Session, TokenError, actor_of};
-use crate::types::{DenialId, LeaseId, Resource, RoleName, SessionId, Subject};
+use crate::types::{DenialId, LeaseId, Resource, RoleName, SessionId, Subject, WatchId};
 use crate::upstream::UpstreamError;
 
 /// Of what is refused before there is a call. Nobody is told it.
@@ -187,6 +187,12 @@ impl Broker {
             LeaseError::NoRandom => Cause::Internal,
         };
         self.refuse(Refused::within(admitted).asked(Asked::Lease(id)).bounded(), cause);
+    }
+
+    /// A handle that means no watch of the session.
+    pub(super) fn refuse_watch_handle(&self, admitted: &Admitted, id: WatchId, cause: Cause) {
+        let asked = Asked::Subject(Subject::Watch(id));
+        self.refuse(Refused::within(admitted).asked(asked).bounded(), cause);
     }
 
     /// What policy does not allow.

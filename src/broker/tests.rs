@@ -48,7 +48,7 @@ impl Bench {
         let keyring = Arc::new(Keyring::new(arena.clone()));
         keyring.insert(KeyId::Management, &Secret::copy_of("ravi_mgmt_good"));
         let _ = ravi.keys.set(keyring.clone());
-        let vault = Vault::new(ravi.clone(), arena, keyring, shared.clone(), config.vault.clone());
+        let vault = Vault::new(ravi.clone(), arena.clone(), keyring, shared.clone(), config.vault.clone());
         // Nothing here gets as far as a message.
         let (to, budget) =
             (&config.upstream, UpstreamBudget::new(config.upstream.budget, config.upstream.budget, &shared));
@@ -59,6 +59,7 @@ impl Bench {
         let parts = Parts {
             policy: Policy::compile(&config).unwrap(),
             vault,
+            arena: arena.clone(),
             upstream: ravi.clone(),
             mailbox,
             store: Store::open(&directory.path().join("inbox.db")).unwrap(),

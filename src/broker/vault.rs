@@ -100,7 +100,7 @@ impl Broker {
     }
 
     /// Policy, record, then the vault's work on the identity of the grant.
-    async fn perform<T, F>(
+    pub(super) async fn perform<T, F>(
         &self,
         admitted: &Admitted,
         action: Action,

@@ -46,14 +46,16 @@ impl Context {
 
     /// Connects to the agent socket, without a session.
     pub(crate) async fn agent(&self) -> Result<AgentClient, CliError> {
+        Ok(AgentClient::connect(&self.agent_sockets()?).await?)
+    }
+
+    fn agent_sockets(&self) -> Result<Vec<PathBuf>, CliError> {
         let flag = self.global.socket.as_deref();
-        let candidates = if is_named(flag, locate::AGENT_SOCKET_VARIABLE) {
-            locate::agent_sockets(flag)
-        } else {
-            let [configured, _] = config::named_sockets(&self.global)?;
-            configured.map_or_else(|| locate::agent_sockets(None), |path| vec![path])
-        };
-        Ok(AgentClient::connect(&candidates).await?)
+        if is_named(flag, locate::AGENT_SOCKET_VARIABLE) {
+            return Ok(locate::agent_sockets(flag));
+        }
+        let [configured, _] = config::named_sockets(&self.global)?;
+        Ok(configured.map_or_else(|| locate::agent_sockets(None), |path| vec![path]))
     }
 
     /// Connects under the session of a session file. Also returns the file's path.
@@ -62,7 +64,8 @@ impl Context {
         let read = path.as_ref().map(|path| SessionFile::read(path));
         if !matches!(read, Some(Ok(_))) && client::link::is_there() {
             // The link is of a session already: no token is needed, and no file.
-            return Ok((self.agent().await?, path.unwrap_or_default()));
+            let client = AgentClient::connect_linked(&self.agent_sockets()?).await?;
+            return Ok((client, path.unwrap_or_default()));
         }
         let path = path.ok_or(CliError::NoSession)?;
         let SessionFile { socket, token, .. } = SessionFile::read(&path)?;

@@ -218,7 +218,13 @@ fn ceiling(wait: Duration) -> u64 {
 }
 
 fn unreachable_hint(tried: &[Attempt]) -> &'static str {
-    if tried.iter().any(|attempt| attempt.failure == ConnectFailure::Permission) {
+    let met = |failure| tried.iter().any(|attempt| attempt.failure == failure);
+    if met(ConnectFailure::LinkEnded) {
+        "a link outlives neither its daemon nor its session: if the daemon runs, start the program again with \
+         `ravi-broker run`; if not, start the daemon first"
+    } else if met(ConnectFailure::LinkSilent) || met(ConnectFailure::LinkBusy) {
+        "try again; if it stays so, start the program again with `ravi-broker run`"
+    } else if met(ConnectFailure::Permission) {
         "the socket is closed to this user: join the group `ravi-broker`, or ask its owner"
     } else {
         "start the daemon (`ravi-brokerd`), or name its socket with --socket or --admin-socket"

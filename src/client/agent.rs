@@ -11,13 +11,14 @@ use zeroize::Zeroizing;
 
 use super::channel::{self, Events, MAX_ANSWER_BYTES, answer, events};
 use super::convert;
-use super::error::ClientError;
+use super::error::{Attempt, ClientError};
 use super::model::{
     CreatePassword, Credential, DelegateSession, Delivery, Identity, Lease, LeaseEvent, OpenSession,
     PasswordName, SecretName, Session, SessionDescription, UpdatePassword,
 };
 use crate::pb;
 use crate::pb::identity_service_client::IdentityServiceClient;
+use crate::pb::inbox_service_client::InboxServiceClient;
 use crate::pb::lease_service_client::LeaseServiceClient;
 use crate::pb::session_service_client::SessionServiceClient;
 use crate::pb::vault_service_client::VaultServiceClient;
@@ -37,7 +38,7 @@ pub struct AgentClient {
 
 macro_rules! service {
     ($name:ident, $client:ident) => {
-        fn $name(&self) -> $client<Channel> {
+        pub(super) fn $name(&self) -> $client<Channel> {
             $client::new(self.channel.clone()).max_decoding_message_size(MAX_ANSWER_BYTES)
         }
     };
@@ -48,20 +49,37 @@ impl AgentClient {
     service!(leases, LeaseServiceClient);
     service!(vault, VaultServiceClient);
     service!(identities, IdentityServiceClient);
+    service!(inbox, InboxServiceClient);
 
     /// Connects to the first of the sockets (see [`locate`](super::locate)) that accepts.
+    /// A sandbox that forbids sockets may still have a link.
     pub async fn connect(candidates: &[PathBuf]) -> Result<Self, ClientError> {
-        let unreachable = match channel::connect(candidates).await {
+        let error = match channel::connect(candidates).await {
             Ok((channel, socket)) => return Ok(Self { channel, socket, authorization: None }),
             Err(error) => error,
         };
-        // A sandbox that forbids sockets may still have a link.
-        match (channel::over_link(candidates).await, candidates.first()) {
-            (Some(channel), Some(socket)) => {
-                Ok(Self { channel, socket: socket.clone(), authorization: None })
-            }
-            _ => Err(unreachable),
+        let ClientError::Unreachable { mut tried } = error else { return Err(error) };
+        match Self::over_link(candidates).await {
+            Some(Ok(client)) => return Ok(client),
+            Some(Err(attempt)) => tried.push(attempt),
+            None => {}
         }
+        Err(ClientError::Unreachable { tried })
+    }
+
+    /// Connects for the session of the link (see [`link`](super::link)), which is known over the link alone. By the
+    /// sockets if there is no link to this daemon.
+    pub async fn connect_linked(candidates: &[PathBuf]) -> Result<Self, ClientError> {
+        match Self::over_link(candidates).await {
+            Some(Ok(client)) => Ok(client),
+            Some(Err(attempt)) => Err(ClientError::Unreachable { tried: vec![attempt] }),
+            None => Self::connect(candidates).await,
+        }
+    }
+
+    async fn over_link(candidates: &[PathBuf]) -> Option<Result<Self, Attempt>> {
+        let (channel, socket) = (channel::over_link(candidates).await?, candidates.first()?.clone());
+        Some(channel.map(|channel| Self { channel, socket, authorization: None }))
     }
 
     /// The socket that accepted.
@@ -291,8 +309,12 @@ impl HeldSession {
 
     /// Connects to the session's socket, for calls under the session.
     pub async fn connect(&self) -> Result<AgentClient, ClientError> {
-        let client = AgentClient::connect(std::slice::from_ref(&self.socket)).await?;
-        Ok(AgentClient { authorization: self.authorization.clone(), ..client })
+        let socket = std::slice::from_ref(&self.socket);
+        let Some(authorization) = self.authorization.clone() else {
+            return AgentClient::connect_linked(socket).await;
+        };
+        let client = AgentClient::connect(socket).await?;
+        Ok(AgentClient { authorization: Some(authorization), ..client })
     }
 }
 

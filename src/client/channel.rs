@@ -43,25 +43,37 @@ pub(super) async fn connect(candidates: &[PathBuf]) -> Result<(Channel, PathBuf)
 }
 
 /// The link that a launcher left open, if it leads to the one candidate: the only way where sockets are
-/// forbidden. `None`: there is none, or the broker does not answer on it.
-pub(super) async fn over_link(candidates: &[PathBuf]) -> Option<Channel> {
+/// forbidden. `None`: there is none.
+pub(super) async fn over_link(candidates: &[PathBuf]) -> Option<Result<Channel, Attempt>> {
     let [candidate] = candidates else { return None };
     if !link::leads_to(candidate) {
         return None;
     }
-    let first = Arc::new(Mutex::new(Some(Conversation::open().await?)));
+    let opened = Conversation::open().await.map_err(of_link);
+    Some(match opened {
+        Ok(first) => converse(first).await,
+        Err(attempt) => Err(attempt),
+    })
+}
+
+async fn converse(first: Conversation) -> Result<Channel, Attempt> {
+    let first = Arc::new(Mutex::new(Some(first)));
     let connector = tower::service_fn(move |_| {
         let first = first.lock().unwrap_or_else(PoisonError::into_inner).take();
         async move {
             let conversation = match first {
-                Some(conversation) => Some(conversation),
+                Some(conversation) => Ok(conversation),
                 None => Conversation::open().await,
             };
-            let refused = || std::io::Error::from(std::io::ErrorKind::ConnectionRefused);
-            conversation.map(TokioIo::new).ok_or_else(refused)
+            conversation.map(TokioIo::new).map_err(of_link)
         }
     });
-    endpoint().connect_with_connector(connector).await.ok()
+    endpoint().connect_with_connector(connector).await.map_err(|_| of_link(ConnectFailure::LinkEnded))
+}
+
+/// What became of an attempt to use the link, by the name of what names it.
+fn of_link(failure: ConnectFailure) -> Attempt {
+    Attempt { path: link::VARIABLE.into(), failure }
 }
 
 fn endpoint() -> Endpoint {

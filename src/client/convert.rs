@@ -264,7 +264,7 @@ fn duration(duration: Option<prost_types::Duration>) -> Result<Duration> {
     duration.map_or(Ok(Duration::ZERO), |d| d.try_into().map_err(|_| ClientError::Protocol))
 }
 
-fn timestamp(timestamp: Option<prost_types::Timestamp>) -> Result<Timestamp> {
+pub(super) fn timestamp(timestamp: Option<prost_types::Timestamp>) -> Result<Timestamp> {
     let timestamp = timestamp.ok_or(ClientError::Protocol)?;
     Timestamp::new(timestamp.seconds, timestamp.nanos).map_err(|_| ClientError::Protocol)
 }

@@ -66,6 +66,15 @@ pub enum ConnectFailure {
     /// The socket or a directory on the way is closed to this user.
     #[error("permission denied")]
     Permission,
+    /// The link that a launcher left open leads nowhere any more.
+    #[error("the link has ended: the daemon was restarted, or the session is over")]
+    LinkEnded,
+    /// The broker answers to nothing that this process sends on the link.
+    #[error("no answer over the link: this process is not of its session, or another one reads its answers")]
+    LinkSilent,
+    /// Another process of the session has its turn on the link.
+    #[error("the link is in use")]
+    LinkBusy,
     /// Something else, for example a path that is too long.
     #[error("{0}")]
     Other(io::ErrorKind),

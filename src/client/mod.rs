@@ -14,6 +14,7 @@ mod convert;
 mod error;
 #[cfg(test)]
 pub(crate) mod fake;
+mod inbox;
 pub mod link;
 pub mod locate;
 mod model;
@@ -23,6 +24,7 @@ pub use admin::AdminClient;
 pub use agent::{AgentClient, HeldSession};
 pub use channel::Events;
 pub use error::{Attempt, BrokerError, ClientError, ConnectFailure, ErrorReason};
+pub use inbox::{Code, CodeKind, CodeWatch, Message, MessagePage, MessageSummary, OpenWatch};
 pub use model::*;
 pub use session_file::{SessionFile, SessionFileError};
 

@@ -86,10 +86,11 @@ impl App {
         let budget =
             Arc::new(UpstreamBudget::new(config.upstream.budget, config.upstream.identity_budget, &clock));
         let upstream = ravi(&config, &settings, keyring.clone(), budget.clone(), clock.clone())?;
-        let vault = Vault::new(upstream.clone(), arena, keyring, clock.clone(), config.vault.clone());
+        let vault = Vault::new(upstream.clone(), arena.clone(), keyring, clock.clone(), config.vault.clone());
         let parts = Parts {
             policy,
             vault,
+            arena,
             mailbox: upstream.clone(),
             upstream,
             store,

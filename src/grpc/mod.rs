@@ -5,7 +5,9 @@ mod admin;
 mod convert;
 mod edge;
 mod identity;
+mod inbox;
 mod lease;
+mod message;
 mod retire;
 mod session;
 mod status;
@@ -23,6 +25,7 @@ use crate::broker::{Admitted, Broker, BrokerError, Caller};
 use crate::clock::Clock;
 use crate::limit::Class;
 use crate::pb::identity_service_server::IdentityServiceServer;
+use crate::pb::inbox_service_server::InboxServiceServer;
 use crate::pb::lease_service_server::LeaseServiceServer;
 use crate::pb::session_service_server::SessionServiceServer;
 use crate::pb::vault_service_server::VaultServiceServer;
@@ -69,6 +72,11 @@ impl Agent {
     /// The vault service.
     pub fn vault(&self) -> VaultServiceServer<Self> {
         VaultServiceServer::new(self.clone()).max_decoding_message_size(MAX_MESSAGE_BYTES)
+    }
+
+    /// The inbox service.
+    pub fn inbox(&self) -> InboxServiceServer<Self> {
+        InboxServiceServer::new(self.clone()).max_decoding_message_size(MAX_MESSAGE_BYTES)
     }
 
     /// The identity service.

@@ -107,7 +107,7 @@ fn classify(error: &BrokerError) -> (Code, ErrorReason) {
         E::Locked => (Code::FailedPrecondition, R::BrokerLocked),
         E::Draining => (Code::Unavailable, R::BrokerDraining),
         E::ConnectionRetired => (Code::Unavailable, R::ConnectionRetired),
-        E::AuditUnavailable | E::Unrecorded => (Code::Unavailable, R::AuditUnavailable),
+        E::AuditUnavailable | E::Unrecorded | E::StateUnavailable => (Code::Unavailable, R::AuditUnavailable),
         E::LoginRequired => (Code::FailedPrecondition, R::LoginRequired),
         E::NoIdentity => (Code::FailedPrecondition, R::UpstreamRefused),
         E::Configuration { .. } => (Code::InvalidArgument, R::ConfigurationInvalid),

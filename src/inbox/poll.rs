@@ -304,12 +304,12 @@ impl Poller {
         }
         for _ in 0..PAGES {
             let fetched = self.fetch().await.map_err(LookError::Upstream)?;
-            let more = fetched.more;
-            let news = self.note(fetched.messages).await?;
-            for arrived in &news {
+            let fresh = self.note(fetched).await?;
+            for arrived in &fresh.came_in {
                 self.tell(arrived).await;
             }
-            if !more || news.is_empty() {
+            // An answer may hold less than was asked for.
+            if fresh.count == 0 || self.channel == Channel::Sms {
                 break;
             }
         }
@@ -349,8 +349,8 @@ impl Poller {
         Seen { newest, floor: newest.id, recent: BTreeSet::new(), at: self.inbox.clock.now() }
     }
 
-    async fn fetch(&self) -> Result<Fetched, UpstreamError> {
-        let Some(seen) = &self.seen else { return Ok(Fetched { messages: Vec::new(), more: false }) };
+    async fn fetch(&self) -> Result<Vec<Message>, UpstreamError> {
+        let Some(seen) = &self.seen else { return Ok(Vec::new()) };
         match self.channel {
             Channel::Email => {
                 let fresh = self.inbox.clock.now() < seen.at + OVERLAP;
@@ -358,26 +358,24 @@ impl Poller {
                 let after = seen.newest.created.checked_sub(overlap).unwrap_or(Timestamp::UNIX_EPOCH);
                 let after = (after > Timestamp::UNIX_EPOCH).then_some(after);
                 let mails = self.inbox.mailbox.list_mail(self.identity, after, PAGE).await?;
-                Ok(Fetched {
-                    more: mails.len() >= PAGE,
-                    messages: mails.into_iter().map(Message::from).collect(),
-                })
+                Ok(mails.into_iter().map(Message::from).collect())
             }
             Channel::Sms => {
                 let texts = self.inbox.mailbox.list_texts(self.identity, Some(seen.newest.id)).await?;
-                Ok(Fetched { more: false, messages: texts.into_iter().map(Message::from).collect() })
+                Ok(texts.into_iter().map(Message::from).collect())
             }
         }
     }
 
     /// Saves how far was read, and what is to be dispatched. Returns what is new and came in, oldest first.
-    async fn note(&mut self, messages: Vec<Message>) -> Result<Vec<Arc<Arrived>>, LookError> {
+    async fn note(&mut self, messages: Vec<Message>) -> Result<Fresh, LookError> {
         let (identity, channel) = (self.identity, self.channel);
-        let Some(seen) = &mut self.seen else { return Ok(Vec::new()) };
+        let nothing = Fresh { count: 0, came_in: Vec::new() };
+        let Some(seen) = &mut self.seen else { return Ok(nothing) };
         let mut fresh: Vec<Message> =
             messages.into_iter().filter(|message| seen.is_new(message.name.id)).collect();
         if fresh.is_empty() {
-            return Ok(Vec::new());
+            return Ok(nothing);
         }
         fresh.sort_by_key(|message| (message.created, message.name.id));
         let ids: Vec<i64> = fresh.iter().map(|message| message.name.id).collect();
@@ -400,8 +398,9 @@ impl Poller {
             Ok(Ok(()))
         });
         saved.await.map_err(LookError::Store)?.map_err(|OutboxFull| LookError::OutboxFull)?;
+        let count = ids.len();
         seen.take(newest, ids, self.inbox.clock.now());
-        Ok(news)
+        Ok(Fresh { count, came_in: news })
     }
 
     async fn tell(&self, arrived: &Arc<Arrived>) {
@@ -448,10 +447,11 @@ impl Seen {
     }
 }
 
-struct Fetched {
-    messages: Vec<Message>,
-    /// There may be more in the next answer.
-    more: bool,
+/// What a look saw first.
+struct Fresh {
+    count: usize,
+    /// Oldest first.
+    came_in: Vec<Arc<Arrived>>,
 }
 
 #[derive(Clone, Copy)]

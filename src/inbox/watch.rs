@@ -6,6 +6,7 @@
 
 use std::collections::BTreeMap;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::time::Duration;
 
 use jiff::Timestamp;
 use tokio::sync::Notify;
@@ -21,6 +22,9 @@ use crate::vault::arena::{Arena, Slot};
 pub const MAX_OF_SESSION: usize = 16;
 /// Watches in all.
 pub const MAX_IN_ALL: usize = 4096;
+
+/// So long is told that a watch has ended.
+const TOLD: Duration = Duration::from_secs(60);
 
 /// What a watch waits for.
 #[derive(Clone, Debug)]
@@ -238,9 +242,9 @@ impl Watches {
         self.book().end(|watch| watch.waiting.session == session);
     }
 
-    /// Forgets those whose time is up.
+    /// Forgets those whose time has been up for a while, in which their holders were told so.
     pub fn prune(&self, now: BootInstant) {
-        self.book().end(|watch| now >= watch.waiting.ends_at);
+        self.book().end(|watch| now >= watch.waiting.ends_at + TOLD);
     }
 
     /// The channels of an identity on which somebody still waits for an answer.
@@ -285,8 +289,6 @@ impl Book {
 
 #[cfg(test)]
 mod tests {
-    use std::time::Duration;
-
     use super::*;
     use crate::config::MemoryTier;
 
@@ -402,7 +404,7 @@ mod tests {
             opened(&watches, u8::try_from(number).unwrap(), waiting(None));
         }
         assert_eq!(watches.open(id(99), waiting(None)), Err(WatchError::Capacity("watches of a session")));
-        watches.prune(NOW + Duration::from_secs(300));
+        watches.prune(NOW + Duration::from_secs(300) + TOLD);
         assert!(watches.is_empty());
     }
 }

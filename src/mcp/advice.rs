@@ -4,7 +4,7 @@
 use rmcp::model::{CallToolResult, ContentBlock};
 
 use super::session::CallError;
-use crate::client::{BrokerError, ClientError, ErrorReason};
+use crate::client::{Attempt, BrokerError, ClientError, ConnectFailure, ErrorReason};
 
 /// Code of errors that no broker gave: the adapter could not ask one.
 const ADAPTER: &str = "ADAPTER_NOT_CONFIGURED";
@@ -29,6 +29,13 @@ pub(super) fn failed(error: &CallError) -> CallToolResult {
                 .to_owned(),
         ),
         CallError::Client(ClientError::Broker(error)) => (error.reason.as_str(), next_step(error)),
+        CallError::Client(ClientError::Unreachable { tried }) if had_a_link(tried) => (
+            "BROKER_UNREACHABLE",
+            "Tell the person you work for: this program reaches the daemon over the link that `ravi-broker \
+             run` left open, and that works no longer; it outlives neither its daemon nor its session. See \
+             that the daemon runs, then start the program again with `ravi-broker run`."
+                .to_owned(),
+        ),
         CallError::Client(ClientError::Unreachable { .. }) => (
             "BROKER_UNREACHABLE",
             "Tell the person you work for: start the daemon with `systemctl --user start ravi-broker`, or \
@@ -49,6 +56,11 @@ pub(super) fn failed(error: &CallError) -> CallToolResult {
         other => other.to_string(),
     };
     text(code, &happened, &next)
+}
+
+/// Whether a link was the way, and is none any more.
+fn had_a_link(tried: &[Attempt]) -> bool {
+    tried.iter().any(|attempt| attempt.failure == ConnectFailure::LinkEnded)
 }
 
 /// The result of a call whose arguments do not fit. `expected` is a text of ours.

@@ -18,8 +18,8 @@ use scope::{Kind, Name, Scope, Verb};
 use crate::config::{Bounds, Config, Problem};
 use crate::peer::{Needs, Peer};
 use crate::types::{
-    Channel, Delivery, EmailAddress, IdentityName, PasswordName, PhoneNumber, Resource, RoleName, SecretKey,
-    Subject,
+    Channel, Delivery, EmailAddress, IdentityName, MessageRef, PasswordName, PhoneNumber, Resource, RoleName,
+    SecretKey, Subject,
 };
 
 /// The roles of one configuration.
@@ -51,6 +51,8 @@ pub enum Action {
     ReadIdentity,
     /// See what the messages of a channel say.
     ReadMessages(Channel),
+    /// See what one message says.
+    ReadMessage(MessageRef),
     /// Be given the codes and links that come in over a channel.
     AwaitCode(Channel),
     /// Send a mail to all of these.
@@ -76,6 +78,7 @@ impl Action {
             | Self::ListPasswords
             | Self::ReadIdentity
             | Self::ReadMessages(_)
+            | Self::ReadMessage(_)
             | Self::AwaitCode(_)
             | Self::Send(_)
             | Self::SearchContacts => false,
@@ -111,6 +114,7 @@ impl Action {
             Self::ReadMessages(channel) | Self::AwaitCode(channel) | Self::Send(channel) => {
                 Some(Subject::Channel(*channel))
             }
+            Self::ReadMessage(message) => Some(Subject::Message(*message)),
             Self::SendEmail(addresses) => Some(Subject::Addresses(addresses.clone())),
             Self::SendSms(number) => Some(Subject::Number(number.clone())),
             Self::CreateIdentity(name) => Some(Subject::Identity(name.clone())),
@@ -269,6 +273,7 @@ fn permits(scopes: &[Scope], action: &Action) -> bool {
             any(Kind::Password, Verb::Write, Name::Password(name))
         }
         Action::ReadMessages(channel) => any(kind_of(*channel), Verb::Read, Name::None),
+        Action::ReadMessage(message) => any(kind_of(message.channel), Verb::Read, Name::None),
         Action::AwaitCode(channel) => any(kind_of(*channel), Verb::Await, Name::None),
         Action::Send(channel) => some(kind_of(*channel), Verb::Send),
         Action::SendEmail(addresses) => {

@@ -18,6 +18,7 @@ pub mod peer;
 pub mod pty;
 pub mod socket;
 pub mod spawn;
+pub mod stack;
 pub mod time;
 
 /// How far one protection of the process got, for `status`.

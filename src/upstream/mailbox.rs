@@ -14,7 +14,8 @@ use crate::types::{EmailAddress, EntryUuid, IdentityUuid, MessageRef, PhoneNumbe
 #[async_trait]
 pub trait Mailbox: Send + Sync + 'static {
     /// `GET /api/email-messages/`: mail that came in or went out strictly after `after`, oldest first, at most
-    /// `limit` (1 to 200). A mail larger than the bound on an answer is there with [`Mail::oversized`].
+    /// `limit` (1 to 200), and fewer where they are large: there are no more only where none comes. A mail with a text
+    /// above 1 MiB is there with [`Mail::oversized`]; one that is too large without its texts is passed over.
     async fn list_mail(
         &self,
         identity: IdentityUuid,
@@ -112,7 +113,7 @@ pub struct Mail {
     pub is_read: bool,
     /// `attachments`.
     pub attachments: Vec<Attachment>,
-    /// It was too large to be fetched: texts are empty.
+    /// A text of it was too large to be fetched, and is empty.
     pub oversized: bool,
 }
 

@@ -18,13 +18,13 @@ use aws_lc_rs::aead::{AES_256_GCM, Aad, LessSafeKey, MAX_TAG_LEN, NONCE_LEN, Non
 use aws_lc_rs::error::Unspecified;
 use aws_lc_rs::rand;
 use thiserror::Error;
-use zeroize::Zeroize;
 
 use super::extents::Extents;
 pub use super::tier::Reached;
 use crate::config::MemoryTier;
 use crate::secret::Secret;
 use crate::sys::locked::{LockedBytes, Shortfall, wipe};
+use crate::sys::stack::scrub_stack;
 
 const KEY_LEN: usize = 32;
 const TAG_LEN: usize = MAX_TAG_LEN;
@@ -100,21 +100,21 @@ impl Arena {
     /// Seals a copy of a value; the caller's own is wiped when it is dropped.
     pub fn seal(&self, value: &Secret) -> Result<Slot, ArenaFull> {
         let slot = self.seal_in(&self.values, value);
-        scrub_stack();
+        scrub_stack::<SCRUBBED_WORDS>();
         slot
     }
 
     /// The same for one of Ravi's keys, which have room of their own.
     pub fn seal_key(&self, key: &Secret) -> Result<Slot, ArenaFull> {
         let slot = self.seal_in(&self.keys, key);
-        scrub_stack();
+        scrub_stack::<SCRUBBED_WORDS>();
         slot
     }
 
     /// Opens a slot. `None`: its key is gone.
     pub fn open(&self, slot: &Slot) -> Option<Secret> {
         let value = self.open_in_place(slot);
-        scrub_stack();
+        scrub_stack::<SCRUBBED_WORDS>();
         value
     }
 
@@ -244,13 +244,6 @@ fn nonce(number: u64) -> Nonce {
     let mut bytes = [0; NONCE_LEN];
     bytes[..8].copy_from_slice(&number.to_le_bytes());
     Nonce::assume_unique_for_key(bytes)
-}
-
-/// Overwrites what the frames of the call before have left below the caller's own.
-#[inline(never)]
-fn scrub_stack() {
-    let mut dead = [0_u64; SCRUBBED_WORDS];
-    dead.zeroize();
 }
 
 #[cfg(test)]

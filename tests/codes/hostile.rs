@@ -1,5 +1,7 @@
 //! Messages made to hurt: they cost time in proportion to their length, and nothing more.
 
+#![allow(clippy::disallowed_methods, reason = "it measures how long real work takes")]
+
 use std::time::{Duration, Instant};
 
 use ravi_broker::inbox::code::{Wanted, extract};

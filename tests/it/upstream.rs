@@ -2,6 +2,10 @@
 
 #![cfg(feature = "sandbox")]
 
+mod attaching;
+mod messages;
+mod sending;
+
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::{Arc, LazyLock, Mutex};
 use std::time::Duration;

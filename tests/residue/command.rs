@@ -128,7 +128,7 @@ async fn the_command_line_ends_without_a_copy_of_what_it_printed() {
 
 /// Runs a command, and searches its memory when it is about to exit, with nothing freed by the kernel yet.
 /// The daemon stands still until the command is traced. All of this belongs to one thread: the tracer.
-fn at_exit(mut command: Command, daemon: i32, scanner: &Scanner) -> (Census, Option<i32>) {
+pub(crate) fn at_exit(mut command: Command, daemon: i32, scanner: &Scanner) -> (Census, Option<i32>) {
     let held = Frozen::new(daemon);
     let mut child = command.spawn().unwrap();
     let pid = Pid::from_raw(child.id().cast_signed());

@@ -18,6 +18,7 @@ mod files;
 mod form;
 mod frozen;
 mod leases;
+mod link;
 mod memory;
 mod rest;
 mod scan;

@@ -86,7 +86,7 @@ async fn supervised(
     let Launch { program, core_limit, values } = launch;
     let masked = !args.no_mask && values.iter().any(|value| value.is_secret());
     let mut streams = Streams::prepare(masked, args.stdin.is_some()).map_err(CliError::Start)?;
-    let files = files::place(&values, session.take_link()).map_err(CliError::Start)?;
+    let files = files::place(&values, session.take_link(say)).map_err(CliError::Start)?;
     let environment = environment::of_child(args, &session, &values, &files, say).map_err(CliError::Start)?;
     let started = {
         let program =

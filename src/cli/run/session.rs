@@ -33,8 +33,8 @@ pub(super) struct LauncherSession {
     request: OpenSession,
     session: Session,
     file: OwnFile,
-    /// For the program, until it has it.
-    link: Option<OwnedFd>,
+    /// For the program, until it has it; or why there is none.
+    link: Option<Result<OwnedFd, ClientError>>,
     clock: SystemClock,
     wait: Duration,
 }
@@ -86,7 +86,7 @@ impl LauncherSession {
         let kept = SessionFile::default_path(session.session_id).map(OwnFile);
         let kept = kept.and_then(|kept| file.write(&kept.0).map(|()| kept));
         // Without one the program reaches the daemon by its socket, unless a sandbox forbids that.
-        let link = link::make(client.socket(), &file.token).await.ok();
+        let link = Some(link::make(client.socket(), &file.token).await);
         let client = client.with_token(file.token);
         match kept {
             Ok(file) => {
@@ -105,9 +105,14 @@ impl LauncherSession {
         &self.client
     }
 
-    /// The link for the program.
-    pub(super) fn take_link(&mut self) -> Option<OwnedFd> {
-        self.link.take()
+    /// The link for the program. Says why if there is none.
+    pub(super) fn take_link(&mut self, say: &Say<'_>) -> Option<OwnedFd> {
+        let told = |error: &ClientError| {
+            say.note(format_args!(
+                "no link was made, so a program that may use no sockets cannot reach the broker: {error}"
+            ));
+        };
+        self.link.take()?.inspect_err(told).ok()
     }
 
     /// Of the session file.

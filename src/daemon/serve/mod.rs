@@ -33,13 +33,19 @@ const WHOLE_SERVER: &str = "";
 /// every connection.
 pub(super) async fn agents(agent: Agent, incoming: Incoming, broker: Arc<Broker>, stop: CancellationToken) {
     let (health, health_service) = tonic_health::server::health_reporter();
-    let names =
-        [name(&agent.sessions()), name(&agent.leases()), name(&agent.vault()), name(&agent.identities())];
+    let names = [
+        name(&agent.sessions()),
+        name(&agent.leases()),
+        name(&agent.vault()),
+        name(&agent.inbox()),
+        name(&agent.identities()),
+    ];
     let announcing = announce(health, names, broker.serving(), stop.clone());
     let routes = Routes::new(health_service.max_decoding_message_size(MAX_MESSAGE_BYTES))
         .add_service(agent.sessions())
         .add_service(agent.leases())
         .add_service(agent.vault())
+        .add_service(agent.inbox())
         .add_service(agent.identities());
     let triggers = Triggers::on_stop(stop).or_lock(broker.locks());
     tokio::join!(announcing, accept(incoming, Edge::Agent.layer(routes.prepare()), triggers, Some(broker)));

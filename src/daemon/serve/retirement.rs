@@ -37,6 +37,12 @@ impl Triggers {
         Self { locked: Some(locked), ..self }
     }
 
+    /// The same for what can also come to an end by itself: when the token is cancelled.
+    pub(super) fn with_own_end(self) -> (Self, CancellationToken) {
+        let end = self.stop.child_token();
+        (Self { stop: end.clone(), ..self }, end)
+    }
+
     /// Returns when the daemon stops.
     pub(super) async fn stopped(&self) {
         self.stop.cancelled().await;

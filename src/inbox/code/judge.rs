@@ -77,6 +77,8 @@ struct Context {
     life: bool,
     guard: bool,
     sells: bool,
+    /// Several other numbers are named: a receipt, a statement.
+    lists: bool,
     meeting: bool,
 }
 
@@ -88,14 +90,22 @@ impl Context {
             life: scene.has(Cue::Life),
             guard: scene.has(Cue::Guard),
             sells: scene.has(Cue::Promo) || scene.has(Cue::Trade),
+            lists: is_list(scene),
             meeting: scene.has(Cue::Meeting),
         }
     }
 
     /// Whether a name that may mean another code means this kind.
     fn trusts_weak(&self, shape: Shape) -> bool {
-        self.guard
-            || !self.sells && (self.auth || self.life || matches!(shape, Shape::Digits | Shape::Grouped))
+        let plain = matches!(shape, Shape::Digits | Shape::Grouped);
+        self.guard || !self.sells && (self.life || !self.lists && (self.auth || plain))
+    }
+}
+
+impl Context {
+    /// Whether something that is entered to sign in is a code.
+    fn is_about(&self, shape: Shape) -> bool {
+        self.code || self.guard || self.life || matches!(shape, Shape::Digits | Shape::Grouped)
     }
 }
 
@@ -224,18 +234,14 @@ impl Look<'_> {
             if self.names(&hit) && near && self.is_free(&gap) {
                 return Some(Level::Beside);
             }
-            let told = self.scene.tells(&sentence, Cue::Auth)
-                && (self.context.code
-                    || self.context.guard
-                    || self.context.life
-                    || self.candidate.shape == Shape::Digits);
-            if hit.what == Cue::Enter
-                && self.links(gap, 0)
-                && told
-                && !self.scene.tells(&sentence, Cue::Promo)
-            {
+            let told = self.scene.tells(&sentence, Cue::Auth) && self.context.is_about(self.candidate.shape);
+            let sold = self.scene.tells(&sentence, Cue::Promo) && !self.context.guard;
+            if hit.what == Cue::Enter && self.links(gap, 0) && told && !sold {
                 return Some(Level::Beside);
             }
+        }
+        if self.candidate.shape == Shape::Letters {
+            return None;
         }
         let hit = after.filter(|hit| hit.end <= sentence.end && self.names(hit))?;
         let gap = range.end..hit.start;
@@ -277,10 +283,35 @@ impl Look<'_> {
         None
     }
 
+    /// Nothing names a code, but it stands where one would, in a message about signing in.
     fn alone(&self) -> Option<Level> {
         let context = self.context;
-        let fits = self.is_alone() && context.auth && (context.life || context.guard) && !context.sells;
-        fits.then_some(Level::Alone)
+        let urgent = context.life || context.guard;
+        if !context.auth || context.sells {
+            return None;
+        }
+        let plain = matches!(self.candidate.shape, Shape::Digits | Shape::Grouped);
+        let told = plain && urgent && self.is_put_forward() && self.scene.tells(&self.sentence(), Cue::Auth);
+        let alone = self.is_alone() && (urgent || plain && self.is_led_to());
+        (told || alone).then_some(Level::Alone)
+    }
+
+    /// True at the beginning of a sentence, behind a colon, or behind `enter`.
+    fn is_put_forward(&self) -> bool {
+        let start = self.candidate.range.start;
+        let sentence = self.sentence();
+        let before = &self.scene.lower[sentence.start..start];
+        let last = before.iter().rev().find(|c| !c.is_whitespace());
+        let entered = self.nearest(&[Cue::Enter]).0.is_some_and(|hit| self.links(hit.end..start, 0));
+        entered || last == Some(&':') || !before.iter().any(|c| c.is_alphanumeric())
+    }
+
+    /// True if the line above ends with a colon and tells the reader to enter what follows.
+    fn is_led_to(&self) -> bool {
+        let Some(above) = self.scene.line_before(self.candidate.range.start, 1) else { return false };
+        let colon = self.scene.lower[above.clone()].iter().rev().find(|c| !c.is_whitespace());
+        let told = self.scene.tells(&above, Cue::Enter) || self.scene.tells(&above, Cue::Auth);
+        matches!(colon, Some(':' | '：')) && told
     }
 
     /// True if nothing else is on the line but punctuation.
@@ -346,6 +377,13 @@ impl Look<'_> {
             || first.is_none()
             || words(text).first().is_some_and(|word| VERBS.has(word) || is_particle(word))
     }
+}
+
+/// True if two lines name other numbers.
+fn is_list(scene: &Scene<'_>) -> bool {
+    let mut lines =
+        scene.hits.iter().filter(|hit| hit.what == Cue::Label).map(|hit| scene.line(hit.start, REACH).start);
+    lines.next().is_some_and(|first| lines.any(|line| line != first))
 }
 
 /// The words of a text, without punctuation.

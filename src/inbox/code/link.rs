@@ -134,6 +134,18 @@ fn judge_one(scene: &Scene<'_>, hits: &[Hit<Says>], place: &Place) -> Option<Jud
     if own == Some(Says::Never) || own.is_none() && around == Some(Says::Never) {
         return None;
     }
+    // To confirm a visit or an order is not to sign in.
+    let at =
+        place.range.start + scene.lower[place.range.clone()].iter().take_while(|c| c.is_whitespace()).count();
+    let sentence = scene.sentence(at, REACH);
+    if own.or(around) == Some(Says::Verify)
+        && scene.tells(&(sentence.start..sentence.end.max(at)), Cue::Trade)
+    {
+        return None;
+    }
+    if own.or(around) == Some(Says::Verify) && scene.has(Cue::Trade) && !parts.cue {
+        return None;
+    }
     let neutral = place.bare || is_neutral(scene, &place.range);
     let said = own.or(around.filter(|_| neutral));
     let urgent = scene.has(Cue::Life) || scene.has(Cue::Guard);

@@ -105,7 +105,10 @@ fn borders(text: &[char], wrapped: bool) -> (Vec<usize>, Vec<usize>) {
             }
         }
         let next = start + line.len();
-        let broken = wrapped && line.len() >= WRAPPED && !text.get(next).is_none_or(|c| c.is_whitespace());
+        // A line that is one word is an address, not a line that got too long.
+        let words = line.contains(&' ');
+        let broken =
+            wrapped && words && line.len() >= WRAPPED && !text.get(next).is_none_or(|c| c.is_whitespace());
         if !broken && sentences.last() != Some(&next) {
             sentences.push(next);
         }

@@ -190,12 +190,14 @@ fn beside_money(text: &[char], range: &Range<usize>) -> bool {
 fn spaced(text: &[char], first: Chunk, found: &mut Vec<Candidate>) -> usize {
     let mut chunks = vec![first];
     let mut end = chunks[0].range.end;
-    while text.get(end) == Some(&' ')
-        && text.get(end + 1).is_some_and(char::is_ascii_digit)
-        && chunks.len() < 64
-    {
-        let next = Chunk::read(text, end + 1);
-        if !next.is_digits() {
+    while chunks.len() < 64 {
+        // Two blanks stand between cells of a table.
+        let gap = text[end..].iter().take(3).take_while(|c| **c == ' ').count();
+        if !(1..=2).contains(&gap) || !text.get(end + gap).is_some_and(char::is_ascii_digit) {
+            break;
+        }
+        let next = Chunk::read(text, end + gap);
+        if !next.is_digits() || gap == 2 && (next.length() > 3 || chunks[0].length() > 3) {
             break;
         }
         end = next.range.end;
@@ -274,6 +276,11 @@ fn mixed(text: &[char], chunk: &Chunk) -> Option<Shape> {
             || MONEY.has(&unit)
             || matches!(unit.as_str(), "st" | "nd" | "rd" | "th" | "k" | "h" | "s" | "x" | "px" | "p")
     };
+    // `08h15`, `1920x1080`.
+    let halves: Vec<&str> = written.split(['h', 'H', 'x']).collect();
+    let time = halves.len() == 2
+        && halves.iter().all(|half| !half.is_empty() && half.bytes().all(|b| b.is_ascii_digit()))
+        && (halves[0].len() <= 2 && halves[1].len() == 2 || written.contains('x'));
     let parts_fit = chunk.parts.len() <= 4 && chunk.parts.iter().all(|part| *part <= 8);
     // `mp3`, `web3`, `covid19`: a word with a number behind it.
     let word = written.trim_end_matches(|c: char| c.is_ascii_digit());
@@ -281,7 +288,7 @@ fn mixed(text: &[char], chunk: &Chunk) -> Option<Shape> {
         chunk.small > 1 && !dashed && word.chars().all(|c| c.is_ascii_alphabetic()) && word.len() >= 2;
     let lettered = chunk.small > 0 && dashed && chunk.digits < 3;
     let fits = (4..=LONGEST).contains(&chunk.length()) && (chunk.length() > 4 || chunk.digits > 1);
-    (fits && parts_fit && !masked && !quantity && !named && !lettered).then_some(Shape::Mixed)
+    (fits && parts_fit && !time && !masked && !quantity && !named && !lettered).then_some(Shape::Mixed)
 }
 
 fn is_year(text: &[char], range: &Range<usize>) -> bool {

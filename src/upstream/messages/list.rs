@@ -47,7 +47,7 @@ impl HttpUpstream {
         while let Some(window) = walk.window(Place::From(offset), limit).await? {
             offset += window.passed;
             order = window.order.or(order);
-            kept.take(walk.judged(window.rows).await?);
+            walk.keep(&mut kept, window.rows).await?;
             // Of a list that begins with the newest, what is asked for stands at its end.
             if window.is_last || order == Some(Order::OldestFirst) && kept.is_full() {
                 break;
@@ -77,7 +77,7 @@ impl HttpUpstream {
                     return walk.forward(offset, kept).await;
                 }
                 end -= window.passed.min(end);
-                kept.take(walk.judged(window.rows).await?);
+                walk.keep(&mut kept, window.rows).await?;
             }
             return walk.done(kept);
         }
@@ -132,6 +132,8 @@ impl<'a> Walk<'a> {
         loop {
             let Some(left) = self.requests_left.checked_sub(1) else { return Ok(None) };
             self.requests_left = left;
+            // Somebody floods the inbox: there is more to look through than was asked for.
+            let most = if self.named_another { MAX_WINDOW } else { most };
             let (offset, asked) = match place {
                 Place::From(offset) => (offset, self.width.min(most)),
                 Place::UpTo(end) => {
@@ -144,7 +146,7 @@ impl<'a> Walk<'a> {
                     if asked == self.width {
                         self.width = (asked * 2).min(MAX_WINDOW);
                     }
-                    return self.judge_window(page, place, asked).map(Some);
+                    return self.read(page, place, asked).map(Some);
                 }
                 Err(TOO_LARGE) if asked > 1 => self.width = asked / 2,
                 Err(TOO_LARGE) => {
@@ -168,7 +170,7 @@ impl<'a> Walk<'a> {
         self.ravi.http.fetch_until(&call, self.end).await
     }
 
-    fn judge_window(&mut self, page: Page<MailRow>, place: Place, asked: usize) -> Result<Window> {
+    fn read(&mut self, page: Page<MailRow>, place: Place, asked: usize) -> Result<Window> {
         let got = page.rows.len();
         let count = page.count.and_then(|count| usize::try_from(count).ok());
         let is_paged = page.count.is_some() || page.next.is_some();
@@ -216,7 +218,7 @@ impl<'a> Walk<'a> {
             let room = kept.limit - kept.rows.len();
             let Some(window) = self.window(Place::From(offset), room).await? else { break };
             offset += window.passed;
-            kept.take(self.judged(window.rows).await?);
+            self.keep(&mut kept, window.rows).await?;
             if window.is_last {
                 break;
             }
@@ -224,34 +226,33 @@ impl<'a> Walk<'a> {
         self.done(kept)
     }
 
-    /// Without the mails of others.
-    async fn judged(&mut self, rows: Vec<MailRow>) -> Result<Vec<(MailRow, Owner)>> {
+    /// Keeps what is ours. What another's mail puts in doubt takes no room from what is surely ours.
+    async fn keep(&mut self, kept: &mut Kept, rows: Vec<MailRow>) -> Result<()> {
         if rows.is_empty() {
-            return Ok(Vec::new());
+            return Ok(());
         }
         let own = self.ravi.own_address(self.identity, Address::Email, self.end).await?;
-        let mut judged = Vec::with_capacity(rows.len());
         for row in rows {
-            match self.ravi.owner(self.identity, &own, &row)? {
-                Owner::Another => self.named_another = true,
-                owner => judged.push((row, owner)),
-            }
+            let owner = self.ravi.owner(self.identity, &own, &row)?;
+            self.named_another |= owner == Owner::Another;
+            kept.rows.push((row, owner));
         }
-        Ok(judged)
+        let named_another = self.named_another;
+        kept.rows.retain(|(_, owner)| match owner {
+            Owner::Us => true,
+            Owner::Unsaid => !named_another,
+            Owner::Another => false,
+        });
+        kept.trim();
+        Ok(())
     }
 
-    /// In their order, as far as they are ours.
-    fn done(self, mut kept: Kept) -> Result<Vec<Mail>> {
-        if self.named_another {
-            kept.rows.retain(|(_, owner)| *owner == Owner::Us);
-            if kept.rows.is_empty() {
-                return Err(FOREIGN);
-            }
+    fn done(self, kept: Kept) -> Result<Vec<Mail>> {
+        match kept.rows.is_empty() {
+            true if self.named_another => Err(FOREIGN),
+            true if self.requests_left == 0 => Err(TOO_LARGE),
+            _ => Ok(kept.rows.into_iter().map(|(row, _)| row.into()).collect()),
         }
-        if kept.rows.is_empty() && self.requests_left == 0 {
-            return Err(TOO_LARGE);
-        }
-        Ok(kept.rows.into_iter().map(|(row, _)| row.into()).collect())
     }
 }
 
@@ -279,8 +280,8 @@ impl Kept {
         self.is_heavy || self.rows.len() >= self.limit
     }
 
-    fn take(&mut self, rows: Vec<(MailRow, Owner)>) {
-        self.rows.extend(rows);
+    /// Sorts, and drops what is beyond the bounds.
+    fn trim(&mut self) {
         self.rows.sort_by_key(|(row, _)| (row.created_dt, row.id));
         if self.end == End::Newest {
             self.rows.reverse();

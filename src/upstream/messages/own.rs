@@ -150,6 +150,7 @@ mod tests {
             ("\"Doe, Jane\" <a@b.c>", vec!["a@b.c"]),
             ("\"x@y.z\" <a@b.c>", vec!["a@b.c"]),
             ("x@y.z <a@b.c>", vec!["a@b.c"]),
+            ("x@y.z<a@b.c>", vec!["a@b.c"]),
             ("\"x\\\" <x@y.z>\" <a@b.c>", vec!["a@b.c"]),
             ("Team: a@b.c, d@e.f;", vec!["a@b.c", "d@e.f"]),
             ("undisclosed-recipients:;", vec![]),

@@ -1,5 +1,6 @@
 //! The descriptor that a launcher leaves open: what works over it, for whom, and what does not.
 
+use std::collections::HashSet;
 use std::io::ErrorKind;
 use std::os::fd::{AsFd, OwnedFd};
 use std::process::Stdio;
@@ -7,14 +8,15 @@ use std::time::Duration;
 
 use nix::sys::signal::{Signal, kill};
 use nix::unistd::Pid;
-use ravi_broker::client::{OpenSession, link};
+use ravi_broker::client::{ClientError, OpenSession, link};
+use ravi_broker::link::{Ephemeral, HEAD, Head, Kind, PREFACE, VERSION};
 use ravi_broker::secret::Secret;
 use tokio::io::{AsyncBufReadExt, AsyncReadExt, AsyncWriteExt, BufReader};
 use tokio::net::UnixStream;
 use tokio::process::{Child, Command};
 use tokio::time::timeout;
 
-use crate::support::{Confinement, Stack, bounded, until};
+use crate::support::{Confinement, NOTES, Stack, bounded, no_python, until};
 
 const VALUE: &str = "sandbox-openai-notes-7c1f20\n";
 const GET: &str = "ravi-broker get secret/OPENAI_API_KEY";
@@ -109,6 +111,140 @@ async fn a_process_outside_of_the_session_is_refused_on_a_stolen_copy_and_distur
     assert!(stack.audited("session.denied").iter().any(|record| record["cause"] == "token_foreign"));
 }
 
+/// Keeps whatever can be read of the descriptor, until it is told to stop.
+const THIEF: &str = r#"
+import os, socket, sys
+link = socket.socket(fileno=os.dup(9))
+loot, seen = open("loot", "wb", buffering=0), b""
+os.write(1, b"there\n")
+while True:
+    try:
+        got = link.recv(1 << 20, socket.MSG_DONTWAIT | socket.MSG_PEEK)
+        if sys.argv[1] == "take" and len(got) > 4096: got = link.recv(1 << 20, socket.MSG_DONTWAIT)
+    except BlockingIOError:
+        got = b""
+        if os.path.exists("stop"): break
+    if got and got != seen: loot.write(got)
+    seen = got
+os.write(1, b"gone\n")
+"#;
+
+/// A thief with a stolen copy of the link, and no more of a session than that: its parent is gone.
+struct Thief {
+    said: tokio::io::Lines<BufReader<tokio::process::ChildStdout>>,
+    shell: Child,
+}
+
+impl Thief {
+    async fn enter(stack: &Stack, link: &OwnedFd, how: &str) -> Self {
+        std::fs::write(stack.setup.directory().join("thief.py"), THIEF).unwrap();
+        let script = format!("( python3 thief.py {how} & ); exec sleep 600");
+        let mut shell = shell(stack, link, &script, false);
+        let mut said = BufReader::new(shell.stdout.take().unwrap()).lines();
+        assert_eq!(bounded(said.next_line()).await.unwrap().as_deref(), Some("there"));
+        Self { said, shell }
+    }
+
+    fn loot(stack: &Stack) -> Vec<u8> {
+        std::fs::read(stack.setup.directory().join("loot")).unwrap()
+    }
+
+    async fn leave(mut self, stack: &Stack) -> Vec<u8> {
+        std::fs::write(stack.setup.directory().join("stop"), "").unwrap();
+        assert_eq!(bounded(self.said.next_line()).await.unwrap().as_deref(), Some("gone"));
+        self.shell.kill().await.unwrap();
+        Self::loot(stack)
+    }
+}
+
+/// A value whose answers are told from others by their length.
+fn long_value() -> String {
+    let mut state = 0x2545_f491_4f6c_dd1d_u64;
+    let mut digits = String::new();
+    while digits.len() < 4096 {
+        state ^= state << 13;
+        state ^= state >> 7;
+        state ^= state << 17;
+        digits.push_str(&format!("{state:016x}"));
+    }
+    digits
+}
+
+/// Frames of a conversation that are long enough for the value, complete or not.
+fn long_frames(loot: &[u8]) -> usize {
+    let heads = loot.windows(HEAD).filter_map(|window| Head::read(window.first_chunk()?).ok());
+    heads.filter(|head| head.kind == Kind::Data && head.length > 4096).count()
+}
+
+/// Whether any eight bytes of the value, or of a spelling of it, are there.
+fn shows(loot: &[u8], value: &str) -> bool {
+    let spellings = [
+        value.as_bytes().to_vec(),
+        value.bytes().rev().collect(),
+        value.to_uppercase().into_bytes(),
+        data_encoding::HEXLOWER.encode(value.as_bytes()).into_bytes(),
+        data_encoding::HEXLOWER.decode(value.as_bytes()).unwrap(),
+        data_encoding::BASE64.encode(value.as_bytes()).into_bytes(),
+        data_encoding::BASE64.encode(&value.as_bytes()[1..]).into_bytes(),
+        data_encoding::BASE64.encode(&value.as_bytes()[2..]).into_bytes(),
+    ];
+    let parts: HashSet<&[u8]> = spellings.iter().flat_map(|spelling| spelling.windows(8)).collect();
+    loot.windows(8).any(|window| parts.contains(window))
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn whoever_peeks_at_a_stolen_copy_sees_no_part_of_a_value() {
+    if no_python() {
+        return;
+    }
+    let stack = Stack::start().await;
+    let value = long_value();
+    stack.control().set_secret(NOTES, "OPENAI_API_KEY", Secret::copy_of(&value)).unwrap();
+    // The search finds what it is for.
+    let mut bare = Vec::new();
+    ravi_broker::link::write(Kind::Data, 7, value.as_bytes(), &mut bare);
+    assert!(shows(&bare, &value));
+    let (link, token) = linked(&stack).await;
+    let thief = Thief::enter(&stack, &link, "peek").await;
+    let mut calls = 0;
+    while calls < 8 || (long_frames(&Thief::loot(&stack)) < 8 && calls < 200) {
+        let (good, said, errors) = output(shell(&stack, &link, GET, true)).await;
+        assert!(good && said == format!("{value}\n"), "{errors}");
+        calls += 1;
+    }
+    let loot = thief.leave(&stack).await;
+    assert!(long_frames(&loot) >= 8, "it has hardly seen an answer");
+    assert!(!shows(&loot, &value) && !shows_token(&loot, &token), "it has read what is not its own");
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn whoever_reads_away_from_a_stolen_copy_disturbs_and_learns_nothing() {
+    if no_python() {
+        return;
+    }
+    let stack = Stack::start().await;
+    let value = long_value();
+    stack.control().set_secret(NOTES, "OPENAI_API_KEY", Secret::copy_of(&value)).unwrap();
+    let (link, token) = linked(&stack).await;
+    let thief = Thief::enter(&stack, &link, "take").await;
+    let mut calls = 0;
+    while long_frames(&Thief::loot(&stack)) == 0 && calls < 200 {
+        // Answered or not: what the thief took, it cannot put back.
+        let _ = output(shell(&stack, &link, &format!("timeout 0.5 {GET}"), true)).await;
+        calls += 1;
+    }
+    let loot = thief.leave(&stack).await;
+    assert!(long_frames(&loot) > 0, "it has taken no answer");
+    assert!(!shows(&loot, &value) && !shows_token(&loot, &token), "it has read what is not its own");
+    let (good, said, errors) = output(shell(&stack, &link, GET, true)).await;
+    assert!(good && said == format!("{value}\n"), "{errors}");
+}
+
+fn shows_token(loot: &[u8], token: &Secret) -> bool {
+    let token = token.expose().as_bytes();
+    loot.windows(8).any(|window| token[8..].windows(8).any(|part| part == window))
+}
+
 #[tokio::test(flavor = "multi_thread")]
 async fn what_a_killed_process_left_unread_does_not_confuse_the_next_one() {
     let stack = Stack::start().await;
@@ -124,6 +260,46 @@ async fn what_a_killed_process_left_unread_does_not_confuse_the_next_one() {
         let (good, said, errors) = output(shell(&stack, &link, GET, true)).await;
         assert!(good && said == VALUE, "{errors}");
     }
+}
+
+/// The call that ends the session, and the link with it, is answered all the same.
+#[tokio::test(flavor = "multi_thread")]
+async fn the_call_that_ends_a_session_is_answered_over_its_link() {
+    let stack = Stack::start().await;
+    for _ in 0..10 {
+        let (link, _) = linked(&stack).await;
+        let (good, _, errors) = output(shell(&stack, &link, "ravi-broker session close", true)).await;
+        assert!(good, "{errors}");
+    }
+    assert_eq!(stack.audited("session.closed").len(), 10);
+}
+
+/// A launcher and a daemon of two installations: neither serves the other.
+#[tokio::test(flavor = "multi_thread")]
+async fn another_version_of_the_link_is_refused_and_told() {
+    let stack = Stack::start().await;
+    let client = stack.stranger().await;
+    let (_, token) = client.open_session(OpenSession::role("notes")).await.unwrap();
+    for (version, answer) in [(0, Kind::Refused), (1, Kind::Refused), (VERSION, Kind::Bound)] {
+        let mut begin = PREFACE.to_vec();
+        ravi_broker::link::write(Kind::Bind, 0, token.expose().as_bytes(), &mut begin);
+        begin[PREFACE.len() + 1] = version;
+        let mut launcher = UnixStream::connect(&stack.setup.agent_socket).await.unwrap();
+        launcher.write_all(&begin).await.unwrap();
+        let mut head = [0; HEAD];
+        bounded(launcher.read_exact(&mut head)).await.unwrap();
+        assert_eq!(Head::read(&head).unwrap().kind, answer, "{version}");
+    }
+    // A daemon of before: what it says is read as such, and as no link.
+    let socket = stack.setup.directory().join("older.sock");
+    let older = tokio::net::UnixListener::bind(&socket).unwrap();
+    let serve = async {
+        let (mut stream, _) = older.accept().await.unwrap();
+        stream.write_all(&[2, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0]).await.unwrap();
+        stream
+    };
+    let (_, made) = tokio::join!(serve, link::make(&socket, &token));
+    assert_eq!(made.unwrap_err(), ClientError::Protocol);
 }
 
 #[tokio::test(flavor = "multi_thread")]
@@ -145,7 +321,8 @@ async fn a_link_that_nobody_reads_ends_with_its_session() {
     link.set_nonblocking(true).unwrap();
     let mut link = UnixStream::from_std(link).unwrap();
     let mut open = Vec::new();
-    ravi_broker::link::write(ravi_broker::link::Kind::Open, 7, &[], &mut open);
+    let key = Ephemeral::new().unwrap();
+    ravi_broker::link::write(Kind::Open, 7, key.public(), &mut open);
     // Until the answers have no more room, and then the questions.
     while let Ok(written) = timeout(Duration::from_secs(1), link.write_all(&open)).await {
         written.unwrap();

@@ -38,6 +38,35 @@ impl Confinement {
         unsafe { command.pre_exec(confine) };
     }
 
+    /// A program of Python that confines its own process in the system calls and becomes the program of its
+    /// arguments: for one that another one starts.
+    pub(crate) fn script(self) -> String {
+        let filter = self.filter().expect("calls to refuse");
+        let code: String = filter
+            .iter()
+            .flat_map(|step| {
+                let [code, k] = [step.code.to_ne_bytes().to_vec(), step.k.to_ne_bytes().to_vec()];
+                [code, vec![step.jt, step.jf], k].concat()
+            })
+            .map(|byte| format!("{byte:02x}"))
+            .collect();
+        format!(
+            "import ctypes, os, sys\n\
+             class Filter(ctypes.Structure): _fields_ = [('length', ctypes.c_ushort), ('steps', ctypes.c_void_p)]\n\
+             code = bytes.fromhex('{code}')\n\
+             steps = ctypes.create_string_buffer(code)\n\
+             whole = Filter(len(code) // 8, ctypes.cast(steps, ctypes.c_void_p))\n\
+             prctl = ctypes.CDLL(None).prctl\n\
+             zero = ctypes.c_ulong(0)\n\
+             assert prctl({}, ctypes.c_ulong(1), zero, zero, zero) == 0\n\
+             assert prctl({}, ctypes.c_ulong({}), ctypes.byref(whole), zero, zero) == 0\n\
+             os.execvp(sys.argv[1], sys.argv[1:])\n",
+            libc::PR_SET_NO_NEW_PRIVS,
+            libc::PR_SET_SECCOMP,
+            libc::SECCOMP_MODE_FILTER,
+        )
+    }
+
     fn filter(self) -> Option<BpfProgram> {
         let (calls, error) = self.refused;
         let rules: BTreeMap<i64, _> = calls.iter().map(|call| (*call, Vec::new())).collect();
@@ -46,6 +75,16 @@ impl Confinement {
         let filter = SeccompFilter::new(rules, SeccompAction::Allow, fail, arch).expect("a filter");
         (!calls.is_empty()).then(|| filter.try_into().expect("a program"))
     }
+}
+
+/// Whether the host lacks Python. Says so then.
+#[expect(clippy::print_stderr, reason = "a test that is skipped says so")]
+pub(crate) fn no_python() -> bool {
+    let missing = std::process::Command::new("python3").arg("-V").output().is_err();
+    if missing {
+        eprintln!("skipped: no python3");
+    }
+    missing
 }
 
 /// From the bounding set, so that an exec as root does not bring it back. Fails for a user who has no

@@ -21,7 +21,7 @@ use ravi_broker::secret::Secret;
 use tempfile::TempDir;
 
 pub(crate) use bare::{Answer, Bare, Ending};
-pub(crate) use confine::Confinement;
+pub(crate) use confine::{Confinement, no_python};
 pub(crate) use daemon::{Daemon, bounded};
 pub(crate) use forked::{fork, fork_as, wait};
 pub(crate) use shell::Shell;

@@ -2,6 +2,7 @@
 
 mod inject;
 mod life;
+mod link;
 mod session;
 mod terminal;
 

@@ -1,0 +1,341 @@
+//! Messages: list, read, wait for a code, be told of new ones. No verb here changes anything at Ravi.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use aws_lc_rs::rand;
+use tokio::sync::broadcast;
+use tokio_util::sync::CancellationToken;
+
+use super::error::{BrokerError, Result};
+use super::lease::explained_end;
+use super::{Admitted, Broker};
+use crate::audit::Cause;
+use crate::clock::BootInstant;
+use crate::inbox::code::Wanted;
+use crate::inbox::message::{Message, Shown};
+use crate::inbox::poll::{Arrived, Attention, LookError};
+use crate::inbox::sender::SenderPattern;
+use crate::inbox::watch::{Given, Waiting, WatchError};
+use crate::policy::Action;
+use crate::session::Session;
+use crate::types::{Channel, IdentityUuid, MessageRef, Reason, WatchId};
+use crate::upstream::{Mail, Mailbox, Text};
+use crate::vault::VaultError;
+
+/// Messages of one page.
+pub const PAGE: usize = 50;
+/// A wait for a code ends after this long at the latest; the caller asks again.
+pub const LONGEST_WAIT: Duration = Duration::from_secs(50);
+/// How long a watch lives, if nothing is said, and at most.
+const WATCH_TTL: Duration = Duration::from_secs(300);
+const LONGEST_WATCH: Duration = Duration::from_secs(1800);
+
+/// A message, and what of it the session may see.
+pub struct Read {
+    /// The message.
+    pub message: Message,
+    /// Its texts.
+    pub shown: Shown,
+}
+
+/// One page of messages, the newest first.
+pub struct Page {
+    /// The messages.
+    pub messages: Vec<Read>,
+    /// How many of each channel come before the next page; `None`: there is none.
+    pub next: Option<[usize; 2]>,
+}
+
+/// How a watch for a code is opened.
+pub struct WatchOpening {
+    /// By which way.
+    pub channel: Channel,
+    /// From whom; `None`: anybody.
+    pub from: Option<SenderPattern>,
+    /// A code, a link, or either.
+    pub wanted: Wanted,
+    /// For the audit trail.
+    pub purpose: Option<Reason>,
+    /// At most half an hour.
+    pub ttl: Option<Duration>,
+}
+
+/// The new messages of a session's identity, until the session ends.
+pub struct InboxWatch {
+    arrivals: broadcast::Receiver<Arc<Arrived>>,
+    identity: IdentityUuid,
+    /// With each, whether codes are shown.
+    channels: Vec<(Channel, bool)>,
+    session: Arc<Session>,
+    stopping: CancellationToken,
+    _attention: Vec<Attention>,
+}
+
+/// What a stream of new messages saw.
+pub enum Came {
+    /// A message.
+    Message(Arc<Arrived>, Shown),
+    /// Some were dropped: the reader is slow.
+    Missed,
+    /// No more.
+    Ended(BrokerError),
+}
+
+impl Broker {
+    /// The messages of the channels, `before` of each left out. `None`: of every channel that may be read.
+    pub async fn list_messages(
+        &self,
+        admitted: &Admitted,
+        channel: Option<Channel>,
+        before: [usize; 2],
+        count: usize,
+    ) -> Result<Page> {
+        let mut found = Vec::new();
+        for channel in self.readable(admitted, channel)? {
+            let left_out = before[place(channel)];
+            let mailbox = self.mailbox.clone();
+            let list = move |_, identity| async move {
+                newest(&*mailbox, identity, channel, left_out, count + 1).await
+            };
+            found.extend(self.perform(admitted, Action::ReadMessages(channel), None, list).await?.1);
+        }
+        found.sort_by_key(|message| std::cmp::Reverse((message.created, message.name)));
+        let more = found.len() > count;
+        found.truncate(count);
+        let mut next = before;
+        found.iter().for_each(|message| next[place(message.name.channel)] += 1);
+        let messages = found.into_iter().map(|message| self.read(admitted, message)).collect();
+        Ok(Page { messages, next: more.then_some(next) })
+    }
+
+    /// One message.
+    pub async fn read_message(&self, admitted: &Admitted, name: MessageRef) -> Result<Read> {
+        let mailbox = self.mailbox.clone();
+        let fetch = move |_, identity| async move { one(&*mailbox, identity, name).await };
+        let (_, message) = self.perform(admitted, Action::ReadMessage(name), None, fetch).await?;
+        Ok(self.read(admitted, message))
+    }
+
+    /// Begins to wait for a code. Returns when it counts: what comes in from now on is an answer.
+    pub async fn open_code_watch(
+        &self,
+        admitted: &Admitted,
+        opening: WatchOpening,
+    ) -> Result<(WatchId, BootInstant)> {
+        let session = &admitted.session;
+        let WatchOpening { channel, from, wanted, purpose, ttl } = opening;
+        let id = WatchId(random().ok_or(BrokerError::Internal)?);
+        let ttl = ttl.unwrap_or(WATCH_TTL).min(LONGEST_WATCH);
+        let ends_at = (self.clock.now() + ttl).min(session.expires_at());
+        let (inbox, of) = (self.inbox.clone(), session.id);
+        let open = move |_, identity| async move {
+            let waiting = Waiting { identity, channel, from, wanted, session: of, ends_at };
+            if let Err(error) = inbox.watches.open(id, waiting) {
+                return Ok(Err(watch_error(error)));
+            }
+            let armed = inbox.arm(identity, channel, id).await.map_err(look_error);
+            if armed.is_err() {
+                let _ = inbox.watches.close(of, id);
+            }
+            Ok(armed)
+        };
+        let opened = self.perform(admitted, Action::AwaitCode(channel), purpose.as_ref(), open).await;
+        // The session may have ended before there was a watch to end with it.
+        let opened = opened.and_then(|(_, opened)| opened).and_then(|()| self.ensure_open(session));
+        opened.map(|()| (id, ends_at)).inspect_err(|_| {
+            let _ = self.inbox.watches.close(session.id, id);
+        })
+    }
+
+    /// The code that a watch was given, or `None` if none came within `wait`.
+    pub async fn await_code(
+        &self,
+        admitted: &Admitted,
+        id: WatchId,
+        wait: Duration,
+    ) -> Result<Option<Given>> {
+        let session = &admitted.session;
+        let until = self.clock.now() + wait.min(LONGEST_WAIT);
+        loop {
+            let known = self.inbox.watches.changes(id);
+            let (changed, ends_at) =
+                known.ok_or(WatchError::Unknown).map_err(|error| self.refuse_watch(admitted, id, error))?;
+            let told = changed.notified();
+            tokio::pin!(told);
+            told.as_mut().enable();
+            let given = self.inbox.watches.look(session.id, id, self.clock.now());
+            match given.map_err(|error| self.refuse_watch(admitted, id, error))? {
+                Some(given) => return self.release_code(admitted, given).map(Some),
+                None if self.clock.now() >= until => return Ok(None),
+                None => {}
+            }
+            tokio::select! {
+                () = told => {}
+                () = self.clock.sleep_until(until.min(ends_at)) => {}
+                () = session.ended() => {}
+                () = self.stopping.cancelled() => return Err(BrokerError::Draining),
+            }
+            self.ensure_open(session)?;
+        }
+    }
+
+    /// Policy as it is now, the record, and the last check: as for any value.
+    fn release_code(&self, admitted: &Admitted, given: Given) -> Result<Given> {
+        let session = &admitted.session;
+        self.authorize(admitted, Action::AwaitCode(given.message.channel))?;
+        self.record_claimed(session, &given)?;
+        self.still_open(session)?;
+        Ok(given)
+    }
+
+    /// Ends a watch.
+    pub fn close_code_watch(&self, admitted: &Admitted, id: WatchId) -> Result<()> {
+        let closed = self.inbox.watches.close(admitted.session.id, id);
+        closed.map_err(|error| self.refuse_watch(admitted, id, error))
+    }
+
+    /// The messages that come in from now on.
+    pub async fn watch_inbox(&self, admitted: &Admitted, channel: Option<Channel>) -> Result<InboxWatch> {
+        let arrivals = self.inbox.arrivals();
+        let (mut channels, mut attention, mut whose) = (Vec::new(), Vec::new(), None);
+        for channel in self.readable(admitted, channel)? {
+            let inbox = self.inbox.clone();
+            let attend =
+                move |_, identity| async move { Ok((identity, inbox.attend(identity, channel).await)) };
+            let (identity, attended) =
+                self.perform(admitted, Action::ReadMessages(channel), None, attend).await?.1;
+            channels.push((channel, self.may_be_given_codes(admitted, channel)));
+            attention.push(attended);
+            whose = Some(identity);
+        }
+        let identity = whose.ok_or(BrokerError::ResourceNotAvailable)?;
+        let (session, stopping) = (admitted.session.clone(), self.stopping.clone());
+        Ok(InboxWatch { arrivals, identity, channels, session, stopping, _attention: attention })
+    }
+
+    /// The one that was asked for, or those that the session may read. It has to be at least one.
+    fn readable(&self, admitted: &Admitted, channel: Option<Channel>) -> Result<Vec<Channel>> {
+        let Some(channel) = channel else {
+            let may = |channel: &Channel| self.allows(admitted, Action::ReadMessages(*channel));
+            let readable: Vec<Channel> = Channel::ALL.into_iter().filter(may).collect();
+            if readable.is_empty() {
+                self.authorize(admitted, Action::ReadMessages(Channel::Email))?;
+            }
+            return Ok(readable);
+        };
+        Ok(vec![channel])
+    }
+
+    fn read(&self, admitted: &Admitted, message: Message) -> Read {
+        let shown = message.shown(self.may_be_given_codes(admitted, message.name.channel));
+        Read { message, shown }
+    }
+
+    fn may_be_given_codes(&self, admitted: &Admitted, channel: Channel) -> bool {
+        self.allows(admitted, Action::AwaitCode(channel))
+    }
+
+    /// Asks policy without a refusal that would be recorded.
+    fn allows(&self, admitted: &Admitted, action: Action) -> bool {
+        let session = &admitted.session;
+        self.policy.load().authorize(&session.role, session.narrowed.as_ref(), action).is_ok()
+    }
+
+    fn refuse_watch(&self, admitted: &Admitted, id: WatchId, error: WatchError) -> BrokerError {
+        match error {
+            WatchError::Unknown => self.refuse_watch_handle(admitted, id, Cause::WatchUnknown),
+            WatchError::Foreign => self.refuse_watch_handle(admitted, id, Cause::WatchForeign),
+            _ => {}
+        }
+        explained_end(&admitted.session).unwrap_or_else(|| watch_error(error))
+    }
+}
+
+impl InboxWatch {
+    /// The next message. After [`Came::Ended`] there is none.
+    pub async fn next(&mut self) -> Came {
+        loop {
+            let arrived = tokio::select! {
+                arrived = self.arrivals.recv() => arrived,
+                () = self.session.ended() => {
+                    return Came::Ended(self.session.end().map_or(BrokerError::SessionRevoked, BrokerError::from));
+                }
+                () = self.stopping.cancelled() => return Came::Ended(BrokerError::Draining),
+            };
+            match arrived {
+                Ok(arrived) if arrived.identity == self.identity => {
+                    let channel = arrived.message.name.channel;
+                    if let Some((_, with_codes)) = self.channels.iter().find(|(own, _)| *own == channel) {
+                        let shown = arrived.message.shown(*with_codes);
+                        return Came::Message(arrived, shown);
+                    }
+                }
+                Ok(_) => {}
+                Err(broadcast::error::RecvError::Lagged(_)) => return Came::Missed,
+                Err(broadcast::error::RecvError::Closed) => return Came::Ended(BrokerError::Draining),
+            }
+        }
+    }
+}
+
+async fn newest(
+    mailbox: &dyn Mailbox,
+    identity: IdentityUuid,
+    channel: Channel,
+    left_out: usize,
+    count: usize,
+) -> std::result::Result<Vec<Message>, VaultError> {
+    match channel {
+        Channel::Email => {
+            let mails = mailbox.newest_mail(identity, left_out, count).await.map_err(VaultError::Upstream)?;
+            Ok(mails.into_iter().map(<Message as From<Mail>>::from).collect())
+        }
+        Channel::Sms => {
+            let texts = mailbox.list_texts(identity, None).await.map_err(VaultError::Upstream)?;
+            Ok(texts.into_iter().skip(left_out).take(count).map(<Message as From<Text>>::from).collect())
+        }
+    }
+}
+
+async fn one(
+    mailbox: &dyn Mailbox,
+    identity: IdentityUuid,
+    name: MessageRef,
+) -> std::result::Result<Message, VaultError> {
+    let read = match name.channel {
+        Channel::Email => mailbox.read_mail(identity, name.id).await.map(Message::from),
+        Channel::Sms => mailbox.read_text(identity, name.id).await.map(Message::from),
+    };
+    read.map_err(VaultError::Upstream)
+}
+
+fn place(channel: Channel) -> usize {
+    match channel {
+        Channel::Email => 0,
+        Channel::Sms => 1,
+    }
+}
+
+fn random() -> Option<[u8; 16]> {
+    let mut bytes = [0; 16];
+    rand::fill(&mut bytes).ok().map(|()| bytes)
+}
+
+fn watch_error(error: WatchError) -> BrokerError {
+    match error {
+        WatchError::Unknown | WatchError::Foreign => BrokerError::WatchNotAvailable,
+        WatchError::Expired => BrokerError::WatchExpired,
+        WatchError::Capacity(bound) => BrokerError::Capacity(bound),
+        WatchError::NoRoom => BrokerError::Capacity("memory for secrets"),
+    }
+}
+
+fn look_error(error: LookError) -> BrokerError {
+    match error {
+        LookError::Upstream(error) => error.into(),
+        LookError::Store(_) => BrokerError::StateUnavailable,
+        LookError::OutboxFull => BrokerError::Capacity("messages that wait for their dispatch"),
+        LookError::Stopping => BrokerError::Draining,
+    }
+}
