@@ -7,6 +7,7 @@
 
 mod admin;
 mod death;
+mod dispatch;
 mod error;
 mod gate;
 mod inbox;
@@ -43,6 +44,7 @@ pub use self::session::{Described, Opened};
 use crate::audit::{AuditFile, Cause};
 use crate::clock::Clock;
 use crate::config::{Config, UseBy};
+use crate::inbox::dispatch::Dispatches;
 use crate::inbox::poll::Inbox;
 use crate::inbox::store::Store;
 use crate::inbox::watch::Watches;
@@ -68,6 +70,7 @@ pub struct Broker {
     mailbox: Arc<dyn Mailbox>,
     store: Store,
     inbox: Arc<Inbox>,
+    dispatches: Arc<Dispatches>,
     keys: KeySource,
     programs: OwnPrograms,
     audit: Arc<AuditFile>,
@@ -103,6 +106,8 @@ pub struct Parts {
     pub mailbox: Arc<dyn Mailbox>,
     /// What the inbox must not forget.
     pub store: Store,
+    /// Who is told of messages, and what is still to be told.
+    pub dispatches: Arc<Dispatches>,
     /// Where keys are read from and written to.
     pub keys: KeySource,
     /// What may be given a value that is not to be shown.
@@ -148,11 +153,24 @@ pub struct Admitted {
 impl Broker {
     /// Nothing is open yet.
     pub fn new(config: &Config, parts: Parts) -> Arc<Self> {
-        let Parts { policy, vault, arena, upstream, mailbox, store, keys, programs, audit, clock } = parts;
+        let Parts {
+            policy,
+            vault,
+            arena,
+            upstream,
+            mailbox,
+            store,
+            dispatches,
+            keys,
+            programs,
+            audit,
+            clock,
+        } = parts;
         let stopping = CancellationToken::new();
         let (watches, told_to_stop) = (Watches::new(arena), stopping.clone());
         let inbox =
             Inbox::new(mailbox.clone(), store.clone(), watches, config.inbox, clock.clone(), told_to_stop);
+        inbox.dispatch_by(dispatches.enqueue());
         Arc::new(Self {
             policy: ArcSwap::from_pointee(policy),
             sessions: Sessions::new(config.limits.sessions, clock.clone()),
@@ -163,6 +181,7 @@ impl Broker {
             mailbox,
             store,
             inbox,
+            dispatches,
             keys,
             programs,
             audit,
