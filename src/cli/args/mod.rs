@@ -18,7 +18,8 @@ pub(crate) use agent::{
     RenewLease, RenewSession, SessionCommand, SetSecret, Shown, UnderSession, UpdatePassword,
 };
 pub(crate) use operator::{
-    AuditCommand, ConfigCommand, Explain, Login, Revoke, RevokeTarget, ShowConfig, TailAudit, VerifyAudit,
+    AuditCommand, ConfigCommand, DispatchCommand, Explain, ListDispatches, Login, Revoke, RevokeTarget,
+    ShowConfig, StateName, TailAudit, VerifyAudit, WhichDispatches,
 };
 pub(crate) use run::{MAX_DESCRIPTOR, Named, Numbered, Run};
 
@@ -124,6 +125,9 @@ pub(crate) enum Command {
     /// Have the daemon read its configuration again; a bad one changes nothing
     #[command(after_help = "Example:\n  ravi-broker config check && ravi-broker reload")]
     Reload,
+    /// See what callbacks are to be told of messages, try it again, or drop it
+    #[command(subcommand, after_help = "Example:\n  ravi-broker dispatch list --state dead")]
+    Dispatch(DispatchCommand),
     /// Check and show the configuration, without the daemon
     #[command(subcommand, after_help = "Example:\n  ravi-broker config check")]
     Config(ConfigCommand),
