@@ -67,6 +67,7 @@ mod dispatch;
 mod error;
 mod exit;
 mod explain;
+mod inbox;
 mod input;
 mod lease;
 mod login;
@@ -154,6 +155,8 @@ async fn dispatch(context: &mut Context, command: &Command) -> Result<(), CliErr
         Command::Password(command) => vault::password(context, command).await,
         Command::Delete(args) => vault::delete(context, args).await,
         Command::Session(command) => session::run(context, command).await,
+        Command::Inbox(command) => inbox::run(context, command).await,
+        Command::WaitCode(args) => inbox::wait_code(context, args).await,
         Command::Whoami(session) => session::whoami(context, session).await,
         Command::Login(args) => login::run(context, args).await,
         Command::Status => status::run(context).await,

@@ -26,7 +26,7 @@ use super::watch::{Fit, Offer, Watches};
 use crate::clock::{BootInstant, Clock};
 use crate::config::InboxConfig;
 use crate::types::{Channel, IdentityUuid, WatchId};
-use crate::upstream::{Mailbox, UpstreamError};
+use crate::upstream::{AnswerFault, Mailbox, UpstreamError};
 
 /// Between two looks at least, whoever asks for them.
 const GAP: Duration = Duration::from_secs(1);
@@ -357,7 +357,12 @@ impl Poller {
                 let overlap = if fresh { OVERLAP } else { Duration::ZERO };
                 let after = seen.newest.created.checked_sub(overlap).unwrap_or(Timestamp::UNIX_EPOCH);
                 let after = (after > Timestamp::UNIX_EPOCH).then_some(after);
-                let mails = self.inbox.mailbox.list_mail(self.identity, after, PAGE).await?;
+                let mails = match self.inbox.mailbox.list_mail(self.identity, after, PAGE).await {
+                    // Mail that names another identity and not this one is left out. Anybody can write such a one
+                    // as a blind copy, and must not keep the inbox shut with it.
+                    Err(UpstreamError::Answer(AnswerFault::Foreign)) => Vec::new(),
+                    mails => mails?,
+                };
                 Ok(mails.into_iter().map(Message::from).collect())
             }
             Channel::Sms => {

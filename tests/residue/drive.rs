@@ -1,7 +1,6 @@
 //! Every call there is, with every way to fail, from generated clients. What comes back is a canary too.
 //!
-//! The calls of the inbox are to be driven here as well once they exist: `Stage` has planted codes in
-//! mail and SMS already, as `Kind::Code`. `rest::every_call_leaves_nothing_behind` fails until a new call is.
+//! `rest::every_call_leaves_nothing_behind` fails until a new call is driven; those of the inbox are in `inbox`.
 
 use futures_util::StreamExt;
 use ravi_broker::pb::{self, revoke_request::Target};
@@ -18,7 +17,7 @@ use crate::wire::{Calls, Wire};
 /// The agents' connections, which stay open.
 pub(crate) struct Driven {
     pub(crate) calls: Calls,
-    notes: Wire,
+    pub(crate) notes: Wire,
     deploy: Wire,
     few: Wire,
     _watch: tonic::Streaming<pb::WatchLeasesResponse>,
@@ -41,6 +40,7 @@ impl Driven {
         driven.writes(stage).await;
         driven.passwords(stage).await;
         driven.sign_in(stage).await;
+        driven.inbox(stage).await;
         driven.rotations(stage).await;
         driven.refusals(stage).await;
         driven.faults(stage).await;
@@ -320,7 +320,7 @@ impl Driven {
     }
 }
 
-async fn open(stage: &mut Stage, calls: &Calls, role: &str) -> Wire {
+pub(crate) async fn open(stage: &mut Stage, calls: &Calls, role: &str) -> Wire {
     let wire = Wire::connect(&stage.stack.setup.agent_socket, calls).await;
     let message = pb::OpenSessionRequest { role: role.to_owned(), ..Default::default() };
     let token = wire.sessions().open_session(message).await.unwrap().into_inner().token;

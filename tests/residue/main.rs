@@ -17,6 +17,7 @@ mod dump;
 mod files;
 mod form;
 mod frozen;
+mod inbox;
 mod leases;
 mod link;
 mod memory;

@@ -4,6 +4,7 @@
 //! secret is never an argument: other processes can read those.
 
 mod agent;
+mod inbox;
 mod operator;
 mod parse;
 mod run;
@@ -17,6 +18,7 @@ pub(crate) use agent::{
     LeaseCommand, ListCommand, OneCall, OneLease, OpenSession, PasswordCommand, Purpose, ReadLease,
     RenewLease, RenewSession, SessionCommand, SetSecret, Shown, UnderSession, UpdatePassword,
 };
+pub(crate) use inbox::{InboxCommand, KindName, ListInbox, ShowMessage, WaitCode, WatchInbox};
 pub(crate) use operator::{
     AuditCommand, ConfigCommand, DispatchCommand, Explain, ListDispatches, Login, Revoke, RevokeTarget,
     ShowConfig, StateName, TailAudit, VerifyAudit, WhichDispatches,
@@ -104,6 +106,11 @@ pub(crate) enum Command {
     Session(SessionCommand),
     /// Run a program under a session of its own, with values injected and masked
     Run(Box<Run>),
+    /// Read the mail and the text messages of the session's identity
+    #[command(subcommand, after_help = "Example:\n  ravi-broker inbox list --channel email")]
+    Inbox(InboxCommand),
+    /// Wait for the code or link that a service sends, and print it
+    WaitCode(Box<WaitCode>),
     /// Show the session and the Ravi identity behind it
     #[command(after_help = "Example:\n  ravi-broker whoami --format json")]
     Whoami(OneCall),

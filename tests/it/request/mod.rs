@@ -13,6 +13,7 @@ mod delegate;
 mod delivery;
 mod explain;
 mod fault;
+mod inbox;
 mod lease;
 mod limit;
 mod link;
