@@ -187,7 +187,7 @@ impl Dispatches {
 
     /// How much waits.
     pub async fn backlog(&self) -> store::Result<Backlog> {
-        let Counts { pending, dead, oldest_pending } = self.store.change(|tx| outbox::counts(tx)).await?;
+        let Counts { pending, dead, oldest_pending } = self.store.change(outbox::counts).await?;
         let waited = |queued_at: i64| u64::try_from(self.now() - queued_at).unwrap_or_default();
         Ok(Backlog {
             pending,
