@@ -78,6 +78,15 @@ pub(super) fn to_its_needs(
     Ok(reached)
 }
 
+/// Ravi's, that of the hosts to which it has attachments uploaded, that of name servers, and those of callbacks.
+pub(super) fn tcp_ports(config: &Config) -> Vec<u16> {
+    let mut ports = vec![upstream_port(config), HTTPS, DNS];
+    ports.extend(config.dispatches.iter().map(|rule| rule.to.port()));
+    ports.sort_unstable();
+    ports.dedup();
+    ports
+}
+
 fn readable(config: &Config, config_path: &Path, settings: &Settings) -> Vec<PathBuf> {
     let mut read: Vec<PathBuf> = READ.map(PathBuf::from).to_vec();
     read.extend(MAY_BE_LINKS.iter().filter_map(|link| directory_of_target(Path::new(link))));
@@ -90,6 +99,9 @@ fn readable(config: &Config, config_path: &Path, settings: &Settings) -> Vec<Pat
     }
     read.extend(settings.environment.path(Variable::CredentialsDirectory));
     read.extend(config.upstream.ca_file.clone());
+    // Keys of callbacks are read again after a lock, and may be replaced meanwhile.
+    let hooks = config.dispatches.iter().filter_map(|rule| rule.form.key_file());
+    read.extend(hooks.filter_map(|file| directory_of(file)));
     // A configuration without a file has a name that is no path.
     read.retain(|path| path.is_absolute());
     read.sort_unstable();
@@ -127,14 +139,6 @@ fn directory_of(file: &Path) -> Option<PathBuf> {
 
 fn directory_of_target(file: &Path) -> Option<PathBuf> {
     directory_of(&file.canonicalize().ok()?)
-}
-
-/// Ravi's, and that of the hosts to which it has attachments uploaded.
-fn tcp_ports(config: &Config) -> Vec<u16> {
-    let mut ports = vec![upstream_port(config), HTTPS, DNS];
-    ports.sort_unstable();
-    ports.dedup();
-    ports
 }
 
 fn upstream_port(config: &Config) -> u16 {

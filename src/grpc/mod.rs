@@ -3,6 +3,7 @@
 
 mod admin;
 mod convert;
+mod dispatch;
 mod edge;
 mod identity;
 mod inbox;

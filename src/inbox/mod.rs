@@ -8,6 +8,7 @@
 
 pub mod budget;
 pub mod code;
+pub mod dispatch;
 pub mod letter;
 pub mod message;
 pub mod poll;

@@ -269,6 +269,11 @@ impl Driven {
             admin.tail_audit(pb::TailAuditRequest { lines: 100, follow: true }).await.unwrap().into_inner();
         tail.next().await.unwrap().unwrap();
         self.keys(stage, &wire).await;
+        admin.list_dispatches(pb::ListDispatchesRequest::default()).await.unwrap();
+        let retry = pb::retry_dispatch_request::Target::AllDead(true);
+        admin.retry_dispatch(pb::RetryDispatchRequest { target: Some(retry) }).await.unwrap();
+        let unknown = pb::drop_dispatch_request::Target::DispatchId(format!("dsp_{}", "a".repeat(26)));
+        admin.drop_dispatch(pb::DropDispatchRequest { target: Some(unknown) }).await.unwrap_err();
         admin.reload(pb::ReloadRequest {}).await.unwrap();
         let revoke = |target| pb::RevokeRequest { target: Some(target), reason: "residue".to_owned() };
         admin.revoke(revoke(Target::LeaseId(leases[0].lease_id.clone()))).await.unwrap();

@@ -22,8 +22,8 @@ pub(crate) use agent::{
 pub(crate) use inbox::{InboxCommand, KindName, ListInbox, ShowMessage, WaitCode, WatchInbox};
 pub(crate) use messages::{CheckSend, Contacts, Content, Forward, Reply, SendCommand, SendEmail, SendSms};
 pub(crate) use operator::{
-    AuditCommand, ConfigCommand, CreateIdentity, Explain, IdentityCommand, Login, Revoke, RevokeTarget,
-    ShowConfig, TailAudit, VerifyAudit,
+    AuditCommand, ConfigCommand, CreateIdentity, DispatchCommand, Explain, IdentityCommand, ListDispatches,
+    Login, Revoke, RevokeTarget, ShowConfig, StateName, TailAudit, VerifyAudit, WhichDispatches,
 };
 pub(crate) use run::{MAX_DESCRIPTOR, Named, Numbered, Run};
 
@@ -151,6 +151,9 @@ pub(crate) enum Command {
     /// Have the daemon read its configuration again; a bad one changes nothing
     #[command(after_help = "Example:\n  ravi-broker config check && ravi-broker reload")]
     Reload,
+    /// See what callbacks are to be told of messages, try it again, or drop it
+    #[command(subcommand, after_help = "Example:\n  ravi-broker dispatch list --state dead")]
+    Dispatch(DispatchCommand),
     /// Check and show the configuration, without the daemon
     #[command(subcommand, after_help = "Example:\n  ravi-broker config check")]
     Config(ConfigCommand),

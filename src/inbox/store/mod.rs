@@ -7,6 +7,7 @@
 
 pub mod claims;
 pub mod cursors;
+pub mod outbox;
 pub mod provisioning;
 
 use std::path::{Path, PathBuf};
