@@ -3,9 +3,11 @@
 pub(crate) mod callback;
 
 use std::fs;
+use std::io::Write;
 use std::os::unix::fs::PermissionsExt;
 
 use ravi_broker::client::{ClientError, DispatchState, Dispatched, ErrorReason};
+use ravi_broker::clock::{Clock, SystemClock};
 use ravi_broker::sandbox::{NewMail, NewSms};
 
 use crate::dispatch::callback::Callback;
@@ -124,7 +126,9 @@ fn verify(key: &str, id: &str, time: &str, signature: &str, body: &str) {
     };
     let now: i64 = time.parse().unwrap();
     let Ok(said) = judge(id, time, signature, body, now + 299) else {
-        return eprintln!("skipped: python3 is not there to play the receiver");
+        // Past the harness, which keeps what tests that pass have printed.
+        let _ = std::io::stderr().write_all(b"skipped: python3 is not there to play the receiver\n");
+        return;
     };
     assert_eq!(said, "True");
     let later = (now + 1).to_string();
@@ -183,7 +187,7 @@ async fn a_locked_broker_tells_nobody_and_goes_on_after_the_unlock() {
     // The pause is over when the queue says so, and nothing was posted.
     until(async || {
         let (pending, _) = admin.dispatches(Some(DispatchState::Pending), 0, "").await.unwrap();
-        pending.first().is_none_or(|one| one.next_at.as_second() + 2 < jiff::Timestamp::now().as_second())
+        pending.first().is_none_or(|one| one.next_at.as_second() + 2 < SystemClock.wall().as_second())
     })
     .await;
     callback.has_got_nothing_more();
