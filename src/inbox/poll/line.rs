@@ -28,6 +28,8 @@ const OVERLAP: Duration = Duration::from_secs(120);
 const PAGE: usize = 100;
 /// Answers in one look; what is left is seen in the next one.
 const PAGES: usize = 10;
+/// Messages that wait for room in the outbox; with more, nothing is looked at until there is some.
+const HELD: usize = 256;
 /// Numbers that are remembered as seen.
 const REMEMBERED: usize = 2_048;
 
@@ -39,6 +41,8 @@ pub(super) struct Line {
     asks: mpsc::Receiver<Ask>,
     /// `None`: not looked at since the start of the daemon.
     seen: Option<Seen>,
+    /// Seen, and not in the outbox yet, which was full. The saved cursor stands before them.
+    held: Vec<Arc<Arrived>>,
     failures: u32,
 }
 
@@ -60,7 +64,7 @@ impl Line {
         channel: Channel,
         asks: mpsc::Receiver<Ask>,
     ) -> Self {
-        Self { inbox, identity, channel, asks, seen: None, failures: 0 }
+        Self { inbox, identity, channel, asks, seen: None, held: Vec::new(), failures: 0 }
     }
 
     /// Looks until the daemon stops.
@@ -142,6 +146,7 @@ impl Line {
         if self.seen.is_none() {
             self.seen = Some(self.begin().await?);
         }
+        self.let_go().await?;
         for _ in 0..PAGES {
             let fetched = self.fetch().await.map_err(LookError::Upstream)?;
             let fresh = self.note(fetched).await?;
@@ -212,7 +217,7 @@ impl Line {
         }
     }
 
-    /// Saves how far was read, and what is to be dispatched. Returns what is new and came in, oldest first.
+    /// Saves how far was read, and what is to be dispatched. Who waits for a code does not wait for the outbox.
     async fn note(&mut self, messages: Vec<Message>) -> Result<Fresh, LookError> {
         let (identity, channel) = (self.identity, self.channel);
         let nothing = Fresh { count: 0, came_in: Vec::new() };
@@ -231,21 +236,29 @@ impl Line {
         let came_in = fresh.into_iter().filter(|message| !message.outgoing);
         let news: Vec<Arc<Arrived>> =
             came_in.map(|message| Arc::new(Arrived { identity, message })).collect();
-        let enqueue = self.inbox.outbox.lock().unwrap_or_else(PoisonError::into_inner).clone();
-        let told = news.clone();
-        let saved = self.inbox.store.change(move |tx| {
-            if let Some(enqueue) = enqueue
-                && let Err(full) = enqueue(tx, identity, &told)?
-            {
-                return Ok(Err(full));
+        let waiting: Vec<Arc<Arrived>> = self.held.iter().chain(&news).cloned().collect();
+        if save(&self.inbox, (identity, channel), newest, waiting.clone()).await? == Saved::Full {
+            if waiting.len() > HELD {
+                return Err(LookError::OutboxFull);
             }
-            cursors::save(tx, identity, channel, newest)?;
-            Ok(Ok(()))
-        });
-        saved.await.map_err(LookError::Store)?.map_err(|OutboxFull| LookError::OutboxFull)?;
+            tracing::error!(%identity, %channel, held = waiting.len(), "too much waits to be dispatched: see `ravi-broker dispatch list`");
+            self.held = waiting;
+        } else {
+            self.held.clear();
+        }
         let count = ids.len();
         seen.take(newest, ids, self.inbox.clock.now());
         Ok(Fresh { count, came_in: news })
+    }
+
+    /// Once there is room again, what was held goes into the outbox.
+    async fn let_go(&mut self) -> Result<(), LookError> {
+        let (Some(seen), false) = (&self.seen, self.held.is_empty()) else { return Ok(()) };
+        let whose = (self.identity, self.channel);
+        if save(&self.inbox, whose, seen.newest, self.held.clone()).await? == Saved::All {
+            self.held.clear();
+        }
+        Ok(())
     }
 
     async fn tell(&self, arrived: &Arc<Arrived>) {
@@ -290,6 +303,33 @@ impl Seen {
             self.floor = self.recent.pop_first().unwrap_or(self.floor).max(self.floor);
         }
     }
+}
+
+/// Moves the saved cursor and enqueues what is to be dispatched, or neither.
+async fn save(
+    inbox: &Inbox,
+    (identity, channel): (IdentityUuid, Channel),
+    newest: Cursor,
+    arrived: Vec<Arc<Arrived>>,
+) -> Result<Saved, LookError> {
+    let enqueue = inbox.outbox.lock().unwrap_or_else(PoisonError::into_inner).clone();
+    let saved = inbox.store.change(move |tx| {
+        if let Some(enqueue) = enqueue
+            && enqueue(tx, identity, &arrived)? == Err(OutboxFull)
+        {
+            return Ok(Saved::Full);
+        }
+        cursors::save(tx, identity, channel, newest)?;
+        Ok(Saved::All)
+    });
+    saved.await.map_err(LookError::Store)
+}
+
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum Saved {
+    All,
+    /// The outbox took nothing.
+    Full,
 }
 
 /// What a look saw first.

@@ -160,14 +160,18 @@ impl Inbox {
         *self.outbox.lock().unwrap_or_else(PoisonError::into_inner) = Some(enqueue);
     }
 
-    async fn ask(self: &Arc<Self>, identity: IdentityUuid, channel: Channel, ask: Ask) -> Looked {
+    fn line(self: &Arc<Self>, identity: IdentityUuid, channel: Channel) -> mpsc::Sender<Ask> {
         let line = self.lines.entry((identity, channel)).or_insert_with(|| {
             let (line, asks) = mpsc::channel(WAITING);
             tokio::spawn(Line::new(self.clone(), identity, channel, asks).run());
             self.listen_to(identity);
             line
         });
-        let line = line.value().clone();
+        line.value().clone()
+    }
+
+    async fn ask(self: &Arc<Self>, identity: IdentityUuid, channel: Channel, ask: Ask) -> Looked {
+        let line = self.line(identity, channel);
         line.send(ask).await.map_err(|_| LookError::Stopping)
     }
 
