@@ -6,7 +6,7 @@ use std::time::Duration;
 use proptest::prelude::*;
 use ravi_broker::config::{
     self, Bind, Config, ConfigError, Draft, Environment, Form, IdentityRef, MatchConfig, MemoryConfig,
-    MemoryTier, Overrides, Problem, Rate, Source, UseBy, Variable,
+    MemoryTier, Overrides, Problem, Provision, Rate, Source, UseBy, Variable,
 };
 use ravi_broker::types::Delivery;
 
@@ -235,7 +235,8 @@ fn a_problem_names_the_setting_and_what_would_be_right() {
 fn a_mistake_in_a_role_is_reported_on_its_line() {
     for (setting, part) in [
         ("colour = 1", "unknown key `colour` in role.agent; known here: session"),
-        ("provision = true", "unknown key `provision`"),
+        ("provision = 1", "expected true or false"),
+        ("provision_phone = true", "expected provision = true beside it"),
         ("lease = { max_tll = \"1h\" }", "did you mean `max_ttl`?"),
         ("lease = { default_ttl = \"2h\" }", "at most lease.max_ttl, which is 1h"),
         ("lease = { max_ttl = \"8d\" }", "expected 1s to 7d"),
@@ -302,6 +303,17 @@ fn every_fact_of_a_caller_is_read_in_its_one_form() {
     assert_eq!(read.parent_exe.as_deref(), Some(Path::new("/bin/sh")));
     assert_eq!(read.exe_sha256.unwrap().to_string(), hash);
     assert!(read.foreign && !accepted(&in_role("")).roles[0].matchers[0].foreign);
+}
+
+#[test]
+fn a_role_says_whether_its_identity_is_created() {
+    let provision = |setting: &str| accepted(&in_role(setting)).roles.remove(0).provision;
+    assert_eq!(provision(""), Provision::Nothing);
+    assert_eq!(provision("provision = true"), Provision::Identity);
+    assert_eq!(provision("provision = true\nprovision_phone = true"), Provision::WithPhone);
+    let by_uuid =
+        in_role("provision = true").replace("\"agent\"", "\"6f1c2a34-0b7e-4c3d-9a55-0e8d3f0c1b2a\"");
+    assert!(problem(&by_uuid).1.contains("expected an identity by name"));
 }
 
 #[test]

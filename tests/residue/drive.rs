@@ -1,6 +1,7 @@
 //! Every call there is, with every way to fail, from generated clients. What comes back is a canary too.
 //!
-//! `rest::every_call_leaves_nothing_behind` fails until a new call is driven; those of the inbox are in `inbox`.
+//! `rest::every_call_leaves_nothing_behind` fails until a new call is driven; those of the inbox are in `inbox`, those
+//! that send in `sending`.
 
 use futures_util::StreamExt;
 use ravi_broker::pb::{self, revoke_request::Target};
@@ -18,8 +19,8 @@ use crate::wire::{Calls, Wire};
 pub(crate) struct Driven {
     pub(crate) calls: Calls,
     pub(crate) notes: Wire,
-    deploy: Wire,
-    few: Wire,
+    pub(crate) deploy: Wire,
+    pub(crate) few: Wire,
     _watch: tonic::Streaming<pb::WatchLeasesResponse>,
     /// A write to Ravi that is never answered; it ends at the deadline of calls.
     unanswered: JoinHandle<bool>,
@@ -41,6 +42,7 @@ impl Driven {
         driven.passwords(stage).await;
         driven.sign_in(stage).await;
         driven.inbox(stage).await;
+        driven.sending(stage).await;
         driven.rotations(stage).await;
         driven.refusals(stage).await;
         driven.faults(stage).await;
@@ -274,6 +276,7 @@ impl Driven {
         admin.retry_dispatch(pb::RetryDispatchRequest { target: Some(retry) }).await.unwrap();
         let unknown = pb::drop_dispatch_request::Target::DispatchId(format!("dsp_{}", "a".repeat(26)));
         admin.drop_dispatch(pb::DropDispatchRequest { target: Some(unknown) }).await.unwrap_err();
+        self.operators_personas(stage, &wire).await;
         admin.reload(pb::ReloadRequest {}).await.unwrap();
         let revoke = |target| pb::RevokeRequest { target: Some(target), reason: "residue".to_owned() };
         admin.revoke(revoke(Target::LeaseId(leases[0].lease_id.clone()))).await.unwrap();

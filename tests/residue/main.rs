@@ -24,6 +24,7 @@ mod memory;
 mod rest;
 mod scan;
 mod sealing;
+mod sending;
 mod serving;
 mod stage;
 #[path = "../it/support/mod.rs"]

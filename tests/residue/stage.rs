@@ -20,7 +20,7 @@ const ROLES: &str = r#"
 [role.notes]
 identity = "assistant-notes-agent"
 match = { uid = UID }
-scopes = ["secret:read", "secret:list", "secret:write", "password:read", "password:list", "password:write", "password:create", "identity:read", "email:read", "email:await", "sms:read", "sms:await"]
+scopes = ["secret:read", "secret:list", "secret:write", "password:read", "password:list", "password:write", "password:create", "identity:read", "email:read", "email:await", "email:send", "sms:read", "sms:await", "sms:send", "identity:create"]
 session = { max_live = 1000 }
 lease = { max_live = 4096 }
 rate = { read = "1000000/min", send = "60000/min" }

@@ -8,6 +8,7 @@ mod leaks;
 mod login;
 mod operator;
 mod run;
+mod send;
 
 use std::fs::File;
 use std::io::{Read, Write};
