@@ -11,6 +11,7 @@ use serde::Serialize;
 use thiserror::Error;
 
 use super::exit::{Exit, OPEN_ONE, outcome};
+use super::helper::RequestError;
 use super::input::InputError;
 use super::ravi_file::RaviFileError;
 use crate::audit::AuditError;
@@ -32,6 +33,19 @@ pub(crate) enum CliError {
     /// A value was not read.
     #[error(transparent)]
     Input(#[from] InputError),
+    /// The question of another program was not answered.
+    #[error(transparent)]
+    Request(#[from] RequestError),
+    /// A person ran what a program is to run.
+    #[error(
+        "a helper answers the program that starts it, and not a terminal\nconfigure it there as --help says"
+    )]
+    HelperTerminal,
+    /// The value does not fit the protocol of a helper.
+    #[error(
+        "a value holds a line break or zero byte, which this protocol cannot carry\ninject it with `run --file`"
+    )]
+    NotOneLine,
     /// The file of Ravi's command line was not accepted.
     #[error(transparent)]
     RaviFile(#[from] RaviFileError),
@@ -136,7 +150,9 @@ impl CliError {
             Self::NoSession => own("SESSION_REQUIRED", Exit::Denied, self),
             Self::Terminal => own("TERMINAL_REFUSED", Exit::Usage, self),
             Self::NoUsername | Self::NoUsernameOf => own("FIELD_ABSENT", Exit::Other, self),
-            Self::ZeroByte | Self::TooMuchToMask => own("VALUE_UNFIT", Exit::Other, self),
+            Self::Request(_) => own("REQUEST_REFUSED", Exit::Usage, self),
+            Self::HelperTerminal => own("TERMINAL_REFUSED", Exit::Usage, self),
+            Self::ZeroByte | Self::TooMuchToMask | Self::NotOneLine => own("VALUE_UNFIT", Exit::Other, self),
             Self::NotFound => own("PROGRAM_NOT_FOUND", Exit::NotFound, self),
             Self::NotExecutable => own("PROGRAM_NOT_EXECUTABLE", Exit::NotExecutable, self),
             Self::Input(_) => own("INPUT_INVALID", Exit::Usage, self),
@@ -322,6 +338,9 @@ mod tests {
             CliError::NoUsername,
             CliError::NoUsernameOf,
             CliError::ZeroByte,
+            CliError::NotOneLine,
+            CliError::HelperTerminal,
+            CliError::Request(RequestError::NotHttps),
             CliError::TooMuchToMask,
             CliError::NotFound,
             CliError::NotExecutable,

@@ -48,6 +48,8 @@
 //! config show             [{key, value, origin}]
 //! audit verify            {valid, first, last, hash, unfinished, files: [{path, first, last}],
 //!                         breach: {path, line, message}}
+//! api-key and the other    what their protocols say, whatever --format
+//!   helpers
 //! audit tail *            the record, as the file holds it
 //! any error               {error: {reason, message, hint, retry_after_seconds, problems, denial_id}},
 //!                         on standard error; retry_after_seconds only where waiting helps, problems
@@ -62,8 +64,10 @@ mod context;
 mod error;
 mod exit;
 mod explain;
+mod helper;
 mod input;
 mod lease;
+mod leased;
 mod login;
 pub mod mask;
 mod notes;
@@ -97,7 +101,7 @@ pub type DemoRunner = fn(bool) -> anyhow::Result<()>;
 
 /// The whole program: parse, run, tell. `demo` is absent where the stand-in for Ravi was left out.
 pub fn main(demo: Option<DemoRunner>) -> ExitCode {
-    let arguments: Vec<OsString> = std::env::args_os().collect();
+    let arguments: Vec<OsString> = helper::by_name(std::env::args_os().collect());
     let result = match Cli::try_parse_from(&arguments) {
         Ok(cli) => {
             let notes = Notes::open(&cli.global);
@@ -150,6 +154,11 @@ async fn dispatch(context: &mut Context, command: &Command) -> Result<(), CliErr
         Command::Delete(args) => vault::delete(context, args).await,
         Command::Session(command) => session::run(context, command).await,
         Command::Whoami(session) => session::whoami(context, session).await,
+        Command::GitCredential(args) => helper::git_credential(context, args).await,
+        Command::DockerCredential(args) => helper::docker_credential(context, args).await,
+        Command::AwsCredentials(args) => helper::aws_credentials(context, args).await,
+        Command::ApiKey(args) => helper::api_key(context, args).await,
+        Command::SshAskpass(args) => helper::ssh_askpass(context, args).await,
         Command::Login(args) => login::run(context, args).await,
         Command::Status => status::run(context).await,
         Command::Explain(args) => explain::run(context, args).await,

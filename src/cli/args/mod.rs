@@ -4,6 +4,7 @@
 //! secret is never an argument: other processes can read those.
 
 mod agent;
+mod helper;
 mod operator;
 mod parse;
 mod run;
@@ -16,6 +17,11 @@ pub(crate) use agent::{
     AcquireLease, CreatePassword, DelegateSession, DeleteEntry, DeletePassword, FieldName, GetValue,
     LeaseCommand, ListCommand, OneCall, OneLease, OpenSession, PasswordCommand, Purpose, ReadLease,
     RenewLease, RenewSession, SessionCommand, SetSecret, Shown, UnderSession, UpdatePassword,
+};
+#[cfg(test)]
+pub(crate) use helper::Bound;
+pub(crate) use helper::{
+    ApiKey, AwsCredentials, DockerCredential, DockerVerb, GitCredential, GitVerb, SshAskpass,
 };
 pub(crate) use operator::{
     AuditCommand, ConfigCommand, Explain, Login, Revoke, RevokeTarget, ShowConfig, TailAudit, VerifyAudit,
@@ -103,6 +109,16 @@ pub(crate) enum Command {
     Session(SessionCommand),
     /// Run a program under a session of its own, with values injected and masked
     Run(Box<Run>),
+    /// Answer git, which asks for the password of a host
+    GitCredential(GitCredential),
+    /// Answer docker, which asks for the password of a registry
+    DockerCredential(DockerCredential),
+    /// Answer programs that use AWS, as a `credential_process`
+    AwsCredentials(AwsCredentials),
+    /// Answer Claude Code, as an `apiKeyHelper`, and others that run a command for their key
+    ApiKey(ApiKey),
+    /// Answer ssh, which asks for a password or a passphrase
+    SshAskpass(SshAskpass),
     /// Show the session and the Ravi identity behind it
     #[command(after_help = "Example:\n  ravi-broker whoami --format json")]
     Whoami(OneCall),

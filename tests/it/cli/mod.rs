@@ -3,6 +3,7 @@
 mod agent;
 mod alone;
 mod exits;
+mod helper;
 mod leaks;
 mod login;
 mod operator;
