@@ -12,6 +12,7 @@ use thiserror::Error;
 
 use super::exit::{Exit, OPEN_ONE, outcome};
 use super::helper::RequestError;
+use super::inject::InjectError;
 use super::input::InputError;
 use super::ravi_file::RaviFileError;
 use crate::audit::AuditError;
@@ -36,6 +37,14 @@ pub(crate) enum CliError {
     /// The question of another program was not answered.
     #[error(transparent)]
     Request(#[from] RequestError),
+    /// A template was not filled in.
+    #[error(transparent)]
+    Inject(#[from] InjectError),
+    /// The result of a template would be shown.
+    #[error(
+        "values would be shown on this terminal\nname a file with -o, pipe it to where it is needed, or give --force"
+    )]
+    InjectTerminal,
     /// A person ran what a program is to run.
     #[error(
         "a helper answers the program that starts it, and not a terminal\nconfigure it there as --help says"
@@ -151,7 +160,11 @@ impl CliError {
             Self::Terminal => own("TERMINAL_REFUSED", Exit::Usage, self),
             Self::NoUsername | Self::NoUsernameOf => own("FIELD_ABSENT", Exit::Other, self),
             Self::Request(_) => own("REQUEST_REFUSED", Exit::Usage, self),
-            Self::HelperTerminal => own("TERMINAL_REFUSED", Exit::Usage, self),
+            Self::Inject(InjectError::File(_) | InjectError::NotAFile) => {
+                own("OUTPUT_FAILED", Exit::Other, self)
+            }
+            Self::Inject(_) => own("TEMPLATE_REFUSED", Exit::Usage, self),
+            Self::HelperTerminal | Self::InjectTerminal => own("TERMINAL_REFUSED", Exit::Usage, self),
             Self::ZeroByte | Self::TooMuchToMask | Self::NotOneLine => own("VALUE_UNFIT", Exit::Other, self),
             Self::NotFound => own("PROGRAM_NOT_FOUND", Exit::NotFound, self),
             Self::NotExecutable => own("PROGRAM_NOT_EXECUTABLE", Exit::NotExecutable, self),
@@ -340,6 +353,9 @@ mod tests {
             CliError::ZeroByte,
             CliError::NotOneLine,
             CliError::HelperTerminal,
+            CliError::InjectTerminal,
+            InjectError::Open(1).into(),
+            InjectError::NoReference(1).into(),
             CliError::Request(RequestError::NotHttps),
             CliError::TooMuchToMask,
             CliError::NotFound,

@@ -48,8 +48,8 @@
 //! config show             [{key, value, origin}]
 //! audit verify            {valid, first, last, hash, unfinished, files: [{path, first, last}],
 //!                         breach: {path, line, message}}
-//! api-key and the other    what their protocols say, whatever --format
-//!   helpers
+//! inject, api-key, and the what their protocols say, whatever --format
+//!   other helpers
 //! audit tail *            the record, as the file holds it
 //! any error               {error: {reason, message, hint, retry_after_seconds, problems, denial_id}},
 //!                         on standard error; retry_after_seconds only where waiting helps, problems
@@ -65,6 +65,7 @@ mod error;
 mod exit;
 mod explain;
 mod helper;
+mod inject;
 mod input;
 mod lease;
 mod leased;
@@ -154,6 +155,7 @@ async fn dispatch(context: &mut Context, command: &Command) -> Result<(), CliErr
         Command::Delete(args) => vault::delete(context, args).await,
         Command::Session(command) => session::run(context, command).await,
         Command::Whoami(session) => session::whoami(context, session).await,
+        Command::Inject(args) => inject::run(context, args).await,
         Command::GitCredential(args) => helper::git_credential(context, args).await,
         Command::DockerCredential(args) => helper::docker_credential(context, args).await,
         Command::AwsCredentials(args) => helper::aws_credentials(context, args).await,

@@ -5,6 +5,7 @@
 
 mod agent;
 mod helper;
+mod inject;
 mod operator;
 mod parse;
 mod run;
@@ -23,6 +24,7 @@ pub(crate) use helper::Bound;
 pub(crate) use helper::{
     ApiKey, AwsCredentials, DockerCredential, DockerVerb, GitCredential, GitVerb, SshAskpass,
 };
+pub(crate) use inject::Inject;
 pub(crate) use operator::{
     AuditCommand, ConfigCommand, Explain, Login, Revoke, RevokeTarget, ShowConfig, TailAudit, VerifyAudit,
 };
@@ -109,6 +111,8 @@ pub(crate) enum Command {
     Session(SessionCommand),
     /// Run a program under a session of its own, with values injected and masked
     Run(Box<Run>),
+    /// Fill values into a template
+    Inject(Inject),
     /// Answer git, which asks for the password of a host
     GitCredential(GitCredential),
     /// Answer docker, which asks for the password of a registry

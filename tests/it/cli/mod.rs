@@ -4,6 +4,7 @@ mod agent;
 mod alone;
 mod exits;
 mod helper;
+mod inject;
 mod leaks;
 mod login;
 mod operator;

@@ -15,7 +15,7 @@ use rustls::{ServerConfig, ServerConnection, StreamOwned};
 
 use super::{PASSWORD, stack};
 use crate::cli::{PROGRAM, Shell, on_terminal, text};
-use crate::support::{DEPLOY, Stack};
+use crate::support::DEPLOY;
 
 const ASKED: &str = "capability[]=authtype\nprotocol=https\nhost=github.com\nwwwauth[]=Basic realm=\"x\"\n";
 
