@@ -70,6 +70,7 @@ mod input;
 mod lease;
 mod leased;
 mod login;
+mod manual;
 pub mod mask;
 mod notes;
 mod operator;
@@ -168,6 +169,8 @@ async fn dispatch(context: &mut Context, command: &Command) -> Result<(), CliErr
         Command::Lock(purpose) => operator::lock(context, purpose).await,
         Command::Unlock => operator::unlock(context).await,
         Command::Reload => operator::reload(context).await,
+        Command::Completions(args) => manual::completions(context, args),
+        Command::Man(args) => manual::pages(context, args),
         Command::Config(command) => config::run(context, command),
         Command::Audit(command) => audit::run(context, command).await,
         // They end in other ways, before this.

@@ -6,6 +6,7 @@
 mod agent;
 mod helper;
 mod inject;
+mod manual;
 mod operator;
 mod parse;
 mod run;
@@ -25,6 +26,7 @@ pub(crate) use helper::{
     ApiKey, AwsCredentials, DockerCredential, DockerVerb, GitCredential, GitVerb, SshAskpass,
 };
 pub(crate) use inject::Inject;
+pub(crate) use manual::{Completions, ManualPages, Shell};
 pub(crate) use operator::{
     AuditCommand, ConfigCommand, Explain, Login, Revoke, RevokeTarget, ShowConfig, TailAudit, VerifyAudit,
 };
@@ -150,6 +152,10 @@ pub(crate) enum Command {
     /// Read the audit trail, or prove that nobody changed it
     #[command(subcommand, after_help = "Example:\n  ravi-broker audit tail --follow")]
     Audit(AuditCommand),
+    /// Print what a shell needs to complete the commands
+    Completions(Completions),
+    /// Write manual pages: one for each command
+    Man(ManualPages),
     /// See the broker at work: real daemon, two agents, a stand-in for Ravi
     #[command(after_help = "Example:\n  ravi-broker demo")]
     Demo,
