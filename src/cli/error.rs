@@ -15,6 +15,7 @@ use super::helper::RequestError;
 use super::inject::InjectError;
 use super::input::InputError;
 use super::ravi_file::RaviFileError;
+use super::skill::SkillError;
 use crate::audit::AuditError;
 use crate::client::{Attempt, BrokerError, ClientError, ConnectFailure, ErrorReason, SessionFileError};
 use crate::config::ConfigError;
@@ -45,6 +46,9 @@ pub(crate) enum CliError {
         "values would be shown on this terminal\nname a file with -o, pipe it to where it is needed, or give --force"
     )]
     InjectTerminal,
+    /// The skill was not installed or removed.
+    #[error(transparent)]
+    Skill(#[from] SkillError),
     /// A person ran what a program is to run.
     #[error(
         "a helper answers the program that starts it, and not a terminal\nconfigure it there as --help says"
@@ -160,6 +164,7 @@ impl CliError {
             Self::Terminal => own("TERMINAL_REFUSED", Exit::Usage, self),
             Self::NoUsername | Self::NoUsernameOf => own("FIELD_ABSENT", Exit::Other, self),
             Self::Request(_) => own("REQUEST_REFUSED", Exit::Usage, self),
+            Self::Skill(_) => own("SKILL_UNCHANGED", Exit::Other, self),
             Self::Inject(InjectError::File(_) | InjectError::NotAFile) => {
                 own("OUTPUT_FAILED", Exit::Other, self)
             }
@@ -354,6 +359,8 @@ mod tests {
             CliError::NotOneLine,
             CliError::HelperTerminal,
             CliError::InjectTerminal,
+            SkillError::NoHome.into(),
+            SkillError::Declined.into(),
             InjectError::Open(1).into(),
             InjectError::NoReference(1).into(),
             CliError::Request(RequestError::NotHttps),

@@ -79,6 +79,7 @@ mod page;
 mod ravi_file;
 mod run;
 mod session;
+mod skill;
 mod status;
 mod usage;
 mod vault;
@@ -169,6 +170,7 @@ async fn dispatch(context: &mut Context, command: &Command) -> Result<(), CliErr
         Command::Lock(purpose) => operator::lock(context, purpose).await,
         Command::Unlock => operator::unlock(context).await,
         Command::Reload => operator::reload(context).await,
+        Command::Skill(command) => skill::run(context, command),
         Command::Completions(args) => manual::completions(context, args),
         Command::Man(args) => manual::pages(context, args),
         Command::Config(command) => config::run(context, command),

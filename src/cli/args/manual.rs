@@ -2,7 +2,7 @@
 
 use std::path::PathBuf;
 
-use clap::{Args, ValueEnum};
+use clap::{Args, Subcommand, ValueEnum};
 
 /// A shell that completes words.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
@@ -35,4 +35,30 @@ pub(crate) struct ManualPages {
     /// Write the pages of all commands into this directory; without it, that of the program is printed
     #[arg(long, value_name = "DIR")]
     pub(crate) dir: Option<PathBuf>,
+}
+
+#[derive(Debug, Subcommand)]
+pub(crate) enum SkillCommand {
+    /// Print the skill
+    #[command(after_help = "Example:\n  ravi-broker skill show")]
+    Show,
+    /// Show what is written and where, ask, and write it
+    #[command(after_help = "\
+Example:
+  ravi-broker skill install
+  ravi-broker skill install --to .codex/skills --yes")]
+    Install(SkillPlace),
+    /// Remove what `install` wrote, and nothing else
+    #[command(after_help = "Example:\n  ravi-broker skill uninstall")]
+    Uninstall(SkillPlace),
+}
+
+#[derive(Args, Debug)]
+pub(crate) struct SkillPlace {
+    /// The directory of skills [default: ~/.claude/skills]
+    #[arg(long, value_name = "DIR")]
+    pub(crate) to: Option<PathBuf>,
+    /// Do not ask
+    #[arg(short, long)]
+    pub(crate) yes: bool,
 }

@@ -26,7 +26,7 @@ pub(crate) use helper::{
     ApiKey, AwsCredentials, DockerCredential, DockerVerb, GitCredential, GitVerb, SshAskpass,
 };
 pub(crate) use inject::Inject;
-pub(crate) use manual::{Completions, ManualPages, Shell};
+pub(crate) use manual::{Completions, ManualPages, Shell, SkillCommand, SkillPlace};
 pub(crate) use operator::{
     AuditCommand, ConfigCommand, Explain, Login, Revoke, RevokeTarget, ShowConfig, TailAudit, VerifyAudit,
 };
@@ -152,6 +152,9 @@ pub(crate) enum Command {
     /// Read the audit trail, or prove that nobody changed it
     #[command(subcommand, after_help = "Example:\n  ravi-broker audit tail --follow")]
     Audit(AuditCommand),
+    /// Teach an agent that has a shell to use this program
+    #[command(subcommand, after_help = "Example:\n  ravi-broker skill install")]
+    Skill(SkillCommand),
     /// Print what a shell needs to complete the commands
     Completions(Completions),
     /// Write manual pages: one for each command

@@ -9,6 +9,7 @@ mod leaks;
 mod login;
 mod operator;
 mod run;
+mod skill;
 
 use std::fs::File;
 use std::io::{Read, Write};
