@@ -38,6 +38,7 @@
 //!   sessions              [{session_id, role, identity, uid, pid, executable, reason, age, expires_in,
 //!                         parent_session_id, binding,
 //!                         leases: [{lease_id, resource, expires_in, revocable, uses}]}]
+//! doctor                  {well, findings: [{check, state: good|note|bad, found, fix}]}
 //! explain                 {denial_id, denied_at, rule, asked, session_id, role, uid, pid, executable,
 //!                         tier, selectors: [text]}
 //! revoke                  {sessions, leases, exposed_resources}
@@ -61,6 +62,7 @@ mod args;
 mod audit;
 mod config;
 mod context;
+mod doctor;
 mod error;
 mod exit;
 mod explain;
@@ -165,6 +167,7 @@ async fn dispatch(context: &mut Context, command: &Command) -> Result<(), CliErr
         Command::SshAskpass(args) => helper::ssh_askpass(context, args).await,
         Command::Login(args) => login::run(context, args).await,
         Command::Status => status::run(context).await,
+        Command::Doctor(args) => doctor::run(context, args).await,
         Command::Explain(args) => explain::run(context, args).await,
         Command::Revoke(args) => operator::revoke(context, args).await,
         Command::Lock(purpose) => operator::lock(context, purpose).await,

@@ -4,6 +4,7 @@
 //! secret is never an argument: other processes can read those.
 
 mod agent;
+mod doctor;
 mod helper;
 mod inject;
 mod manual;
@@ -20,6 +21,7 @@ pub(crate) use agent::{
     LeaseCommand, ListCommand, OneCall, OneLease, OpenSession, PasswordCommand, Purpose, ReadLease,
     RenewLease, RenewSession, SessionCommand, SetSecret, Shown, UnderSession, UpdatePassword,
 };
+pub(crate) use doctor::Doctor;
 #[cfg(test)]
 pub(crate) use helper::Bound;
 pub(crate) use helper::{
@@ -133,6 +135,8 @@ pub(crate) enum Command {
     /// Show the daemon, its protections and its sessions
     #[command(after_help = "Example:\n  ravi-broker status")]
     Status,
+    /// Find what is wrong with the setup, and say what to do about it
+    Doctor(Doctor),
     /// Tell why a call was refused: the rule that decided, and what it looked at
     Explain(Explain),
     /// End access: of one lease, one session, a role, or everybody

@@ -2,6 +2,7 @@
 
 mod agent;
 mod alone;
+mod doctor;
 mod exits;
 mod helper;
 mod inject;
