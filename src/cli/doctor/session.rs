@@ -2,8 +2,6 @@
 
 use std::time::Duration;
 
-use jiff::Timestamp;
-
 use super::report::{Finding, Findings};
 use super::{MAX_ROLES, wrong};
 use crate::cli::args::{Doctor, UnderSession};
@@ -13,6 +11,7 @@ use crate::cli::error::CliError;
 use crate::cli::exit::OPEN_ONE;
 use crate::cli::output::span;
 use crate::client::{AdminClient, AgentClient, ClientError, ErrorReason, OpenSession, Session};
+use crate::clock::Clock;
 
 /// Clocks of one machine do not differ by more.
 const SKEW: Duration = Duration::from_secs(5);
@@ -29,7 +28,7 @@ pub(super) async fn of_environment(context: &Context, findings: &mut Findings) -
         Ok((client, session)) => {
             let what = format!("{}, for {}", session.role, span(session.expires_in));
             findings.add(Finding::good(CHECK, what));
-            clock(&session, findings);
+            clock(context, &session, findings);
             Some(client)
         }
         Err(CliError::NoSession) => {
@@ -44,9 +43,9 @@ pub(super) async fn of_environment(context: &Context, findings: &mut Findings) -
 }
 
 /// The end of a session as the daemon's clock has it, beside the time that is left.
-fn clock(session: &Session, findings: &mut Findings) {
+fn clock(context: &Context, session: &Session, findings: &mut Findings) {
     const CHECK: &str = "clock";
-    let left = session.expires_at.duration_since(Timestamp::now());
+    let left = session.expires_at.duration_since(context.clock.wall());
     let expected = jiff::SignedDuration::try_from(session.expires_in).unwrap_or(jiff::SignedDuration::MAX);
     let skew = (left - expected).unsigned_abs();
     findings.add(if skew <= SKEW {

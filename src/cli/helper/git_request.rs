@@ -93,7 +93,7 @@ mod tests {
             "capability[]=authtype\ncapability[]=state\nprotocol=https\nhost=github.com:8443\npath=a/b.git\n\
              username=alice\nwwwauth[]=Basic realm=\"x\"\nwwwauth[]=Bearer\n\n",
         );
-        let request = request.ok().expect("it is a request");
+        let Ok(request) = request else { panic!("it is a request") };
         assert_eq!(request.target.to_string(), "github.com:8443");
         assert_eq!(request.username.unwrap().as_str(), "alice");
         assert!(request.password.is_none());

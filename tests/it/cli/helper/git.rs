@@ -9,6 +9,7 @@ use std::sync::Arc;
 use std::sync::mpsc::{Receiver, Sender, channel};
 use std::thread;
 
+use ravi_broker::clock::{Clock, SystemClock};
 use ravi_broker::secret::Secret;
 use rustls::pki_types::{PrivateKeyDer, PrivatePkcs8KeyDer};
 use rustls::{ServerConfig, ServerConnection, StreamOwned};
@@ -28,7 +29,7 @@ async fn git_is_answered_in_its_protocol_and_with_the_end_of_the_lease() {
     let [username, given, expiry] = lines[..] else { panic!("{answer}") };
     assert_eq!((username, given), ("username=deploy-agent", password.as_str()));
     let expiry: i64 = expiry.strip_prefix("password_expiry_utc=").unwrap().parse().unwrap();
-    let left = expiry - jiff::Timestamp::now().as_second();
+    let left = expiry - SystemClock.wall().as_second();
     assert!((200..=300).contains(&left), "{left}");
     // The role may see nothing: what it got was leased to be used.
     assert_eq!(stack.audited("lease.acquired")[0]["reason"], "git-credential");

@@ -1,5 +1,6 @@
 //! The protocols of docker, AWS, Claude Code and ssh.
 
+use ravi_broker::clock::{Clock, SystemClock};
 use serde_json::json;
 
 use super::{PASSWORD, stack};
@@ -72,7 +73,7 @@ async fn aws_programs_get_their_document_and_when_to_ask_again() {
                 --secret-access-key ravi://password/github.com --session-token ravi://secret/REGISTRY_TOKEN";
     let answer = stack.ask(line, "").json();
     let expiration: jiff::Timestamp = answer["Expiration"].as_str().unwrap().parse().unwrap();
-    assert!(expiration > jiff::Timestamp::now());
+    assert!(expiration > SystemClock.wall());
     let expected = json!({
         "Version": 1, "AccessKeyId": "deploy-agent", "SecretAccessKey": PASSWORD,
         "SessionToken": "sandbox-registry-deploy-3b7e64", "Expiration": answer["Expiration"],
