@@ -107,21 +107,28 @@ async fn what_a_role_forbids_git_does_not_get() {
 async fn asking_again_leaves_one_lease_and_erase_ends_it_without_deleting_anything() {
     let stack = stack().await;
     let mut shell = Shell::under(&stack, "tools");
-    let mut git = |verb: &str| {
-        let line = format!(
-            "printf 'protocol=https\\nhost=github.com\\nusername=deploy-agent\\npassword=x\\n' | ravi-broker git-credential {verb}"
-        );
-        shell.run(&line).good()
+    let git = |shell: &mut Shell, verb: &str| {
+        let asked = r"protocol=https\nhost=github.com\nusername=deploy-agent\npassword=x\n";
+        shell.run(&format!("printf '{asked}' | ravi-broker git-credential {verb}")).good()
+    };
+    let leases = |shell: &mut Shell| {
+        let live = shell.run("ravi-broker lease list --format json").json();
+        live.as_array().unwrap().len()
     };
     // More often than the role may have leases.
     for _ in 0..6 {
-        assert!(git("get").contains(PASSWORD));
+        assert!(git(&mut shell, "get").contains(PASSWORD));
+        assert_eq!(leases(&mut shell), 1);
     }
-    let leases = |shell: &mut Shell| shell.run("ravi-broker lease list --format json").json();
-    assert_eq!(git("store"), "");
-    assert_eq!(git("erase"), "");
-    assert!(git("get").contains(PASSWORD), "it is still there, and what `store` said was not kept");
-    assert_eq!(leases(&mut shell).as_array().unwrap().len(), 1);
+    assert_eq!((git(&mut shell, "store"), leases(&mut shell)), (String::new(), 1));
+    // Another host's lease is not for it to end.
+    shell.run("printf 'protocol=https\\nhost=grafana.net\\n' | ravi-broker git-credential erase").good();
+    assert_eq!(leases(&mut shell), 1);
+    assert_eq!((git(&mut shell, "erase"), leases(&mut shell)), (String::new(), 0));
+    assert!(
+        git(&mut shell, "get").contains(PASSWORD),
+        "it is still there, and what `store` said was not kept"
+    );
     shell.leave();
 }
 
