@@ -42,6 +42,17 @@ fn show(context: &mut Context, args: &ShowConfig) -> Result<(), CliError> {
         .show(&SettingsView { settings: settings.iter().map(SettingView::of).collect(), origin: args.origin })
 }
 
+/// Judges the file without a word. Returns its path.
+pub(super) fn check_quietly(global: &Global) -> Result<PathBuf, ConfigError> {
+    Ok(judged(global)?.origins.path().to_owned())
+}
+
+/// The roles of the file, if this user may read it and nothing is wrong with it.
+pub(super) fn role_names(global: &Global) -> Vec<String> {
+    let config = judged(global).map(|draft| draft.config);
+    config.map(|config| config.roles.iter().map(|role| role.name.to_string()).collect()).unwrap_or_default()
+}
+
 /// The configuration in force by the file, if nothing is wrong with it.
 pub(super) fn accepted(global: &Global) -> Result<Config, CliError> {
     Ok(judged(global)?.config)

@@ -11,8 +11,11 @@ use serde::Serialize;
 use thiserror::Error;
 
 use super::exit::{Exit, OPEN_ONE, outcome};
+use super::helper::RequestError;
+use super::inject::InjectError;
 use super::input::InputError;
 use super::ravi_file::RaviFileError;
+use super::skill::SkillError;
 use crate::audit::AuditError;
 use crate::client::{Attempt, BrokerError, ClientError, ConnectFailure, ErrorReason, SessionFileError};
 use crate::config::ConfigError;
@@ -32,6 +35,30 @@ pub(crate) enum CliError {
     /// A value was not read.
     #[error(transparent)]
     Input(#[from] InputError),
+    /// The question of another program was not answered.
+    #[error(transparent)]
+    Request(#[from] RequestError),
+    /// A template was not filled in.
+    #[error(transparent)]
+    Inject(#[from] InjectError),
+    /// The result of a template would be shown.
+    #[error(
+        "values would be shown on this terminal\nname a file with -o, pipe it to where it is needed, or give --force"
+    )]
+    InjectTerminal,
+    /// The skill was not installed or removed.
+    #[error(transparent)]
+    Skill(#[from] SkillError),
+    /// A person ran what a program is to run.
+    #[error(
+        "a helper answers the program that starts it, and not a terminal\nconfigure it there as --help says"
+    )]
+    HelperTerminal,
+    /// The value does not fit the protocol of a helper.
+    #[error(
+        "a value holds a line break or zero byte, which this protocol cannot carry\ninject it with `run --file`"
+    )]
+    NotOneLine,
     /// The file of Ravi's command line was not accepted.
     #[error(transparent)]
     RaviFile(#[from] RaviFileError),
@@ -146,7 +173,14 @@ impl CliError {
             Self::NoSession => own("SESSION_REQUIRED", Exit::Denied, self),
             Self::Terminal => own("TERMINAL_REFUSED", Exit::Usage, self),
             Self::NoUsername | Self::NoUsernameOf => own("FIELD_ABSENT", Exit::Other, self),
-            Self::ZeroByte | Self::TooMuchToMask => own("VALUE_UNFIT", Exit::Other, self),
+            Self::Request(_) => own("REQUEST_REFUSED", Exit::Usage, self),
+            Self::Skill(_) => own("SKILL_UNCHANGED", Exit::Other, self),
+            Self::Inject(InjectError::File(_) | InjectError::NotAFile) => {
+                own("OUTPUT_FAILED", Exit::Other, self)
+            }
+            Self::Inject(_) => own("TEMPLATE_REFUSED", Exit::Usage, self),
+            Self::HelperTerminal | Self::InjectTerminal => own("TERMINAL_REFUSED", Exit::Usage, self),
+            Self::ZeroByte | Self::TooMuchToMask | Self::NotOneLine => own("VALUE_UNFIT", Exit::Other, self),
             Self::NotFound => own("PROGRAM_NOT_FOUND", Exit::NotFound, self),
             Self::NotExecutable => own("PROGRAM_NOT_EXECUTABLE", Exit::NotExecutable, self),
             Self::Input(_) => own("INPUT_INVALID", Exit::Usage, self),
@@ -339,6 +373,14 @@ mod tests {
             CliError::NoUsername,
             CliError::NoUsernameOf,
             CliError::ZeroByte,
+            CliError::NotOneLine,
+            CliError::HelperTerminal,
+            CliError::InjectTerminal,
+            SkillError::NoHome.into(),
+            SkillError::Declined.into(),
+            InjectError::Open(1).into(),
+            InjectError::NoReference(1).into(),
+            CliError::Request(RequestError::NotHttps),
             CliError::TooMuchToMask,
             CliError::NotFound,
             CliError::NotExecutable,

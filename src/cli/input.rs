@@ -28,6 +28,8 @@ pub(crate) enum InputError {
     Empty,
     #[error("the value is longer than 48 KiB\nRavi does not store it; keep large material elsewhere")]
     TooLong,
+    #[error("standard input is longer than it may be\ngive it less")]
+    RequestTooLong,
     #[error("the value is not UTF-8 text\nencode it first, for example with base64")]
     NotText,
     #[error("the prompt was left\nnothing was changed")]
@@ -45,17 +47,30 @@ pub(crate) fn secret(prompt: &str, keep_newline: bool) -> Result<Secret, InputEr
     if terminal { from_terminal(&input, prompt) } else { from_pipe(&input, keep_newline) }
 }
 
-fn from_pipe(mut input: impl Read, keep_newline: bool) -> Result<Secret, InputError> {
-    let mut buffer = Zeroizing::new(vec![0; MAX_BYTES + 3]);
+/// Reads what another program asks, to its end.
+pub(crate) fn request(longest: usize) -> Result<Zeroizing<Vec<u8>>, InputError> {
+    let input = io::stdin().as_fd().try_clone_to_owned().map(File::from).map_err(InputError::Unreadable)?;
+    let (mut buffer, filled) = filled(&input, longest + 1)?;
+    buffer.truncate(filled);
+    if filled > longest { Err(InputError::RequestTooLong) } else { Ok(buffer) }
+}
+
+/// A buffer of this size, and how much of it the input fills.
+fn filled(mut input: impl Read, size: usize) -> Result<(Zeroizing<Vec<u8>>, usize), InputError> {
+    let mut buffer = Zeroizing::new(vec![0; size]);
     let mut filled = 0;
     loop {
         match input.read(&mut buffer[filled..]) {
-            Ok(0) => break,
+            Ok(0) => return Ok((buffer, filled)),
             Ok(count) => filled += count,
             Err(error) if error.kind() == io::ErrorKind::Interrupted => {}
             Err(error) => return Err(InputError::Unreadable(error)),
         }
     }
+}
+
+fn from_pipe(input: impl Read, keep_newline: bool) -> Result<Secret, InputError> {
+    let (buffer, mut filled) = filled(input, MAX_BYTES + 3)?;
     if !keep_newline {
         filled -= newline_at_end(&buffer[..filled]);
     }

@@ -17,6 +17,7 @@ use super::error::CliError;
 use super::output::{Document, moment, seconds, span};
 use super::page::{Cell, Page, Tone};
 use crate::client::{Credential, Lease, LeaseEvent};
+use crate::types::Field;
 
 pub(super) async fn run(context: &mut Context, command: &LeaseCommand) -> Result<(), CliError> {
     match command {
@@ -30,8 +31,12 @@ pub(super) async fn run(context: &mut Context, command: &LeaseCommand) -> Result
 }
 
 pub(super) async fn get(context: &mut Context, args: &GetValue) -> Result<(), CliError> {
-    refuse_terminal(context, &args.shown)?;
-    let resource = args.resource.to_string();
+    let mut shown = args.shown.clone();
+    if args.reference.field == Field::Username {
+        shown.field = FieldName::Username;
+    }
+    refuse_terminal(context, &shown)?;
+    let resource = args.reference.resource.to_string();
     let reason = args.purpose.reason.as_ref();
     let (lease, credential) = context
         .under(&args.session, reason, async |client| {
@@ -41,7 +46,7 @@ pub(super) async fn get(context: &mut Context, args: &GetValue) -> Result<(), Cl
             Ok((lease, credential))
         })
         .await?;
-    print(context, &args.shown, &lease, &credential)
+    print(context, &shown, &lease, &credential)
 }
 
 async fn acquire(context: &mut Context, args: &AcquireLease) -> Result<(), CliError> {

@@ -42,6 +42,7 @@
 //!   sessions              [{session_id, role, identity, uid, pid, executable, reason, age, expires_in,
 //!                         parent_session_id, binding,
 //!                         leases: [{lease_id, resource, expires_in, revocable, uses}]}]
+//! doctor                  {well, findings: [{check, state: good|note|bad, found, fix}]}
 //! explain                 {denial_id, denied_at, rule, asked, session_id, role, uid, pid, executable,
 //!                         tier, selectors: [text]}
 //! revoke                  {sessions, leases, exposed_resources}
@@ -58,6 +59,8 @@
 //! config show             [{key, value, origin}]
 //! audit verify            {valid, first, last, hash, unfinished, files: [{path, first, last}],
 //!                         breach: {path, line, message}}
+//! inject, api-key, and the what their protocols say, whatever --format
+//!   other helpers
 //! audit tail *            the record, as the file holds it
 //! any error               {error: {reason, message, hint, retry_after_seconds, problems, denial_id}},
 //!                         on standard error; retry_after_seconds only where waiting helps, problems
@@ -70,14 +73,19 @@ mod audit;
 mod config;
 mod context;
 mod dispatch;
+mod doctor;
 mod error;
 mod exit;
 mod explain;
+mod helper;
 mod identity;
 mod inbox;
+mod inject;
 mod input;
 mod lease;
+mod leased;
 mod login;
+mod manual;
 pub mod mask;
 mod notes;
 mod operator;
@@ -87,6 +95,7 @@ mod ravi_file;
 mod run;
 mod send;
 mod session;
+mod skill;
 mod status;
 mod usage;
 mod vault;
@@ -111,7 +120,7 @@ pub type DemoRunner = fn(bool) -> anyhow::Result<()>;
 
 /// The whole program: parse, run, tell. `demo` is absent where the stand-in for Ravi was left out.
 pub fn main(demo: Option<DemoRunner>) -> ExitCode {
-    let arguments: Vec<OsString> = std::env::args_os().collect();
+    let arguments: Vec<OsString> = helper::by_name(std::env::args_os().collect());
     let result = match Cli::try_parse_from(&arguments) {
         Ok(cli) => {
             let notes = Notes::open(&cli.global);
@@ -171,8 +180,15 @@ async fn dispatch(context: &mut Context, command: &Command) -> Result<(), CliErr
         Command::CheckSend(args) => send::check(context, args).await,
         Command::Contacts(args) => send::contacts(context, args).await,
         Command::Whoami(session) => session::whoami(context, session).await,
+        Command::Inject(args) => inject::run(context, args).await,
+        Command::GitCredential(args) => helper::git_credential(context, args).await,
+        Command::DockerCredential(args) => helper::docker_credential(context, args).await,
+        Command::AwsCredentials(args) => helper::aws_credentials(context, args).await,
+        Command::ApiKey(args) => helper::api_key(context, args).await,
+        Command::SshAskpass(args) => helper::ssh_askpass(context, args).await,
         Command::Login(args) => login::run(context, args).await,
         Command::Status => status::run(context).await,
+        Command::Doctor(args) => doctor::run(context, args).await,
         Command::Explain(args) => explain::run(context, args).await,
         Command::Revoke(args) => operator::revoke(context, args).await,
         Command::Identity(command) => identity::run(context, command).await,
@@ -180,6 +196,9 @@ async fn dispatch(context: &mut Context, command: &Command) -> Result<(), CliErr
         Command::Unlock => operator::unlock(context).await,
         Command::Reload => operator::reload(context).await,
         Command::Dispatch(command) => dispatch::run(context, command).await,
+        Command::Skill(command) => skill::run(context, command),
+        Command::Completions(args) => manual::completions(context, args),
+        Command::Man(args) => manual::pages(context, args),
         Command::Config(command) => config::run(context, command),
         Command::Audit(command) => audit::run(context, command).await,
         // They end in other ways, before this.

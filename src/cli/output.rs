@@ -80,6 +80,11 @@ impl Output {
         if newline { self.out.write_all(b"\n") } else { Ok(()) }
     }
 
+    /// Writes pieces of which some are secret, one after the other and without a copy of them.
+    pub(crate) fn pieces(&mut self, pieces: &[&str]) -> io::Result<()> {
+        pieces.iter().try_for_each(|piece| self.out.write_all(piece.as_bytes()))
+    }
+
     /// Writes a JSON document that holds a secret, piece by piece and without a copy of it.
     pub(crate) fn secret_document(&mut self, document: &impl Serialize) -> io::Result<()> {
         serde_json::to_writer(&self.out, document)?;

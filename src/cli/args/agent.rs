@@ -5,8 +5,11 @@ use std::time::Duration;
 
 use clap::{Args, Subcommand, ValueEnum};
 
+use super::helper::credential;
 use super::parse::{duration, password_resource, scope, secret_resource};
-use crate::types::{Domain, LeaseId, PasswordName, Reason, Resource, RoleName, SecretKey, Username};
+use crate::types::{
+    Domain, LeaseId, PasswordName, Reason, Reference, Resource, RoleName, SecretKey, Username,
+};
 
 /// Why something is done: written to the audit trail.
 #[derive(Args, Clone, Debug, Default)]
@@ -42,10 +45,13 @@ a terminal gets it only with --reveal. The JSON document has `resource`, `value`
 
 Example:
   ravi-broker get password/github.com --field username
+  ravi-broker get ravi://password/github.com#username
   ravi-broker get secret/OPENAI_API_KEY | some-tool --key-from-stdin")]
 pub(crate) struct GetValue {
-    /// secret/KEY, password/DOMAIN[/USERNAME], sso/token, identity/email or identity/phone
-    pub(crate) resource: Resource,
+    /// secret/KEY, password/DOMAIN[/USERNAME], sso/token, identity/email or identity/phone; or a reference,
+    /// such as ravi://secret/KEY or ravi://password/DOMAIN#username
+    #[arg(value_parser = credential, value_name = "RESOURCE")]
+    pub(crate) reference: Reference,
     #[command(flatten)]
     pub(crate) shown: Shown,
     #[command(flatten)]
@@ -55,7 +61,7 @@ pub(crate) struct GetValue {
 }
 
 /// How a value is printed.
-#[derive(Args, Debug)]
+#[derive(Args, Clone, Debug)]
 pub(crate) struct Shown {
     /// Which part of the credential to print; a user name belongs to a password
     #[arg(long, value_enum, default_value_t = FieldName::Value)]

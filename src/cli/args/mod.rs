@@ -4,7 +4,11 @@
 //! secret is never an argument: other processes can read those.
 
 mod agent;
+mod doctor;
+mod helper;
 mod inbox;
+mod inject;
+mod manual;
 mod messages;
 mod operator;
 mod parse;
@@ -19,7 +23,15 @@ pub(crate) use agent::{
     LeaseCommand, ListCommand, OneCall, OneLease, OpenSession, PasswordCommand, Purpose, ReadLease,
     RenewLease, RenewSession, SessionCommand, SetSecret, Shown, UnderSession, UpdatePassword,
 };
+pub(crate) use doctor::Doctor;
+#[cfg(test)]
+pub(crate) use helper::Bound;
+pub(crate) use helper::{
+    ApiKey, AwsCredentials, DockerCredential, DockerVerb, GitCredential, GitVerb, SshAskpass,
+};
 pub(crate) use inbox::{InboxCommand, KindName, ListInbox, ShowMessage, WaitCode, WatchInbox};
+pub(crate) use inject::Inject;
+pub(crate) use manual::{Completions, ManualPages, Shell, SkillCommand, SkillPlace};
 pub(crate) use messages::{CheckSend, Contacts, Content, Forward, Reply, SendCommand, SendEmail, SendSms};
 pub(crate) use operator::{
     AuditCommand, ConfigCommand, CreateIdentity, DispatchCommand, Explain, IdentityCommand, ListDispatches,
@@ -127,6 +139,18 @@ pub(crate) enum Command {
     CheckSend(CheckSend),
     /// Look for whom the identity knows
     Contacts(Contacts),
+    /// Fill values into a template
+    Inject(Inject),
+    /// Answer git, which asks for the password of a host
+    GitCredential(GitCredential),
+    /// Answer docker, which asks for the password of a registry
+    DockerCredential(DockerCredential),
+    /// Answer programs that use AWS, as a `credential_process`
+    AwsCredentials(AwsCredentials),
+    /// Answer Claude Code, as an `apiKeyHelper`, and others that run a command for their key
+    ApiKey(ApiKey),
+    /// Answer ssh, which asks for a password or a passphrase
+    SshAskpass(SshAskpass),
     /// Show the session and the Ravi identity behind it
     #[command(after_help = "Example:\n  ravi-broker whoami --format json")]
     Whoami(OneCall),
@@ -135,6 +159,8 @@ pub(crate) enum Command {
     /// Show the daemon, its protections and its sessions
     #[command(after_help = "Example:\n  ravi-broker status")]
     Status,
+    /// Find what is wrong with the setup, and say what to do about it
+    Doctor(Doctor),
     /// Tell why a call was refused: the rule that decided, and what it looked at
     Explain(Explain),
     /// End access: of one lease, one session, a role, or everybody
@@ -160,6 +186,13 @@ pub(crate) enum Command {
     /// Read the audit trail, or prove that nobody changed it
     #[command(subcommand, after_help = "Example:\n  ravi-broker audit tail --follow")]
     Audit(AuditCommand),
+    /// Teach an agent that has a shell to use this program
+    #[command(subcommand, after_help = "Example:\n  ravi-broker skill install")]
+    Skill(SkillCommand),
+    /// Print what a shell needs to complete the commands
+    Completions(Completions),
+    /// Write manual pages: one for each command
+    Man(ManualPages),
     /// See the broker at work: real daemon, two agents, a stand-in for Ravi
     #[command(after_help = "Example:\n  ravi-broker demo")]
     Demo,

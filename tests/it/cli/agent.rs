@@ -87,6 +87,9 @@ async fn a_value_is_printed_alone_in_every_form_that_was_asked_for() {
     assert_eq!(get("password/github.com").good(), "sandbox-github-deploy-6f98\n");
     assert_eq!(get("password/github.com --field username").good(), "deploy-agent\n");
     assert_eq!(get("password/github.com/deploy-agent").good(), "sandbox-github-deploy-6f98\n");
+    assert_eq!(get("ravi://secret/STRIPE_API_KEY").good(), "sandbox-stripe-deploy-58f0d1\n");
+    assert_eq!(get("ravi://password/github.com#username").good(), "deploy-agent\n");
+    assert_eq!(get("ravi://password/github.com/deploy-agent").good(), "sandbox-github-deploy-6f98\n");
     assert_eq!(get("identity/email").good(), "deploy-agent@agents.sandbox.example\n");
     assert_eq!(get("identity/phone").good(), "+12025550122\n");
     assert!(get("sso/token").good().starts_with("rvt_"));

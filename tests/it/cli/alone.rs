@@ -45,6 +45,40 @@ fn transcripts_stay_as_they_are() {
 }
 
 #[test]
+fn completions_are_scripts_that_their_shells_take() {
+    let home = home();
+    for (shell, mark) in [
+        ("bash", "complete -F _ravi__broker"),
+        ("zsh", "#compdef ravi-broker\n"),
+        ("fish", "complete -c ravi-broker "),
+    ] {
+        let printed = run(home.path(), &["completions", shell]);
+        assert!(printed.status.success() && text(&printed.stdout).contains(mark), "{shell}");
+        assert!(text(&printed.stdout).contains("git-credential"), "{shell}");
+    }
+    let script = home.path().join("bash");
+    fs::write(&script, run(home.path(), &["completions", "bash"]).stdout).unwrap();
+    let mut bash = Command::new("bash");
+    bash.args(["-euc", "source \"$0\"; complete -p ravi-broker"]).arg(&script);
+    let checked = bash.output().unwrap();
+    assert!(checked.status.success(), "{}", text(&checked.stderr));
+}
+
+#[test]
+fn manual_pages_are_written_for_every_command() {
+    let home = home();
+    let directory = home.path().join("man/man1");
+    let written = run(home.path(), &["man", "--dir", directory.to_str().unwrap()]);
+    assert!(written.status.success() && written.stdout.is_empty(), "{}", text(&written.stderr));
+    let pages = fs::read_dir(&directory).unwrap().count();
+    assert!(text(&written.stderr).starts_with(&format!("{pages} pages are in ")) && pages > 40);
+    let printed = run(home.path(), &["man"]).stdout;
+    assert_eq!(printed, fs::read(directory.join("ravi-broker.1")).unwrap());
+    let page = fs::read_to_string(directory.join("ravi-broker-lease-acquire.1")).unwrap();
+    assert!(page.contains(".SH NAME\nravi\\-broker\\-lease\\-acquire"), "{page}");
+}
+
+#[test]
 fn an_unreachable_broker_is_exit_3_with_every_place_that_was_tried() {
     let home = home();
     if ["/run/ravi-broker".into(), format!("/run/user/{}/ravi-broker", nix::unistd::geteuid())]

@@ -2,13 +2,17 @@
 
 mod agent;
 mod alone;
+mod doctor;
 mod exits;
+mod helper;
 mod inbox;
+mod inject;
 mod leaks;
 mod login;
 mod operator;
 mod run;
 mod send;
+mod skill;
 
 use std::fs::File;
 use std::io::{Read, Write};
