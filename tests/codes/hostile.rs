@@ -6,10 +6,11 @@ use std::time::{Duration, Instant};
 
 use ravi_broker::inbox::code::{Wanted, extract};
 use ravi_broker::inbox::redact::redact;
-use ravi_broker::inbox::text::{Channel, MAX_INPUT, MAX_SEEN, Message, Seen};
+use ravi_broker::inbox::text::{MAX_INPUT, MAX_SEEN, Message, Seen};
+use ravi_broker::types::Channel;
 
 fn mail<'a>(text: &'a str, html: &'a str) -> Message<'a> {
-    Message { channel: Channel::Mail, subject: "", text, html }
+    Message { channel: Channel::Email, subject: "", text, html }
 }
 
 fn code(text: &str, html: &str) -> Option<String> {

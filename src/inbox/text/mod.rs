@@ -6,7 +6,7 @@
 //!
 //! Invariants: time is linear in the input, and what is kept is bounded by [`MAX_SEEN`] characters and
 //! [`MAX_LINKS`] links, whatever the message holds. Nothing that is hidden from a reader (`display:none`, white
-//! on white, zero size, comments, …) is in it. Imports nothing of this crate.
+//! on white, zero size, comments, …) is in it. Imports `types`.
 
 mod entity;
 mod fold;
@@ -16,6 +16,8 @@ mod sheet;
 mod style;
 
 use std::ops::Range;
+
+use crate::types::Channel;
 
 pub(crate) use fold::{Folded, fold, lower};
 
@@ -30,18 +32,9 @@ pub const MAX_LINKS: usize = 1024;
 /// Longest address of a link, in bytes.
 pub const MAX_HREF: usize = 4096;
 
-/// How a message came.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Channel {
-    /// By electronic mail.
-    Mail,
-    /// By SMS: `text` is its body; `subject` and `html` are empty.
-    Sms,
-}
-
 /// A message as it was received. A part that is absent is empty.
 pub struct Message<'a> {
-    /// How it came.
+    /// How it came. Of an SMS, `text` is the body; `subject` and `html` are empty.
     pub channel: Channel,
     /// The subject of a mail, decoded.
     pub subject: &'a str,
