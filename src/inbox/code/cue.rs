@@ -16,6 +16,8 @@ pub(crate) enum Cue {
     Code,
     /// Names a code of some kind.
     Weak,
+    /// Names what approves something: to be entered, or of a payment that was made.
+    Approval,
     /// Somebody signs in, signs up, confirms.
     Auth,
     /// Tells the reader to enter something.
@@ -143,9 +145,10 @@ impl<T> Phrase<T> {
 /// The table of all languages, built once.
 pub(crate) fn cues() -> &'static Phrases<Cue> {
     static TABLE: OnceLock<Phrases<Cue>> = OnceLock::new();
-    const LISTS: [(Cue, &str); 11] = [
+    const LISTS: [(Cue, &str); 12] = [
         (Cue::Code, "code"),
         (Cue::Weak, "weak"),
+        (Cue::Approval, "approval"),
         (Cue::Auth, "auth"),
         (Cue::Enter, "enter"),
         (Cue::Life, "life"),

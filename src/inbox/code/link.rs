@@ -150,13 +150,15 @@ fn judge_one(scene: &Scene<'_>, hits: &[Hit<Says>], place: &Place) -> Option<Jud
     let neutral = place.bare || is_neutral(scene, &place.range);
     let said = own.or(around.filter(|_| neutral));
     let urgent = scene.has(Cue::Life) || scene.has(Cue::Guard);
+    let subject = says(hits, &(0..scene.seen.subject_end()));
+    let about = urgent || matches!(subject, Some(Says::Verify | Says::Reset | Says::Magic));
     let magic = hits.iter().any(|hit| hit.what == Says::Magic);
     let level = match said {
         Some(Says::Never) => return None,
         Some(Says::SignIn) if !(urgent || magic || parts.named_token && parts.cue) => return None,
         Some(_) if parts.cue => 3,
         Some(_) => 2,
-        None if parts.cue && parts.named_token && neutral && urgent => 1,
+        None if parts.cue && neutral && about => 1,
         None => return None,
     };
     Some(Judged {
@@ -240,7 +242,10 @@ impl Parts {
         let parameters: Vec<(&str, &str)> = query
             .split(['?', '&', '#', ';', '/'])
             .filter(|part| !part.is_empty())
-            .map(|part| part.split_once('=').unwrap_or((part, part)))
+            // `name=value`, or a value alone, also one that ends with the padding of base64.
+            .map(|part| {
+                part.split_once('=').filter(|(_, v)| !v.trim_matches('=').is_empty()).unwrap_or((part, part))
+            })
             .collect();
         let is_named = |name: &str| TOKENS.has(&name.to_ascii_lowercase());
         let named = parameters.iter().any(|(name, value)| is_named(name) && value.len() >= 4);

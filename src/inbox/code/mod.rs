@@ -11,7 +11,9 @@
 mod context;
 mod cue;
 mod judge;
+mod label;
 mod link;
+mod place;
 mod scene;
 mod shape;
 mod url;

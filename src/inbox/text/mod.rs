@@ -67,6 +67,8 @@ pub struct Seen {
     /// For each folded character, where it is in `shown`.
     origin: Vec<u32>,
     links: Vec<Link>,
+    /// Where the subject ends in `folded`.
+    subject_end: usize,
     wrapped: bool,
     cut: bool,
 }
@@ -95,6 +97,7 @@ impl Seen {
             self.push('\n');
             self.push('\n');
         }
+        self.subject_end = self.folded.len();
     }
 
     fn lines(&mut self, text: &str) {
@@ -115,6 +118,11 @@ impl Seen {
     /// The folded characters, which all positions count.
     pub fn folded(&self) -> &[char] {
         &self.folded
+    }
+
+    /// How many of them are the subject.
+    pub(crate) fn subject_end(&self) -> usize {
+        self.subject_end
     }
 
     /// The links of the HTML part, in the order of their beginnings.
