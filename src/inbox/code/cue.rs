@@ -26,6 +26,8 @@ pub(crate) enum Cue {
     Life,
     /// Keep it to yourself; it was not you.
     Guard,
+    /// Said behind a code that is of no use any more.
+    Over,
     /// Names another number.
     Label,
     /// Names another number, or an account that a code is for.
@@ -145,7 +147,7 @@ impl<T> Phrase<T> {
 /// The table of all languages, built once.
 pub(crate) fn cues() -> &'static Phrases<Cue> {
     static TABLE: OnceLock<Phrases<Cue>> = OnceLock::new();
-    const LISTS: [(Cue, &str); 12] = [
+    const LISTS: [(Cue, &str); 13] = [
         (Cue::Code, "code"),
         (Cue::Weak, "weak"),
         (Cue::Approval, "approval"),
@@ -153,6 +155,7 @@ pub(crate) fn cues() -> &'static Phrases<Cue> {
         (Cue::Enter, "enter"),
         (Cue::Life, "life"),
         (Cue::Guard, "guard"),
+        (Cue::Over, "over"),
         (Cue::Label, "label"),
         (Cue::Soft, "soft"),
         (Cue::Promo, "promo"),

@@ -10,7 +10,7 @@ use super::cue::{Cue, Hit};
 use super::place::{Place, REACH};
 use super::scene::Scene;
 use super::shape::{Candidate, Shape};
-use super::words::{BETWEEN, WITH};
+use super::words::{BETWEEN, OF, VERBS, WITH, YOUR};
 
 /// How a candidate is announced, the weaker first.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
@@ -42,6 +42,8 @@ const LINES_ABOVE: usize = 4;
 const LINES_BELOW: usize = 2;
 /// Longest message that is nothing but its code, in characters.
 const TERSE: usize = 80;
+/// Longest name of a sender before what it has to say.
+const SENDER: usize = 32;
 /// Candidates that are judged at all. A message with more is a list.
 const MOST: usize = 4096;
 
@@ -56,7 +58,11 @@ pub(crate) fn judge(scene: &Scene<'_>) -> Verdict {
         .iter()
         .map(|candidate| {
             let place = Place { scene, candidate };
-            context.meeting || place.is_quoted() || place.is_labelled() || place.is_signature()
+            context.meeting
+                || place.is_quoted()
+                || place.is_over()
+                || place.is_labelled()
+                || place.is_signature()
         })
         .collect();
     let sole = is_sole(scene, &out);
@@ -134,9 +140,12 @@ impl Look<'_> {
                 // `Your code is 2046`.
                 let year = shape == Shape::Year && scene.is_owned(hit);
                 !promo
-                    && self.context.trusts_weak(if year { Shape::Digits } else { shape })
+                    && (self.context.trusts_weak(if year { Shape::Digits } else { shape })
+                        || self.is_asked_for())
                     && (shape != Shape::Letters || self.context.auth)
-                    && (self.context.auth || self.context.guard || !self.is_of_something(hit))
+                    && (self.context.auth
+                        || self.context.guard
+                        || self.is_yours(hit) && !self.is_of_something(hit))
             }
             _ => false,
         }
@@ -152,7 +161,25 @@ impl Look<'_> {
             let begins = !scene.lower[sentence.start..start].iter().any(|c| c.is_alphanumeric());
             let capital = scene.seen.folded()[start].is_uppercase();
             !BETWEEN.has(&word) && (begins || !capital)
-        })
+        }) || scene.word_after(hit).is_some_and(|word| OF.has(&word))
+    }
+
+    /// In a message that does not say what for: the reader's own code, or little more than the code.
+    fn is_yours(&self, hit: &Hit<Cue>) -> bool {
+        let (scene, sentence) = (self.place.scene, self.place.sentence());
+        let words = scene.lower[sentence.start..hit.start.max(sentence.start)].split(|c| !c.is_alphabetic());
+        let told = words.map(|word| word.iter().collect::<String>()).any(|word| YOUR.has(&word));
+        // `Sparbank: TAN 482913 …`
+        let sender = &scene.lower[..hit.start];
+        let first = sender.len() <= SENDER && sender.ends_with(&[':', ' ']);
+        told || first || scene.lower.len() <= TERSE || !scene.lower[hit.start].is_ascii()
+    }
+
+    /// True if its sentence tells the reader to enter it in order to sign in, whatever else is listed.
+    fn is_asked_for(&self) -> bool {
+        let (scene, sentence) = (self.place.scene, self.place.sentence());
+        let told = scene.tells(&sentence, Cue::Enter) && scene.tells(&sentence, Cue::Auth);
+        told && !self.context.sells && self.shape().is_plain()
     }
 
     /// The line before this one advertises.
@@ -233,22 +260,35 @@ impl Look<'_> {
         }
         let alone = place.is_alone();
         let stands = match self.shape() {
-            Shape::Digits | Shape::Grouped => {
-                let entered = self.is_entered();
-                let put = entered || place.is_put_forward();
-                let said = put && urgent && context.auth && place.scene.tells(&place.sentence(), Cue::Auth);
-                let given = self.sole && place.is_put_forward() && place.is_closed();
-                let line = alone && context.auth && (urgent || self.is_led_to());
-                said || line
-                    || entered && context.auth && (urgent || self.sole)
-                    || given && (context.auth && urgent || context.guard && context.life)
-                    || self.sole && context.subject && (alone || place.is_sentence())
-                    || self.sole && self.is_titled()
-            }
+            Shape::Digits | Shape::Grouped => self.is_told(urgent) || self.sole && self.is_given(urgent),
             Shape::Mixed => self.sole_of_all() && alone && context.auth && self.is_led_to(),
             Shape::Year | Shape::Letters | Shape::Words => false,
         };
         stands.then_some(Level::Inferred)
+    }
+
+    /// Put forward or entered, in order to sign in.
+    fn is_told(&self, urgent: bool) -> bool {
+        let (place, context) = (&self.place, self.context);
+        let entered = self.is_entered();
+        let here = place.scene.tells(&place.sentence(), Cue::Auth);
+        urgent && context.auth && (entered || here && place.is_put_forward())
+            || context.auth && place.is_alone() && (urgent || self.is_led_to())
+    }
+
+    /// The only number, where a code would stand.
+    fn is_given(&self, urgent: bool) -> bool {
+        let (place, context) = (&self.place, self.context);
+        let (scene, sentence) = (place.scene, place.sentence());
+        let sms = scene.seen.subject_end() == 0;
+        let here = scene.tells(&sentence, Cue::Auth);
+        let put = place.is_put_forward();
+        let is = place.is_closed() || sms && place.is_verb(place.candidate.range.end..sentence.end);
+        self.is_entered() && (context.auth || context.guard)
+            || put && is && (context.auth && urgent || context.guard && (context.life || sms))
+            || put && context.auth && (scene.tells(&sentence, Cue::Enter) || sms && here)
+            || context.subject && (place.is_alone() || place.is_sentence())
+            || self.is_titled()
     }
 
     /// `Kettle login: 482913`, in a message that says little else.
@@ -294,7 +334,13 @@ impl Look<'_> {
         let Some(above) = scene.line_before(self.place.candidate.range.start, 1) else { return false };
         let colon = scene.lower[above.clone()].iter().rev().find(|c| !c.is_whitespace());
         let (enter, auth) = (scene.tells(&above, Cue::Enter), scene.tells(&above, Cue::Auth));
-        enter && auth || matches!(colon, Some(':' | '：')) && (enter || auth && self.shape().is_plain())
+        // `… a second proof. It is`
+        let words =
+            scene.lower[above.clone()].split(|c| !c.is_alphanumeric()).filter(|word| !word.is_empty());
+        let verb = self.sole && words.last().is_some_and(|word| VERBS.has(&word.iter().collect::<String>()));
+        enter && auth
+            || verb
+            || matches!(colon, Some(':' | '：')) && (enter || auth && self.shape().is_plain())
     }
 
     /// `AB2-C3D`.

@@ -3,6 +3,7 @@
 
 use super::cue::{Cue, Hit};
 use super::place::{Place, REACH};
+use super::words::NUMBER;
 
 impl Place<'_> {
     /// True if something else is said to have this number.
@@ -18,7 +19,8 @@ impl Place<'_> {
                 Cue::Soft if self.links(hit.end..range.start, 0) => {
                     // `Dear customer, 482913 is …`.
                     let apart = self.scene.lower[hit.end..range.start].contains(&',');
-                    return !apart && !self.is_code_for(&hit) && !self.is_led_to_by(&hit) && !self.is_named();
+                    let meant = self.is_code_for(&hit) || self.is_led_to_by(&hit) || self.is_named();
+                    return !apart && !meant && !self.is_to_be_entered(&hit);
                 }
                 Cue::Code | Cue::Weak | Cue::Approval if self.links(hit.end..range.start, 1) => return false,
                 _ => {}
@@ -53,6 +55,18 @@ impl Place<'_> {
         after.is_some_and(|hit| {
             hit.what != Cue::Label && hit.end <= self.sentence().end && self.is_verb(end..hit.start)
         })
+    }
+
+    /// `Please fill in the number 482913`.
+    fn is_to_be_entered(&self, soft: &Hit<Cue>) -> bool {
+        let word: String = self.scene.lower[soft.start..soft.end].iter().collect();
+        let sentence = self.scene.sentence(soft.start, REACH);
+        NUMBER.has(&word) && self.scene.tells(&(sentence.start..soft.start), Cue::Enter)
+    }
+
+    /// `482913 has been accepted`.
+    pub(super) fn is_over(&self) -> bool {
+        self.scene.tells(&(self.candidate.range.end..self.sentence().end), Cue::Over)
     }
 
     /// True if the line above leads to a code, and this word only ends it: `Enter this code to see your order:`.

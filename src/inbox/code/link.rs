@@ -144,14 +144,20 @@ fn judge_one(scene: &Scene<'_>, hits: &[Hit<Says>], place: &Place) -> Option<Jud
     {
         return None;
     }
-    if own.or(around) == Some(Says::Verify) && scene.has(Cue::Trade) && !parts.cue {
+    if own.or(around) == Some(Says::Verify)
+        && scene.has(Cue::Trade)
+        && (!parts.cue || own.is_none() && !urgent(scene))
+    {
         return None;
     }
     let neutral = place.bare || is_neutral(scene, &place.range);
     let said = own.or(around.filter(|_| neutral));
-    let urgent = scene.has(Cue::Life) || scene.has(Cue::Guard);
+    let urgent = urgent(scene);
     let subject = says(hits, &(0..scene.seen.subject_end()));
-    let about = urgent || matches!(subject, Some(Says::Verify | Says::Reset | Says::Magic));
+    let above = scene.line_before(at, 1).unwrap_or(at..at);
+    let led = scene.tells(&above, Cue::Auth) || scene.tells(&sentence, Cue::Auth);
+    let sold = scene.has(Cue::Trade) || scene.has(Cue::Promo);
+    let about = !sold && (urgent || led || matches!(subject, Some(Says::Verify | Says::Reset | Says::Magic)));
     let magic = hits.iter().any(|hit| hit.what == Says::Magic);
     let level = match said {
         Some(Says::Never) => return None,
@@ -166,6 +172,11 @@ fn judge_one(scene: &Scene<'_>, hits: &[Hit<Says>], place: &Place) -> Option<Jud
         says: said.unwrap_or(Says::Verify),
         address: Address { address: place.address.clone(), host },
     })
+}
+
+/// It ends soon, or was asked for by the reader.
+fn urgent(scene: &Scene<'_>) -> bool {
+    scene.has(Cue::Life) || scene.has(Cue::Guard)
 }
 
 /// What the phrases in a range say. One that rules it out comes first.

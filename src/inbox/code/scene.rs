@@ -78,6 +78,13 @@ impl<'a> Scene<'a> {
         (*last == ' ' && length > 0).then(|| (start, before[start..].iter().collect()))
     }
 
+    /// The word behind a cue, with one blank between.
+    pub(crate) fn word_after(&self, hit: &Hit<Cue>) -> Option<String> {
+        let (first, after) = self.lower[hit.end..].split_first()?;
+        let word: String = after.iter().take(24).take_while(|c| c.is_alphabetic()).collect();
+        (*first == ' ' && !word.is_empty()).then_some(word)
+    }
+
     /// True for `your code`, `the code`.
     pub(crate) fn is_owned(&self, hit: &Hit<Cue>) -> bool {
         self.word_before(hit).is_some_and(|(_, word)| BETWEEN.has(&word))

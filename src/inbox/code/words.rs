@@ -34,6 +34,9 @@ words! {
     VERBS = CUES "verbs";
     BETWEEN = CUES "between";
     PARTICLES = CUES "particles";
+    NUMBER = CUES "number";
+    OF = CUES "of";
+    YOUR = CUES "your";
     WITH = CUES "with";
     MONEY = CUES "money";
     UNITS = CUES "units";
@@ -74,8 +77,8 @@ mod tests {
     #[test]
     fn every_list_has_its_phrases() {
         for name in [
-            "code", "weak", "approval", "auth", "enter", "life", "guard", "label", "soft", "promo", "trade",
-            "meeting",
+            "code", "weak", "approval", "auth", "enter", "life", "guard", "over", "label", "soft", "promo",
+            "trade", "meeting",
         ] {
             assert!(cues(name).count() > 10, "{name}");
         }
@@ -87,6 +90,9 @@ mod tests {
             &BETWEEN,
             &PARTICLES,
             &MONEY,
+            &NUMBER,
+            &OF,
+            &YOUR,
             &WITH,
             &UNITS,
             &NEUTRAL,
