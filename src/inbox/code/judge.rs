@@ -116,7 +116,10 @@ impl Look<'_> {
             [self.beside(), self.in_sentence(), self.near(), self.inferred()].into_iter().flatten().max()?;
         let announced = match shape {
             Shape::Digits | Shape::Grouped | Shape::Mixed => true,
-            Shape::Year | Shape::Letters => level == Level::Beside || level == Level::Near,
+            Shape::Year => level == Level::Beside || level == Level::Near,
+            Shape::Letters => {
+                !self.is_word() && (level == Level::Beside || level == Level::Near && self.is_led_to())
+            }
             Shape::Words => level == Level::Near || level == Level::Beside,
         };
         announced.then_some(level)
@@ -124,6 +127,14 @@ impl Look<'_> {
 
     fn shape(&self) -> Shape {
         self.place.candidate.shape
+    }
+
+    /// True for a word in capitals: on a button, or one that says something.
+    fn is_word(&self) -> bool {
+        let (scene, range) = (self.place.scene, &self.place.candidate.range);
+        let inside = |start: usize, end: usize| start < range.end && range.start < end;
+        scene.seen.links().iter().any(|link| inside(link.range.start, link.range.end))
+            || scene.hits.iter().any(|hit| inside(hit.start, hit.end))
     }
 
     /// True if this name may announce this candidate.
@@ -167,8 +178,10 @@ impl Look<'_> {
     /// In a message that does not say what for: the reader's own code, or little more than the code.
     fn is_yours(&self, hit: &Hit<Cue>) -> bool {
         let (scene, sentence) = (self.place.scene, self.place.sentence());
-        let words = scene.lower[sentence.start..hit.start.max(sentence.start)].split(|c| !c.is_alphabetic());
-        let told = words.map(|word| word.iter().collect::<String>()).any(|word| YOUR.has(&word));
+        let before = sentence.start..hit.start.max(sentence.start);
+        let words = scene.lower[before.clone()].split(|c| !c.is_alphabetic());
+        let told = words.map(|word| word.iter().collect::<String>()).any(|word| YOUR.has(&word))
+            || scene.tells(&before, Cue::Enter);
         // `Sparbank: TAN 482913 …`
         let sender = &scene.lower[..hit.start];
         let first = sender.len() <= SENDER && sender.ends_with(&[':', ' ']);

@@ -3,7 +3,8 @@
 
 use super::cue::{Cue, Hit};
 use super::place::{Place, REACH};
-use super::words::NUMBER;
+use super::shape::Candidate;
+use super::words::{BETWEEN, NUMBER, VERBS};
 
 impl Place<'_> {
     /// True if something else is said to have this number.
@@ -26,7 +27,7 @@ impl Place<'_> {
                 _ => {}
             }
         }
-        if self.candidate.hash {
+        if self.candidate.hash || self.is_title() {
             // `#482913` is an order or a ticket, but for `code #482913`.
             return true;
         }
@@ -36,6 +37,25 @@ impl Place<'_> {
                 && self.is_verb(range.end..hit.start)
                 && !self.is_next_entry(&hit)
         })
+    }
+
+    /// `Case 482913: we are looking into it`.
+    fn is_title(&self) -> bool {
+        let Candidate { range, .. } = self.candidate;
+        let text = &self.scene.lower;
+        let goes_on = text[range.end..].starts_with(&[':', ' '])
+            && text.get(range.end + 2).is_some_and(|c| c.is_alphabetic());
+        let length = text[..range.start.saturating_sub(1)]
+            .iter()
+            .rev()
+            .take(24)
+            .take_while(|c| c.is_alphabetic())
+            .count();
+        let start = range.start.saturating_sub(1 + length);
+        let word: String = text[start..range.start].iter().collect();
+        let word = word.trim();
+        let told = self.scene.within(&(start..range.start)).iter().any(|hit| hit.what != Cue::Soft);
+        goes_on && length > 0 && word.len() > 1 && !told && !BETWEEN.has(word) && !VERBS.has(word)
     }
 
     /// True for what only says whose code it is: `code for your account: 482913`, `code number 482913`.

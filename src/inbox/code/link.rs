@@ -47,6 +47,14 @@ struct Place {
     bare: bool,
 }
 
+impl Place {
+    /// Its first visible character.
+    fn start(&self, scene: &Scene<'_>) -> usize {
+        let text = &scene.lower[self.range.clone()];
+        self.range.start + text.iter().take_while(|c| c.is_whitespace()).count()
+    }
+}
+
 struct Judged {
     level: u8,
     says: Says,
@@ -132,12 +140,14 @@ fn judge_one(scene: &Scene<'_>, hits: &[Hit<Says>], place: &Place) -> Option<Jud
     }
     let own = if place.bare { None } else { says(hits, &place.range) };
     let around = around(scene, hits, place);
-    if own == Some(Says::Never) || own.is_none() && around == Some(Says::Never) {
+    if is_conditional(scene, hits, place)
+        || own == Some(Says::Never)
+        || own.is_none() && around == Some(Says::Never)
+    {
         return None;
     }
     // To confirm a visit or an order is not to sign in.
-    let at =
-        place.range.start + scene.lower[place.range.clone()].iter().take_while(|c| c.is_whitespace()).count();
+    let at = place.start(scene);
     let sentence = scene.sentence(at, REACH);
     if own.or(around) == Some(Says::Verify)
         && scene.tells(&(sentence.start..sentence.end.max(at)), Cue::Trade)
@@ -189,10 +199,15 @@ fn says(hits: &[Hit<Says>], range: &Range<usize>) -> Option<Says> {
         .or_else(|| inside().map(|hit| hit.what).last())
 }
 
+/// `If it wasn't you, change your password`: said before the link, in its sentence.
+fn is_conditional(scene: &Scene<'_>, hits: &[Hit<Says>], place: &Place) -> bool {
+    let at = place.start(scene);
+    says(hits, &(scene.sentence(at, REACH).start..at)) == Some(Says::Never)
+}
+
 /// What the sentence around a link says, or the lines before one that stands alone.
 fn around(scene: &Scene<'_>, hits: &[Hit<Says>], place: &Place) -> Option<Says> {
-    let at =
-        place.range.start + scene.lower[place.range.clone()].iter().take_while(|c| c.is_whitespace()).count();
+    let at = place.start(scene);
     let mut sentence = scene.sentence(at, REACH);
     sentence.end = sentence.end.max(place.range.end);
     let before = sentence.start..at;
@@ -215,7 +230,8 @@ fn around(scene: &Scene<'_>, hits: &[Hit<Says>], place: &Place) -> Option<Says> 
     // The last sentence above is the one that leads here.
     let last = scene.sentence(above.end.saturating_sub(2).max(above.start), REACH);
     says(hits, &(last.start..at)).or_else(|| says(hits, &above)).or_else(|| {
-        let further = scene.line_before(at, 2)?;
+        // A subject says what the whole mail is about, not what each link does.
+        let further = scene.line_before(at, 2).filter(|line| line.start >= scene.seen.subject_end())?;
         says(hits, &further).filter(|what| *what != Says::Never)
     })
 }

@@ -16,7 +16,7 @@ const LONGEST: usize = 14;
 /// How a candidate is written.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Shape {
-    /// `482913`.
+    /// `482913`, `G-482913`.
     Digits,
     /// `123 456`, `123-456`, or one digit in each box.
     Grouped,
@@ -116,6 +116,15 @@ impl Chunk {
 
     fn is_digits(&self) -> bool {
         self.capitals + self.small == 0
+    }
+
+    /// `G-482913`.
+    fn is_marked(&self) -> bool {
+        self.parts.len() == 2
+            && self.parts[0] == 1
+            && self.capitals == 1
+            && self.small == 0
+            && DIGITS.contains(&self.parts[1])
     }
 
     fn is_words(&self) -> bool {
@@ -275,6 +284,8 @@ fn single(text: &[char], chunk: &Chunk) -> Option<Candidate> {
         let even = chunk.parts.windows(2).all(|pair| pair[0] == pair[1]);
         let fits = if dashed { even && chunk.parts[0] >= 3 } else { (5..=8).contains(&chunk.capitals) };
         (chunk.small == 0 && fits).then_some(Shape::Letters)?
+    } else if chunk.is_marked() {
+        Shape::Digits
     } else {
         mixed(text, chunk)?
     };
