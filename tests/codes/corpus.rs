@@ -17,7 +17,7 @@ use ravi_broker::inbox::text::Message;
 use ravi_broker::types::Channel;
 
 /// What was written to measure the rules, by the beginning of the files' names; all other files are `first`.
-pub(crate) const SETS: [&str; 4] = ["held-out", "second", "third", "fourth"];
+pub(crate) const SETS: [&str; 5] = ["held-out", "second", "third", "fourth", "fifth"];
 
 pub(crate) struct Labelled {
     pub(crate) place: String,

@@ -149,10 +149,14 @@ impl Look<'_> {
             }
             Cue::Weak => {
                 // `Your code is 2046`.
+                // `PIN 0000 by default`.
+                let typed = &self.place.candidate.typed;
+                let default = typed.len() == 4 && typed.chars().all(|c| typed.starts_with(c));
                 let year = shape == Shape::Year && scene.is_owned(hit);
                 !promo
+                    && !default
                     && (self.context.trusts_weak(if year { Shape::Digits } else { shape })
-                        || self.is_asked_for())
+                        || self.is_to_sign_in(hit))
                     && (shape != Shape::Letters || self.context.auth)
                     && (self.context.auth
                         || self.context.guard
@@ -188,11 +192,11 @@ impl Look<'_> {
         told || first || scene.lower.len() <= TERSE || !scene.lower[hit.start].is_ascii()
     }
 
-    /// True if its sentence tells the reader to enter it in order to sign in, whatever else is listed.
-    fn is_asked_for(&self) -> bool {
-        let (scene, sentence) = (self.place.scene, self.place.sentence());
-        let told = scene.tells(&sentence, Cue::Enter) && scene.tells(&sentence, Cue::Auth);
-        told && !self.context.sells && self.shape().is_plain()
+    /// `Your code to sign in`: the name says itself what the code is for, whatever else is listed.
+    fn is_to_sign_in(&self, hit: &Hit<Cue>) -> bool {
+        let scene = self.place.scene;
+        let sentence = scene.sentence(hit.start, REACH);
+        self.shape().is_plain() && scene.tells(&sentence, Cue::Auth) && !scene.tells(&sentence, Cue::Trade)
     }
 
     /// The line before this one advertises.
@@ -345,15 +349,15 @@ impl Look<'_> {
     fn is_led_to(&self) -> bool {
         let scene = self.place.scene;
         let Some(above) = scene.line_before(self.place.candidate.range.start, 1) else { return false };
-        let colon = scene.lower[above.clone()].iter().rev().find(|c| !c.is_whitespace());
+        let text = &scene.lower[above.clone()];
+        let colon = matches!(text.iter().rev().find(|c| !c.is_whitespace()), Some(':' | '：'));
         let (enter, auth) = (scene.tells(&above, Cue::Enter), scene.tells(&above, Cue::Auth));
+        let named = scene.within(&above).iter().any(|hit| self.names(hit));
         // `… a second proof. It is`
-        let words =
-            scene.lower[above.clone()].split(|c| !c.is_alphanumeric()).filter(|word| !word.is_empty());
-        let verb = self.sole && words.last().is_some_and(|word| VERBS.has(&word.iter().collect::<String>()));
-        enter && auth
-            || verb
-            || matches!(colon, Some(':' | '：')) && (enter || auth && self.shape().is_plain())
+        let mut words = text.split(|c| !c.is_alphanumeric()).filter(|word| !word.is_empty());
+        let verb =
+            self.sole && words.next_back().is_some_and(|word| VERBS.has(&word.iter().collect::<String>()));
+        enter && auth || verb || colon && (enter || named || auth && self.shape().is_plain())
     }
 
     /// `AB2-C3D`.

@@ -36,6 +36,8 @@ impl Place<'_> {
                 && self.links(range.end..hit.start, 1)
                 && self.is_verb(range.end..hit.start)
                 && !self.is_next_entry(&hit)
+                // `Enter 482913 to confirm your mobile`.
+                && !self.scene.tells(&(range.end..hit.start), Cue::Auth)
         })
     }
 

@@ -65,7 +65,7 @@ impl Place<'_> {
     pub(super) fn is_put_forward(&self) -> bool {
         let before = &self.scene.lower[self.sentence().start..self.candidate.range.start];
         let last = before.iter().rev().find(|c| !c.is_whitespace());
-        matches!(last, Some(':' | '：')) || !before.iter().any(|c| c.is_alphanumeric())
+        matches!(last, Some(':' | '：' | '→' | '>')) || !before.iter().any(|c| c.is_alphanumeric())
     }
 
     /// True at the end of a sentence, or before a dash.
