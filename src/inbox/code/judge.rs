@@ -65,11 +65,13 @@ pub(crate) fn judge(scene: &Scene<'_>) -> Verdict {
                 || place.is_signature()
         })
         .collect();
-    let sole = is_sole(scene, &out);
+    let number = is_sole(scene, &out, Shape::is_plain);
+    let any = is_sole(scene, &out, |shape| shape.is_plain() || shape == Shape::Mixed);
     let mut best: Option<(Level, usize)> = None;
     let mut rivals = false;
     for (index, candidate) in scene.candidates.iter().enumerate() {
         let place = Place { scene, candidate };
+        let sole = if candidate.shape.is_plain() { number } else { any };
         let look = Look { place, context: &context, index, out: &out, sole };
         let Some(level) = look.level() else { continue };
         match best {
@@ -87,9 +89,9 @@ pub(crate) fn judge(scene: &Scene<'_>) -> Verdict {
     }
 }
 
-/// True if a single number is left that nothing else is said to have.
-fn is_sole(scene: &Scene<'_>, out: &[bool]) -> bool {
-    let mut left = scene.candidates.iter().zip(out).filter(|(c, out)| !**out && c.shape.is_plain());
+/// True if a single value of this kind is left that nothing else is said to be.
+fn is_sole(scene: &Scene<'_>, out: &[bool], kind: fn(Shape) -> bool) -> bool {
+    let mut left = scene.candidates.iter().zip(out).filter(|(c, out)| !**out && kind(c.shape));
     left.next().is_some_and(|(first, _)| left.all(|(other, _)| other.typed == first.typed))
 }
 
@@ -99,7 +101,7 @@ struct Look<'a> {
     index: usize,
     /// Which candidates are something else.
     out: &'a [bool],
-    /// A single number is left.
+    /// No other number is left; of a candidate with letters, no other candidate with digits.
     sole: bool,
 }
 
@@ -132,9 +134,11 @@ impl Look<'_> {
     /// True for a word in capitals: on a button, or one that says something.
     fn is_word(&self) -> bool {
         let (scene, range) = (self.place.scene, &self.place.candidate.range);
-        let inside = |start: usize, end: usize| start < range.end && range.start < end;
-        scene.seen.links().iter().any(|link| inside(link.range.start, link.range.end))
-            || scene.hits.iter().any(|hit| inside(hit.start, hit.end))
+        let (links, hits) = (scene.seen.links(), &scene.hits);
+        let link = links.partition_point(|link| link.range.end <= range.start);
+        let hit = hits.partition_point(|hit| hit.end <= range.start);
+        links.get(link).is_some_and(|link| link.range.start < range.end)
+            || hits.get(hit).is_some_and(|hit| hit.start < range.end)
     }
 
     /// True if this name may announce this candidate.
@@ -275,10 +279,9 @@ impl Look<'_> {
         if context.sells {
             return None;
         }
-        let alone = place.is_alone();
         let stands = match self.shape() {
             Shape::Digits | Shape::Grouped => self.is_told(urgent) || self.sole && self.is_given(urgent),
-            Shape::Mixed => self.sole_of_all() && alone && context.auth && self.is_led_to(),
+            Shape::Mixed => self.sole && place.is_alone() && context.auth && self.is_led_to(),
             Shape::Year | Shape::Letters | Shape::Words => false,
         };
         stands.then_some(Level::Inferred)
@@ -319,15 +322,6 @@ impl Look<'_> {
                 hit.what == Cue::Auth
                     && matches!(scene.lower[hit.end..start], [':' | '：'] | [':' | '：', ' '])
             })
-    }
-
-    /// True if it is the only candidate with a digit.
-    fn sole_of_all(&self) -> bool {
-        let others = self.place.scene.candidates.iter().zip(self.out);
-        let typed = &self.place.candidate.typed;
-        others
-            .filter(|(c, out)| !**out && !matches!(c.shape, Shape::Letters | Shape::Year | Shape::Words))
-            .all(|(c, _)| c.typed == *typed)
     }
 
     /// `Enter 482913`, `482913 girin`.
