@@ -133,12 +133,8 @@ impl Message {
     }
 
     fn parts(&self) -> text::Message<'_> {
-        let channel = match self.name.channel {
-            Channel::Email => text::Channel::Mail,
-            Channel::Sms => text::Channel::Sms,
-        };
         let (subject, text, html) = (self.subject.expose(), self.text.expose(), self.html.expose());
-        text::Message { channel, subject, text, html }
+        text::Message { channel: self.name.channel, subject, text, html }
     }
 }
 

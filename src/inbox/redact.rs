@@ -4,12 +4,13 @@
 //! Looser than the search for the code: a number too many is replaced rather than one too few. What
 //! [`extract`](super::code::extract) would find is left in no form. HTML is answered as the text that it shows, never
 //! as markup: what nobody sees is not handed on. Spelled-out numbers, pictures and attachments are not judged.
-//! Imports `inbox::text` and `inbox::code`.
+//! Imports `types`, `inbox::text` and `inbox::code`.
 
 use std::ops::Range;
 
 use super::code::{Cue, Kind, Parts, Scene, Wanted, extract, host};
-use super::text::{Channel, Message, Seen};
+use super::text::{Message, Seen};
+use crate::types::Channel;
 
 /// Stands for what could be a code.
 pub const CODE: &str = "[code redacted]";
@@ -55,7 +56,7 @@ pub fn redact(message: &Message<'_>) -> Redacted {
 fn values(message: &Message<'_>) -> Vec<Needle> {
     let only = |subject, text, html| Message { channel: message.channel, subject, text, html };
     let mut parts = vec![only(message.subject, message.text, message.html)];
-    if message.channel == Channel::Mail {
+    if message.channel == Channel::Email {
         parts.push(only(message.subject, message.text, ""));
         parts.push(only(message.subject, "", message.html));
         parts.push(only("", message.text, ""));

@@ -13,11 +13,15 @@
 use std::fs;
 use std::path::Path;
 
-use ravi_broker::inbox::text::{Channel, Message};
+use ravi_broker::inbox::text::Message;
+use ravi_broker::types::Channel;
+
+/// What was written to measure the rules, by the beginning of the files' names; all other files are `first`.
+pub(crate) const SETS: [&str; 5] = ["held-out", "second", "third", "fourth", "fifth"];
 
 pub(crate) struct Labelled {
     pub(crate) place: String,
-    pub(crate) held_out: bool,
+    pub(crate) set: &'static str,
     pub(crate) channel: Channel,
     pub(crate) code: Option<String>,
     pub(crate) link: Option<String>,
@@ -72,7 +76,7 @@ fn labelled(file: &str, line: usize, entry: &str) -> Labelled {
     let (head, body) = entry.split_once('\n').unwrap_or_else(|| panic!("{place}: no body"));
     let (channel, label) = head.trim().split_once(' ').unwrap_or_else(|| panic!("{place}: no label"));
     let channel = match channel {
-        "mail" => Channel::Mail,
+        "mail" => Channel::Email,
         "sms" => Channel::Sms,
         _ => panic!("{place}: no channel"),
     };
@@ -90,7 +94,7 @@ fn labelled(file: &str, line: usize, entry: &str) -> Labelled {
     };
     let (text, html) = body.split_once("[html]\n").unwrap_or((body, ""));
     Labelled {
-        held_out: file.starts_with("held-out"),
+        set: SETS.into_iter().find(|set| file.starts_with(set)).unwrap_or("first"),
         place,
         channel,
         code,

@@ -2,12 +2,15 @@
 //!
 //! The held-out messages are an honest measure once: as first measured, before any rule was changed for them,
 //! `held-out-a` to `-c` gave a precision of 0.9487 (74/78) and a recall of 0.8810 (74/84), and `held-out-d`, written
-//! after the rules had been tuned on those, 0.9655 (28/29) and 0.8750 (28/32). What stands below them now has been
-//! tuned on.
+//! after the rules had been tuned on those, 0.9655 (28/29) and 0.8750 (28/32). Four more sets came later,
+//! each measured before any rule was changed for it and tuned on afterwards: `second` 0.9640 (134/139)
+//! and 0.8221 (134/163); `third`, with rare wordings and languages, 0.8800 (44/50) and 0.6875 (44/64); `fourth`
+//! 0.9365 (59/63) and 0.9077 (59/65); `fifth` 0.9062 (29/32) and 0.8529 (29/34). What is measured below has all been
+//! tuned on: on messages that are new, expect what the last sets gave at first.
 
 use ravi_broker::inbox::code::{Kind, Wanted, extract};
 
-use crate::corpus::{Labelled, read};
+use crate::corpus::{Labelled, SETS, read};
 
 #[derive(Default)]
 struct Score {
@@ -104,9 +107,8 @@ fn precision_and_recall_over_the_corpus_keep_their_bounds() {
     let none = all.iter().filter(|labelled| either(labelled).is_none()).count();
     let mut wrong = Vec::new();
     let mut failed = Vec::new();
-    for (name, held_out) in [("all", None), ("tuned on", Some(false)), ("held out", Some(true))] {
-        let messages: Vec<&Labelled> =
-            all.iter().filter(|l| held_out.is_none_or(|held_out| l.held_out == held_out)).collect();
+    for name in ["all", "first"].into_iter().chain(SETS) {
+        let messages: Vec<&Labelled> = all.iter().filter(|l| name == "all" || l.set == name).collect();
         println!("{name}:");
         for (what, score) in [
             ("  code or link", measure(&messages, |l| ours(l, Wanted::Either), either)),
@@ -114,7 +116,7 @@ fn precision_and_recall_over_the_corpus_keep_their_bounds() {
             ("  link", measure(&messages, |l| ours(l, Wanted::Link), |l| l.link.as_deref())),
         ] {
             println!("{}", score.line(what));
-            if held_out.is_none() {
+            if name == "all" {
                 if score.precision() < 0.99 || score.recall() < 0.97 {
                     failed.push(score.line(what));
                 }

@@ -3,7 +3,8 @@
 use proptest::prelude::*;
 use ravi_broker::inbox::code::{Wanted, extract};
 use ravi_broker::inbox::redact::redact;
-use ravi_broker::inbox::text::{Channel, Message, Seen};
+use ravi_broker::inbox::text::{Message, Seen};
+use ravi_broker::types::Channel;
 
 /// Pieces of messages, so that chance finds more than noise.
 fn text() -> impl Strategy<Value = String> {
@@ -36,7 +37,7 @@ proptest! {
 
     #[test]
     fn what_is_found_was_seen_and_is_not_left(subject in text(), plain in text(), html in text(), mail in any::<bool>()) {
-        let channel = if mail { Channel::Mail } else { Channel::Sms };
+        let channel = if mail { Channel::Email } else { Channel::Sms };
         let message = Message { channel, subject: &subject, text: &plain, html: &html };
         let left = redact(&message);
         let left = [left.subject, left.text, left.html];

@@ -2,7 +2,7 @@
 
 use super::cue::Cue;
 use super::scene::Scene;
-use super::shape::Shape;
+use super::shape::{Shape, is_currency};
 
 /// How much of a line is looked at.
 const REACH: usize = 200;
@@ -16,11 +16,16 @@ pub(super) struct Context {
     pub(super) sells: bool,
     /// Several other numbers are named: a receipt, a statement.
     pub(super) lists: bool,
+    /// A sum or another number is named.
+    pub(super) paid: bool,
     pub(super) meeting: bool,
+    /// The subject speaks of signing in, or of a code.
+    pub(super) subject: bool,
 }
 
 impl Context {
     pub(super) fn of(scene: &Scene<'_>) -> Self {
+        let subject = 0..scene.seen.subject_end();
         Self {
             code: scene.has(Cue::Code),
             auth: scene.has(Cue::Auth) || scene.has(Cue::Code),
@@ -28,21 +33,20 @@ impl Context {
             guard: scene.has(Cue::Guard),
             sells: scene.has(Cue::Promo) || scene.has(Cue::Trade),
             lists: is_list(scene),
+            paid: scene.has(Cue::Label) || scene.lower.iter().copied().any(is_currency),
             meeting: scene.has(Cue::Meeting),
+            subject: scene.tells(&subject, Cue::Auth) || scene.tells(&subject, Cue::Code),
         }
     }
 
     /// Whether a name that may mean another code means this kind.
     pub(super) fn trusts_weak(&self, shape: Shape) -> bool {
-        let plain = matches!(shape, Shape::Digits | Shape::Grouped);
-        self.guard || !self.sells && (self.life || !self.lists && (self.auth || plain))
+        self.guard || !self.sells && (self.life || !self.lists && (self.auth || shape.is_plain()))
     }
-}
 
-impl Context {
     /// Whether something that is entered to sign in is a code.
     pub(super) fn is_about(&self, shape: Shape) -> bool {
-        self.code || self.guard || self.life || matches!(shape, Shape::Digits | Shape::Grouped)
+        self.code || self.guard || self.life || shape.is_plain()
     }
 }
 

@@ -16,6 +16,8 @@ pub(crate) enum Cue {
     Code,
     /// Names a code of some kind.
     Weak,
+    /// Names what approves something: to be entered, or of a payment that was made.
+    Approval,
     /// Somebody signs in, signs up, confirms.
     Auth,
     /// Tells the reader to enter something.
@@ -24,6 +26,8 @@ pub(crate) enum Cue {
     Life,
     /// Keep it to yourself; it was not you.
     Guard,
+    /// Said behind a code that is of no use any more.
+    Over,
     /// Names another number.
     Label,
     /// Names another number, or an account that a code is for.
@@ -143,13 +147,15 @@ impl<T> Phrase<T> {
 /// The table of all languages, built once.
 pub(crate) fn cues() -> &'static Phrases<Cue> {
     static TABLE: OnceLock<Phrases<Cue>> = OnceLock::new();
-    const LISTS: [(Cue, &str); 11] = [
+    const LISTS: [(Cue, &str); 13] = [
         (Cue::Code, "code"),
         (Cue::Weak, "weak"),
+        (Cue::Approval, "approval"),
         (Cue::Auth, "auth"),
         (Cue::Enter, "enter"),
         (Cue::Life, "life"),
         (Cue::Guard, "guard"),
+        (Cue::Over, "over"),
         (Cue::Label, "label"),
         (Cue::Soft, "soft"),
         (Cue::Promo, "promo"),

@@ -7,15 +7,16 @@ use std::ops::Range;
 
 use super::context::Context;
 use super::cue::{Cue, Hit};
+use super::place::{Place, REACH};
 use super::scene::Scene;
 use super::shape::{Candidate, Shape};
-use super::words::{BETWEEN, PARTICLES, VERBS};
+use super::words::{BETWEEN, OF, VERBS, WITH, YOUR};
 
 /// How a candidate is announced, the weaker first.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub(crate) enum Level {
-    /// Alone on its line, in a message about signing in that soon expires.
-    Alone,
+    /// No word names a code, but it stands where one would, in a message about signing in.
+    Inferred,
     /// Alone on its line, with the name of a code near it.
     Near,
     /// In one sentence with the name of a code.
@@ -36,26 +37,43 @@ pub(crate) enum Verdict {
     Many,
 }
 
-/// Longest way from a candidate to a word that announces it, in one sentence.
-const REACH: usize = 200;
-/// Longest gap between a name and what it names.
-const GAP: usize = 48;
 /// How many lines above and below a candidate may announce it.
 const LINES_ABOVE: usize = 4;
 const LINES_BELOW: usize = 2;
+/// Longest message that is nothing but its code, in characters.
+const TERSE: usize = 80;
+/// Longest name of a sender before what it has to say.
+const SENDER: usize = 32;
 /// Candidates that are judged at all. A message with more is a list.
 const MOST: usize = 4096;
 
 /// Judges the candidates of a part.
 pub(crate) fn judge(scene: &Scene<'_>) -> Verdict {
-    let context = Context::of(scene);
-    let mut best: Option<(Level, usize)> = None;
-    let mut rivals = false;
     if scene.candidates.len() > MOST {
         return Verdict::Nothing;
     }
+    let context = Context::of(scene);
+    let out: Vec<bool> = scene
+        .candidates
+        .iter()
+        .map(|candidate| {
+            let place = Place { scene, candidate };
+            context.meeting
+                || place.is_quoted()
+                || place.is_over()
+                || place.is_labelled()
+                || place.is_signature()
+        })
+        .collect();
+    let number = is_sole(scene, &out, Shape::is_plain);
+    let any = is_sole(scene, &out, |shape| shape.is_plain() || shape == Shape::Mixed);
+    let mut best: Option<(Level, usize)> = None;
+    let mut rivals = false;
     for (index, candidate) in scene.candidates.iter().enumerate() {
-        let Some(level) = Look { scene, context: &context, index, candidate }.level() else { continue };
+        let place = Place { scene, candidate };
+        let sole = if candidate.shape.is_plain() { number } else { any };
+        let look = Look { place, context: &context, index, out: &out, sole };
+        let Some(level) = look.level() else { continue };
         match best {
             Some((before, _)) if level < before => {}
             Some((before, other)) if level == before => {
@@ -71,155 +89,160 @@ pub(crate) fn judge(scene: &Scene<'_>) -> Verdict {
     }
 }
 
+/// True if a single value of this kind is left that nothing else is said to be.
+fn is_sole(scene: &Scene<'_>, out: &[bool], kind: fn(Shape) -> bool) -> bool {
+    let mut left = scene.candidates.iter().zip(out).filter(|(c, out)| !**out && kind(c.shape));
+    left.next().is_some_and(|(first, _)| left.all(|(other, _)| other.typed == first.typed))
+}
+
 struct Look<'a> {
-    scene: &'a Scene<'a>,
+    place: Place<'a>,
     context: &'a Context,
     index: usize,
-    candidate: &'a Candidate,
+    /// Which candidates are something else.
+    out: &'a [bool],
+    /// No other number is left; of a candidate with letters, no other candidate with digits.
+    sole: bool,
 }
 
 impl Look<'_> {
     fn level(&self) -> Option<Level> {
-        let Candidate { range, shape, bound, .. } = self.candidate;
+        let Candidate { shape, bound, .. } = self.place.candidate;
         if *bound {
             return Some(Level::Bound);
         }
-        let quoted = self.scene.seen.folded()[self.scene.line(range.start, REACH)].starts_with(&['>']);
-        if self.context.meeting || quoted || self.is_labelled() || self.is_signature() {
+        if self.out[self.index] {
             return None;
         }
         let level =
-            [self.beside(), self.in_sentence(), self.near(), self.alone()].into_iter().flatten().max()?;
+            [self.beside(), self.in_sentence(), self.near(), self.inferred()].into_iter().flatten().max()?;
         let announced = match shape {
-            Shape::Digits | Shape::Grouped => true,
-            Shape::Mixed => level >= Level::Near,
+            Shape::Digits | Shape::Grouped | Shape::Mixed => true,
             Shape::Year => level == Level::Beside || level == Level::Near,
-            Shape::Letters => level == Level::Beside || level == Level::Near,
+            Shape::Letters => {
+                !self.is_word() && (level == Level::Beside || level == Level::Near && self.is_led_to())
+            }
+            Shape::Words => level == Level::Near || level == Level::Beside,
         };
         announced.then_some(level)
     }
 
-    fn sentence(&self) -> Range<usize> {
-        let range = &self.candidate.range;
-        let sentence = self.scene.sentence(range.start, REACH);
-        sentence.start..sentence.end.max(range.end)
+    fn shape(&self) -> Shape {
+        self.place.candidate.shape
     }
 
-    /// The last cue of these before the candidate, and the first behind it.
-    fn nearest(&self, kinds: &[Cue]) -> (Option<Hit<Cue>>, Option<Hit<Cue>>) {
-        let range = &self.candidate.range;
-        let before = self.scene.within(&(range.start.saturating_sub(REACH)..range.start));
-        let after = self.scene.within(&(range.end..range.end + REACH));
-        let kind = |hit: &&Hit<Cue>| kinds.contains(&hit.what);
-        (before.iter().rev().find(kind).copied(), after.iter().find(kind).copied())
-    }
-
-    /// True if something else is said to have this number.
-    fn is_labelled(&self) -> bool {
-        let range = &self.candidate.range;
-        let kinds = [Cue::Code, Cue::Weak, Cue::Label, Cue::Soft, Cue::Promo];
-        let (before, after) = self.nearest(&kinds);
-        if let Some(hit) = before {
-            match hit.what {
-                Cue::Label | Cue::Promo if self.links(hit.end..range.start, 1) => return true,
-                Cue::Soft if self.links(hit.end..range.start, 0) => {
-                    // `Dear customer, 482913 is …`.
-                    let apart = self.scene.lower[hit.end..range.start].contains(&',');
-                    return !apart && !self.is_code_for(&hit);
-                }
-                Cue::Code | Cue::Weak if self.links(hit.end..range.start, 1) => return false,
-                _ => {}
-            }
-        }
-        if self.candidate.hash {
-            // `#482913` is an order or a ticket, but for `code #482913`.
-            return true;
-        }
-        after.is_some_and(|hit| {
-            hit.what == Cue::Label
-                && self.links(range.end..hit.start, 1)
-                && self.is_verb(range.end..hit.start)
-        })
-    }
-
-    /// True for what only says whose code it is: `code for your account: 482913`, `code number 482913`.
-    fn is_code_for(&self, soft: &Hit<Cue>) -> bool {
-        let sentence = self.sentence();
-        let codes = self.scene.within(&(sentence.start..soft.start));
-        let Some(code) = codes.iter().rev().find(|hit| matches!(hit.what, Cue::Code | Cue::Weak)) else {
-            return false;
-        };
-        let gap = &self.scene.lower[soft.end..self.candidate.range.start];
-        soft.start - code.end <= 2 || gap.iter().any(|c| matches!(c, ':' | '\n'))
-    }
-
-    /// The eleven characters by which Android finds the app: alone on the last line.
-    fn is_signature(&self) -> bool {
-        let text = self.scene.seen.folded();
-        let at = self.candidate.range.start;
-        let run = |c: &&char| c.is_ascii_alphanumeric() || matches!(c, '+' | '/' | '=');
-        let before = text[..at].iter().rev().take(12).take_while(run).count();
-        let length = before + text[at..].iter().take(12).take_while(run).count();
-        let last = text[at..].iter().skip(12).take(64).all(|c| c.is_whitespace());
-        let begins_line = at - before == 0 || text[at - before - 1].is_whitespace();
-        let mixed =
-            text[at - before..].iter().take(length).any(|c| c.is_ascii_lowercase() || matches!(c, '+' | '/'));
-        length == 11 && last && begins_line && mixed
+    /// True for a word in capitals: on a button, or one that says something.
+    fn is_word(&self) -> bool {
+        let (scene, range) = (self.place.scene, &self.place.candidate.range);
+        let (links, hits) = (scene.seen.links(), &scene.hits);
+        let link = links.partition_point(|link| link.range.end <= range.start);
+        let hit = hits.partition_point(|hit| hit.end <= range.start);
+        links.get(link).is_some_and(|link| link.range.start < range.end)
+            || hits.get(hit).is_some_and(|hit| hit.start < range.end)
     }
 
     /// True if this name may announce this candidate.
     fn names(&self, hit: &Hit<Cue>) -> bool {
-        let shape = self.candidate.shape;
-        let sentence = self.sentence();
-        let promo = self.scene.tells(&sentence, Cue::Promo) || self.line_sells();
+        let (scene, shape) = (self.place.scene, self.shape());
+        let promo = scene.tells(&self.place.sentence(), Cue::Promo) || self.line_sells();
         match hit.what {
-            Cue::Code => !promo || matches!(shape, Shape::Digits | Shape::Grouped),
+            Cue::Code => !promo || shape.is_plain(),
+            Cue::Approval => {
+                let entered = scene.tells(&self.place.sentence(), Cue::Enter);
+                !promo && (entered || self.context.life || !self.context.paid || scene.is_owned(hit))
+            }
             Cue::Weak => {
-                !promo && self.context.trusts_weak(shape) && (shape != Shape::Letters || self.context.auth)
+                // `Your code is 2046`.
+                // `PIN 0000 by default`.
+                let typed = &self.place.candidate.typed;
+                let default = typed.len() == 4 && typed.chars().all(|c| typed.starts_with(c));
+                let year = shape == Shape::Year && scene.is_owned(hit);
+                !promo
+                    && !default
+                    && (self.context.trusts_weak(if year { Shape::Digits } else { shape })
+                        || self.is_to_sign_in(hit))
+                    && (shape != Shape::Letters || self.context.auth)
+                    && (self.context.auth
+                        || self.context.guard
+                        || self.is_yours(hit) && !self.is_of_something(hit))
             }
             _ => false,
         }
     }
 
+    /// `Cost code`, `dress code`: in a mail, a word before the name that says which other code it is.
+    fn is_of_something(&self, hit: &Hit<Cue>) -> bool {
+        let scene = self.place.scene;
+        let ascii = scene.lower[hit.start..hit.end].iter().all(char::is_ascii);
+        let word = scene.word_before(hit).filter(|_| ascii && scene.seen.subject_end() > 0);
+        word.is_some_and(|(start, word)| {
+            let sentence = scene.sentence(start, REACH);
+            let begins = !scene.lower[sentence.start..start].iter().any(|c| c.is_alphanumeric());
+            let capital = scene.seen.folded()[start].is_uppercase();
+            !BETWEEN.has(&word) && (begins || !capital)
+        }) || scene.word_after(hit).is_some_and(|word| OF.has(&word))
+    }
+
+    /// In a message that does not say what for: the reader's own code, or little more than the code.
+    fn is_yours(&self, hit: &Hit<Cue>) -> bool {
+        let (scene, sentence) = (self.place.scene, self.place.sentence());
+        let before = sentence.start..hit.start.max(sentence.start);
+        let words = scene.lower[before.clone()].split(|c| !c.is_alphabetic());
+        let told = words.map(|word| word.iter().collect::<String>()).any(|word| YOUR.has(&word))
+            || scene.tells(&before, Cue::Enter);
+        // `Sparbank: TAN 482913 …`
+        let sender = &scene.lower[..hit.start];
+        let first = sender.len() <= SENDER && sender.ends_with(&[':', ' ']);
+        told || first || scene.lower.len() <= TERSE || !scene.lower[hit.start].is_ascii()
+    }
+
+    /// `Your code to sign in`: the name says itself what the code is for, whatever else is listed.
+    fn is_to_sign_in(&self, hit: &Hit<Cue>) -> bool {
+        let scene = self.place.scene;
+        let sentence = scene.sentence(hit.start, REACH);
+        self.shape().is_plain() && scene.tells(&sentence, Cue::Auth) && !scene.tells(&sentence, Cue::Trade)
+    }
+
     /// The line before this one advertises.
     fn line_sells(&self) -> bool {
-        self.scene
-            .line_before(self.candidate.range.start, 1)
-            .is_some_and(|line| self.scene.tells(&line, Cue::Promo))
+        let scene = self.place.scene;
+        scene
+            .line_before(self.place.candidate.range.start, 1)
+            .is_some_and(|line| scene.tells(&line, Cue::Promo))
             && !self.context.guard
     }
 
     /// `Your code is 482913`, `482913 is your code`, `enter 482913 to sign in`.
     fn beside(&self) -> Option<Level> {
-        let range = &self.candidate.range;
-        let sentence = self.sentence();
-        let (before, after) = self.nearest(&[Cue::Code, Cue::Weak, Cue::Label, Cue::Enter]);
+        let (place, range) = (&self.place, &self.place.candidate.range);
+        let sentence = place.sentence();
+        let (before, after) = place.nearest(&[Cue::Code, Cue::Weak, Cue::Approval, Cue::Label, Cue::Enter]);
         if let Some(hit) = before {
             let gap = hit.end..range.start;
-            let near = self.links(gap.clone(), 0) || hit.start >= sentence.start && self.points(&gap);
+            let near = place.links(gap.clone(), 0) || hit.start >= sentence.start && place.points(&gap);
             if self.names(&hit) && near && self.is_free(&gap) {
                 return Some(Level::Beside);
             }
-            let told = self.scene.tells(&sentence, Cue::Auth) && self.context.is_about(self.candidate.shape);
-            let sold = self.scene.tells(&sentence, Cue::Promo) && !self.context.guard;
-            if hit.what == Cue::Enter && self.links(gap, 0) && told && !sold {
+            let told = place.scene.tells(&sentence, Cue::Auth)
+                && (self.context.is_about(self.shape()) || self.is_grouped());
+            let sold = place.scene.tells(&sentence, Cue::Promo) && !self.context.guard;
+            if hit.what == Cue::Enter && place.links(gap, 0) && told && !sold {
                 return Some(Level::Beside);
             }
         }
-        if self.candidate.shape == Shape::Letters {
+        if matches!(self.shape(), Shape::Letters | Shape::Words) {
             return None;
         }
         let hit = after.filter(|hit| hit.end <= sentence.end && self.names(hit))?;
         let gap = range.end..hit.start;
-        (self.is_verb(gap.clone()) && self.is_free(&gap)).then_some(Level::Beside)
+        (place.is_verb(gap.clone()) && self.is_free(&gap)).then_some(Level::Beside)
     }
 
     fn in_sentence(&self) -> Option<Level> {
-        if !matches!(self.candidate.shape, Shape::Digits | Shape::Grouped | Shape::Mixed) {
+        if !self.shape().is_plain() && self.shape() != Shape::Mixed {
             return None;
         }
-        let sentence = self.sentence();
-        let range = &self.candidate.range;
+        let range = &self.place.candidate.range;
         let announces = |hit: &&Hit<Cue>| {
             let gap = if hit.end <= range.start {
                 hit.end..range.start
@@ -228,132 +251,133 @@ impl Look<'_> {
             };
             self.names(hit) && self.is_free(&gap)
         };
-        self.scene.within(&sentence).iter().any(|hit| announces(&hit)).then_some(Level::Sentence)
+        let hits = self.place.scene.within(&self.place.sentence());
+        hits.iter().any(|hit| announces(&hit)).then_some(Level::Sentence)
     }
 
     /// Alone on its line, and a line near it names a code.
     fn near(&self) -> Option<Level> {
-        let range = &self.candidate.range;
-        if !self.is_alone() {
+        let (scene, at) = (self.place.scene, self.place.candidate.range.start);
+        if !self.place.is_alone() {
             return None;
         }
-        let above = (1..=LINES_ABOVE).filter_map(|back| self.scene.line_before(range.start, back));
-        let below = (1..=LINES_BELOW).filter_map(|on| self.scene.line_after(range.start, on));
-        for line in above.chain(below) {
-            // A label on a line of its own, with its number below.
-            let hits = self.scene.within(&line);
-            if hits.iter().any(|hit| self.names(hit)) {
-                return Some(Level::Near);
-            }
-        }
-        None
+        // Words alone are told right above.
+        let lines = if self.shape() == Shape::Words { 1 } else { LINES_ABOVE };
+        let above = (1..=lines).filter_map(|back| scene.line_before(at, back));
+        let below = (1..=LINES_BELOW)
+            .filter(|_| self.shape() != Shape::Words)
+            .filter_map(|on| scene.line_after(at, on));
+        // A label on a line of its own, with its number below.
+        let named = |line: Range<usize>| scene.within(&line).iter().any(|hit| self.names(hit));
+        above.chain(below).any(named).then_some(Level::Near)
     }
 
-    /// Nothing names a code, but it stands where one would, in a message about signing in.
-    fn alone(&self) -> Option<Level> {
-        let context = self.context;
+    /// Nothing names a code, but it stands where one would.
+    fn inferred(&self) -> Option<Level> {
+        let (place, context) = (&self.place, self.context);
         let urgent = context.life || context.guard;
-        if !context.auth || context.sells {
+        if context.sells {
             return None;
         }
-        let plain = matches!(self.candidate.shape, Shape::Digits | Shape::Grouped);
-        let told = plain && urgent && self.is_put_forward() && self.scene.tells(&self.sentence(), Cue::Auth);
-        let alone = self.is_alone() && (urgent || plain && self.is_led_to());
-        (told || alone).then_some(Level::Alone)
+        let stands = match self.shape() {
+            Shape::Digits | Shape::Grouped => self.is_told(urgent) || self.sole && self.is_given(urgent),
+            Shape::Mixed => self.sole && place.is_alone() && context.auth && self.is_led_to(),
+            Shape::Year | Shape::Letters | Shape::Words => false,
+        };
+        stands.then_some(Level::Inferred)
     }
 
-    /// True at the beginning of a sentence, behind a colon, or behind `enter`.
-    fn is_put_forward(&self) -> bool {
-        let start = self.candidate.range.start;
-        let sentence = self.sentence();
-        let before = &self.scene.lower[sentence.start..start];
-        let last = before.iter().rev().find(|c| !c.is_whitespace());
-        let entered = self.nearest(&[Cue::Enter]).0.is_some_and(|hit| self.links(hit.end..start, 0));
-        entered || last == Some(&':') || !before.iter().any(|c| c.is_alphanumeric())
+    /// Put forward or entered, in order to sign in.
+    fn is_told(&self, urgent: bool) -> bool {
+        let (place, context) = (&self.place, self.context);
+        let entered = self.is_entered();
+        let here = place.scene.tells(&place.sentence(), Cue::Auth);
+        urgent && context.auth && (entered || here && place.is_put_forward())
+            || context.auth && place.is_alone() && (urgent || self.is_led_to())
+    }
+
+    /// The only number, where a code would stand.
+    fn is_given(&self, urgent: bool) -> bool {
+        let (place, context) = (&self.place, self.context);
+        let (scene, sentence) = (place.scene, place.sentence());
+        let sms = scene.seen.subject_end() == 0;
+        let here = scene.tells(&sentence, Cue::Auth);
+        let put = place.is_put_forward();
+        let is = place.is_closed() || sms && place.is_verb(place.candidate.range.end..sentence.end);
+        self.is_entered() && (context.auth || context.guard)
+            || put && is && (context.auth && urgent || context.guard && (context.life || sms))
+            || put && context.auth && (scene.tells(&sentence, Cue::Enter) || sms && here)
+            || context.subject && (place.is_alone() || place.is_sentence())
+            || self.is_titled()
+    }
+
+    /// `Kettle login: 482913`, in a message that says little else.
+    fn is_titled(&self) -> bool {
+        let (scene, start) = (self.place.scene, self.place.candidate.range.start);
+        let (before, _) = self.place.nearest(&[Cue::Auth, Cue::Label, Cue::Soft]);
+        scene.seen.subject_end() == 0
+            && scene.lower.len() <= TERSE
+            && self.place.is_closed()
+            && before.is_some_and(|hit| {
+                hit.what == Cue::Auth
+                    && matches!(scene.lower[hit.end..start], [':' | '：'] | [':' | '：', ' '])
+            })
+    }
+
+    /// `Enter 482913`, `482913 girin`.
+    fn is_entered(&self) -> bool {
+        let (place, range) = (&self.place, &self.place.candidate.range);
+        let (before, after) = place.nearest(&[Cue::Enter]);
+        let told = |hit: &Hit<Cue>| {
+            let word: String = place.scene.lower[hit.start..hit.end].iter().collect();
+            !WITH.has(&word)
+        };
+        let sentence = place.sentence();
+        before.is_some_and(|hit| {
+            hit.start >= sentence.start && place.links(hit.end..range.start, 0) && told(&hit)
+        }) || after
+            .is_some_and(|hit| hit.end <= sentence.end && place.links(range.end..hit.start, 0) && told(&hit))
     }
 
     /// True if the line above tells the reader to enter what follows.
     fn is_led_to(&self) -> bool {
-        let Some(above) = self.scene.line_before(self.candidate.range.start, 1) else { return false };
-        let colon = self.scene.lower[above.clone()].iter().rev().find(|c| !c.is_whitespace());
-        let (enter, auth) = (self.scene.tells(&above, Cue::Enter), self.scene.tells(&above, Cue::Auth));
-        enter && auth || matches!(colon, Some(':' | '：')) && (enter || auth)
+        let scene = self.place.scene;
+        let Some(above) = scene.line_before(self.place.candidate.range.start, 1) else { return false };
+        let text = &scene.lower[above.clone()];
+        let colon = matches!(text.iter().rev().find(|c| !c.is_whitespace()), Some(':' | '：'));
+        let (enter, auth) = (scene.tells(&above, Cue::Enter), scene.tells(&above, Cue::Auth));
+        let named = scene.within(&above).iter().any(|hit| self.names(hit));
+        // `… a second proof. It is`
+        let mut words = text.split(|c| !c.is_alphanumeric()).filter(|word| !word.is_empty());
+        let verb =
+            self.sole && words.next_back().is_some_and(|word| VERBS.has(&word.iter().collect::<String>()));
+        enter && auth || verb || colon && (enter || named || auth && self.shape().is_plain())
     }
 
-    /// True if nothing else is on the line but punctuation.
-    fn is_alone(&self) -> bool {
-        let range = &self.candidate.range;
-        let line = self.scene.line(range.start, REACH);
-        let text = self.scene.seen.folded();
-        let bare = |part: &[char]| !part.iter().any(|c| c.is_alphanumeric());
-        bare(&text[line.start..range.start]) && bare(&text[range.end..line.end.max(range.end)])
+    /// `AB2-C3D`.
+    fn is_grouped(&self) -> bool {
+        self.shape() == Shape::Mixed && self.place.candidate.typed.contains('-')
     }
 
     /// True if no other candidate and no other label lies in the gap.
     fn is_free(&self, gap: &Range<usize>) -> bool {
+        let scene = self.place.scene;
         let other = |index: Option<usize>| {
-            let Some(index) = index else { return false };
-            let Some(other) = self.scene.candidates.get(index) else { return false };
+            let Some((index, other)) = index.and_then(|index| Some((index, scene.candidates.get(index)?)))
+            else {
+                return false;
+            };
             let inside = other.range.start >= gap.start && other.range.end <= gap.end;
-            let rival = Look { scene: self.scene, context: self.context, index, candidate: other };
-            inside && other.typed != self.candidate.typed && !rival.is_labelled()
+            // A name in capitals is no rival of a number.
+            let name = matches!(other.shape, Shape::Letters | Shape::Words) && self.shape().is_plain();
+            inside && !name && other.typed != self.place.candidate.typed && !self.out[index]
         };
-        let between = self.scene.within(gap).iter().any(|hit| hit.what == Cue::Label);
+        let labels = scene.within(gap).iter().filter(|hit| hit.what == Cue::Label);
+        let pointed = gap.end == self.place.candidate.range.start && self.place.points(gap);
+        // A label with its own number behind it takes no other: `card ending 4471 is 482913`.
+        let between = labels
+            .into_iter()
+            .any(|hit| !(pointed && scene.lower[hit.end..gap.end].iter().any(char::is_ascii_digit)));
         !other(self.index.checked_sub(1)) && !other(Some(self.index + 1)) && !between
     }
-
-    /// True if only punctuation and words that link lie in the gap, and `more` other words.
-    fn links(&self, gap: Range<usize>, more: usize) -> bool {
-        if gap.end.saturating_sub(gap.start) > GAP {
-            return false;
-        }
-        let lines = self.scene.lower[gap.clone()].iter().filter(|c| **c == '\n').count();
-        let mut others = 0;
-        for word in words(&self.scene.lower[gap]) {
-            if word.chars().any(|c| c.is_ascii_digit()) {
-                return false;
-            }
-            others += usize::from(!BETWEEN.has(&word) && !is_particle(&word));
-        }
-        let more = if lines > 0 { 0 } else { more };
-        others <= more && lines <= 4
-    }
-
-    /// True if the gap before the candidate ends with what points at it.
-    fn points(&self, gap: &Range<usize>) -> bool {
-        let text = &self.scene.lower[gap.clone()];
-        let end = text
-            .iter()
-            .rposition(|c| !matches!(c, ' ' | '\n' | '"' | '\'' | '*' | '[' | '(' | '「' | '【' | '_'));
-        match end.map(|end| text[end]) {
-            Some(':' | '=' | '>' | '→' | '：') => true,
-            Some(_) => words(text).last().is_some_and(|word| VERBS.has(word)),
-            None => true,
-        }
-    }
-
-    /// True if the gap behind the candidate begins with `is`, a dash or a colon.
-    fn is_verb(&self, gap: Range<usize>) -> bool {
-        if gap.end <= gap.start || gap.end - gap.start > REACH {
-            return false;
-        }
-        let text = &self.scene.lower[gap];
-        let first = text.iter().find(|c| !matches!(c, ' ' | '"' | '\'' | '*' | ')' | ']' | '」' | '】'));
-        matches!(first, Some('-' | ':' | '=' | '\n' | '(' | '|' | ',' | '/'))
-            || first.is_none()
-            || words(text).first().is_some_and(|word| VERBS.has(word) || is_particle(word))
-    }
-}
-
-/// The words of a text, without punctuation.
-fn words(text: &[char]) -> Vec<String> {
-    text.split(|c| !c.is_alphanumeric())
-        .filter(|word| !word.is_empty())
-        .map(|word| word.iter().collect())
-        .collect()
-}
-
-/// Endings and particles of languages that write them as part of a sentence without blanks.
-fn is_particle(word: &str) -> bool {
-    PARTICLES.has(word)
 }

@@ -47,6 +47,14 @@ struct Place {
     bare: bool,
 }
 
+impl Place {
+    /// Its first visible character.
+    fn start(&self, scene: &Scene<'_>) -> usize {
+        let text = &scene.lower[self.range.clone()];
+        self.range.start + text.iter().take_while(|c| c.is_whitespace()).count()
+    }
+}
+
 struct Judged {
     level: u8,
     says: Says,
@@ -132,31 +140,41 @@ fn judge_one(scene: &Scene<'_>, hits: &[Hit<Says>], place: &Place) -> Option<Jud
     }
     let own = if place.bare { None } else { says(hits, &place.range) };
     let around = around(scene, hits, place);
-    if own == Some(Says::Never) || own.is_none() && around == Some(Says::Never) {
+    if is_conditional(scene, hits, place)
+        || own == Some(Says::Never)
+        || own.is_none() && around == Some(Says::Never)
+    {
         return None;
     }
     // To confirm a visit or an order is not to sign in.
-    let at =
-        place.range.start + scene.lower[place.range.clone()].iter().take_while(|c| c.is_whitespace()).count();
+    let at = place.start(scene);
     let sentence = scene.sentence(at, REACH);
     if own.or(around) == Some(Says::Verify)
         && scene.tells(&(sentence.start..sentence.end.max(at)), Cue::Trade)
     {
         return None;
     }
-    if own.or(around) == Some(Says::Verify) && scene.has(Cue::Trade) && !parts.cue {
+    if own.or(around) == Some(Says::Verify)
+        && scene.has(Cue::Trade)
+        && (!parts.cue || own.is_none() && !urgent(scene))
+    {
         return None;
     }
     let neutral = place.bare || is_neutral(scene, &place.range);
     let said = own.or(around.filter(|_| neutral));
-    let urgent = scene.has(Cue::Life) || scene.has(Cue::Guard);
+    let urgent = urgent(scene);
+    let subject = says(hits, &(0..scene.seen.subject_end()));
+    let above = scene.line_before(at, 1).unwrap_or(at..at);
+    let led = scene.tells(&above, Cue::Auth) || scene.tells(&sentence, Cue::Auth);
+    let sold = scene.has(Cue::Trade) || scene.has(Cue::Promo);
+    let about = !sold && (urgent || led || matches!(subject, Some(Says::Verify | Says::Reset | Says::Magic)));
     let magic = hits.iter().any(|hit| hit.what == Says::Magic);
     let level = match said {
         Some(Says::Never) => return None,
         Some(Says::SignIn) if !(urgent || magic || parts.named_token && parts.cue) => return None,
         Some(_) if parts.cue => 3,
         Some(_) => 2,
-        None if parts.cue && parts.named_token && neutral && urgent => 1,
+        None if parts.cue && neutral && about => 1,
         None => return None,
     };
     Some(Judged {
@@ -164,6 +182,11 @@ fn judge_one(scene: &Scene<'_>, hits: &[Hit<Says>], place: &Place) -> Option<Jud
         says: said.unwrap_or(Says::Verify),
         address: Address { address: place.address.clone(), host },
     })
+}
+
+/// It ends soon, or was asked for by the reader.
+fn urgent(scene: &Scene<'_>) -> bool {
+    scene.has(Cue::Life) || scene.has(Cue::Guard)
 }
 
 /// What the phrases in a range say. One that rules it out comes first.
@@ -176,10 +199,15 @@ fn says(hits: &[Hit<Says>], range: &Range<usize>) -> Option<Says> {
         .or_else(|| inside().map(|hit| hit.what).last())
 }
 
+/// `If it wasn't you, change your password`: said before the link, in its sentence.
+fn is_conditional(scene: &Scene<'_>, hits: &[Hit<Says>], place: &Place) -> bool {
+    let at = place.start(scene);
+    says(hits, &(scene.sentence(at, REACH).start..at)) == Some(Says::Never)
+}
+
 /// What the sentence around a link says, or the lines before one that stands alone.
 fn around(scene: &Scene<'_>, hits: &[Hit<Says>], place: &Place) -> Option<Says> {
-    let at =
-        place.range.start + scene.lower[place.range.clone()].iter().take_while(|c| c.is_whitespace()).count();
+    let at = place.start(scene);
     let mut sentence = scene.sentence(at, REACH);
     sentence.end = sentence.end.max(place.range.end);
     let before = sentence.start..at;
@@ -202,7 +230,8 @@ fn around(scene: &Scene<'_>, hits: &[Hit<Says>], place: &Place) -> Option<Says> 
     // The last sentence above is the one that leads here.
     let last = scene.sentence(above.end.saturating_sub(2).max(above.start), REACH);
     says(hits, &(last.start..at)).or_else(|| says(hits, &above)).or_else(|| {
-        let further = scene.line_before(at, 2)?;
+        // A subject says what the whole mail is about, not what each link does.
+        let further = scene.line_before(at, 2).filter(|line| line.start >= scene.seen.subject_end())?;
         says(hits, &further).filter(|what| *what != Says::Never)
     })
 }
@@ -240,7 +269,10 @@ impl Parts {
         let parameters: Vec<(&str, &str)> = query
             .split(['?', '&', '#', ';', '/'])
             .filter(|part| !part.is_empty())
-            .map(|part| part.split_once('=').unwrap_or((part, part)))
+            // `name=value`, or a value alone, also one that ends with the padding of base64.
+            .map(|part| {
+                part.split_once('=').filter(|(_, v)| !v.trim_matches('=').is_empty()).unwrap_or((part, part))
+            })
             .collect();
         let is_named = |name: &str| TOKENS.has(&name.to_ascii_lowercase());
         let named = parameters.iter().any(|(name, value)| is_named(name) && value.len() >= 4);

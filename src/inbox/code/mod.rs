@@ -5,20 +5,23 @@
 //! disagree, and where the words do not say that it is a code, the answer is none: a guess is worse.
 //!
 //! Invariants: what is found was visible to a reader ([`Seen`]); a link is `https` and carries a token. Time is
-//! linear in the message. Nothing here is kept: buffers are freed, and the allocator wipes them. Imports `secret` and
-//! `inbox::text`.
+//! linear in the message. Nothing here is kept: buffers are freed, and the allocator wipes them. Imports `secret`, `types`
+//! and `inbox::text`.
 
 mod context;
 mod cue;
 mod judge;
+mod label;
 mod link;
+mod place;
 mod scene;
 mod shape;
 mod url;
 mod words;
 
-use crate::inbox::text::{Channel, Message, Seen};
+use crate::inbox::text::{Message, Seen};
 use crate::secret::Secret;
+use crate::types::Channel;
 
 pub(super) use cue::Cue;
 pub(super) use link::Parts;
@@ -77,8 +80,8 @@ pub fn extract(message: &Message<'_>, wanted: Wanted) -> Option<Found> {
 
 /// The parts of a message as they are seen; a part without a visible character counts as absent.
 fn parts(message: &Message<'_>) -> (Option<Seen>, Option<Seen>) {
-    let subject = if message.channel == Channel::Mail { message.subject } else { "" };
-    let html = (message.channel == Channel::Mail && !message.html.trim().is_empty())
+    let subject = if message.channel == Channel::Email { message.subject } else { "" };
+    let html = (message.channel == Channel::Email && !message.html.trim().is_empty())
         .then(|| Seen::html(subject, message.html));
     let plain =
         (!message.text.trim().is_empty() || html.is_none()).then(|| Seen::plain(subject, message.text));

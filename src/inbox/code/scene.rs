@@ -5,6 +5,7 @@ use std::ops::Range;
 use super::cue::{Cue, Hit, cues};
 use super::shape::{Candidate, candidates};
 use super::url::{Span, spans};
+use super::words::BETWEEN;
 use crate::inbox::text::{Seen, lower};
 
 /// Shortest line that a mail program may have broken.
@@ -69,6 +70,26 @@ impl<'a> Scene<'a> {
         Some(start..self.lines.get(index + 1).copied().unwrap_or(self.lower.len()))
     }
 
+    /// The word before a cue, with one blank between, and where it begins.
+    pub(crate) fn word_before(&self, hit: &Hit<Cue>) -> Option<(usize, String)> {
+        let (last, before) = self.lower[..hit.start].split_last()?;
+        let length = before.iter().rev().take(24).take_while(|c| c.is_alphabetic()).count();
+        let start = before.len() - length;
+        (*last == ' ' && length > 0).then(|| (start, before[start..].iter().collect()))
+    }
+
+    /// The word behind a cue, with one blank between.
+    pub(crate) fn word_after(&self, hit: &Hit<Cue>) -> Option<String> {
+        let (first, after) = self.lower[hit.end..].split_first()?;
+        let word: String = after.iter().take(24).take_while(|c| c.is_alphabetic()).collect();
+        (*first == ' ' && !word.is_empty()).then_some(word)
+    }
+
+    /// True for `your code`, `the code`.
+    pub(crate) fn is_owned(&self, hit: &Hit<Cue>) -> bool {
+        self.word_before(hit).is_some_and(|(_, word)| BETWEEN.has(&word))
+    }
+
     /// The cues that lie in a range.
     pub(crate) fn within(&self, range: &Range<usize>) -> &[Hit<Cue>] {
         let from = self.hits.partition_point(|hit| hit.start < range.start);
@@ -105,8 +126,8 @@ fn borders(text: &[char], wrapped: bool) -> (Vec<usize>, Vec<usize>) {
             }
         }
         let next = start + line.len();
-        // A line that is one word is an address, not a line that got too long.
-        let words = line.contains(&' ');
+        // A line that is one word is an address, not a line that got too long; nor is one that ends with an address.
+        let words = line.contains(&' ') && !ends_with_address(line);
         let broken =
             wrapped && words && line.len() >= WRAPPED && !text.get(next).is_none_or(|c| c.is_whitespace());
         if !broken && sentences.last() != Some(&next) {
@@ -115,6 +136,12 @@ fn borders(text: &[char], wrapped: bool) -> (Vec<usize>, Vec<usize>) {
         start = next;
     }
     (lines, sentences)
+}
+
+fn ends_with_address(line: &[char]) -> bool {
+    let end = line.iter().rposition(|c| !c.is_whitespace()).map_or(0, |at| at + 1);
+    let word = line[..end].rsplit(|c| *c == ' ').next().unwrap_or_default();
+    word.windows(3).take(8).any(|w| w == [':', '/', '/'])
 }
 
 fn ends_sentence(line: &[char], at: usize, c: char) -> bool {
@@ -128,7 +155,9 @@ fn ends_sentence(line: &[char], at: usize, c: char) -> bool {
             let abbreviation =
                 word <= 4 && word > 0 && behind.is_some_and(|c| c.is_ascii_digit() || *c == '#');
             let digits_glued = at > 0 && line[at - 1].is_ascii_digit() && next.is_alphabetic();
-            (next.is_whitespace() || digits_glued) && !abbreviation
+            // `codul dvs. de verificare`.
+            let shortened = word <= 4 && word > 0 && next == ' ' && behind.is_some_and(|c| c.is_lowercase());
+            (next.is_whitespace() || digits_glued) && !abbreviation && !shortened
         }
         _ => false,
     }

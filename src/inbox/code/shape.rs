@@ -16,7 +16,7 @@ const LONGEST: usize = 14;
 /// How a candidate is written.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Shape {
-    /// `482913`.
+    /// `482913`, `G-482913`.
     Digits,
     /// `123 456`, `123-456`, or one digit in each box.
     Grouped,
@@ -26,6 +26,15 @@ pub(crate) enum Shape {
     Mixed,
     /// `FXRBG`, `ABC-DEF`: letters alone.
     Letters,
+    /// `tulor-vemin-raska`: words that a machine has made up, alone on a line.
+    Words,
+}
+
+impl Shape {
+    /// Digits alone.
+    pub(crate) fn is_plain(self) -> bool {
+        matches!(self, Self::Digits | Self::Grouped)
+    }
 }
 
 /// Something that could be a code.
@@ -109,6 +118,21 @@ impl Chunk {
         self.capitals + self.small == 0
     }
 
+    /// `G-482913`.
+    fn is_marked(&self) -> bool {
+        self.parts.len() == 2
+            && self.parts[0] == 1
+            && self.capitals == 1
+            && self.small == 0
+            && DIGITS.contains(&self.parts[1])
+    }
+
+    fn is_words(&self) -> bool {
+        self.digits + self.capitals == 0
+            && (3..=6).contains(&self.parts.len())
+            && self.parts.iter().all(|part| (4..=10).contains(part))
+    }
+
     fn length(&self) -> usize {
         self.digits + self.capitals + self.small
     }
@@ -143,7 +167,7 @@ fn is_attached(text: &[char], range: &Range<usize>) -> bool {
     left || right || beside_money(text, range)
 }
 
-fn is_currency(c: char) -> bool {
+pub(super) fn is_currency(c: char) -> bool {
     matches!(c, '$' | '¢' | '£' | '¤' | '¥' | '元' | '円' | '원' | '块')
         || ('\u{20a0}'..='\u{20c0}').contains(&c)
 }
@@ -244,6 +268,9 @@ fn is_phone(text: &[char], whole: &Range<usize>, sizes: &[usize]) -> bool {
 
 /// One run, by itself.
 fn single(text: &[char], chunk: &Chunk) -> Option<Candidate> {
+    if chunk.is_words() && is_line(text, &chunk.range) {
+        return Some(candidate(text, chunk.range.clone(), Shape::Words, false));
+    }
     if is_attached(text, &chunk.range) || chunk.length() > LONGEST {
         return None;
     }
@@ -257,10 +284,19 @@ fn single(text: &[char], chunk: &Chunk) -> Option<Candidate> {
         let even = chunk.parts.windows(2).all(|pair| pair[0] == pair[1]);
         let fits = if dashed { even && chunk.parts[0] >= 3 } else { (5..=8).contains(&chunk.capitals) };
         (chunk.small == 0 && fits).then_some(Shape::Letters)?
+    } else if chunk.is_marked() {
+        Shape::Digits
     } else {
         mixed(text, chunk)?
     };
     Some(candidate(text, chunk.range.clone(), shape, false))
+}
+
+/// True if nothing else stands on the line.
+fn is_line(text: &[char], range: &Range<usize>) -> bool {
+    let before = text[..range.start].iter().rev().take(64).find(|c| **c != ' ');
+    let after = text[range.end..].iter().take(64).find(|c| **c != ' ');
+    [before, after].into_iter().all(|c| matches!(c, None | Some('\n')))
 }
 
 /// Letters with digits: capitals, or letters that no word and no unit has.

@@ -34,6 +34,10 @@ words! {
     VERBS = CUES "verbs";
     BETWEEN = CUES "between";
     PARTICLES = CUES "particles";
+    NUMBER = CUES "number";
+    OF = CUES "of";
+    YOUR = CUES "your";
+    WITH = CUES "with";
     MONEY = CUES "money";
     UNITS = CUES "units";
     NEUTRAL = LINKS "neutral";
@@ -72,9 +76,10 @@ mod tests {
 
     #[test]
     fn every_list_has_its_phrases() {
-        for name in
-            ["code", "weak", "auth", "enter", "life", "guard", "label", "soft", "promo", "trade", "meeting"]
-        {
+        for name in [
+            "code", "weak", "approval", "auth", "enter", "life", "guard", "over", "label", "soft", "promo",
+            "trade", "meeting",
+        ] {
             assert!(cues(name).count() > 10, "{name}");
         }
         for name in ["magic", "reset", "verify", "sign_in", "never"] {
@@ -85,6 +90,10 @@ mod tests {
             &BETWEEN,
             &PARTICLES,
             &MONEY,
+            &NUMBER,
+            &OF,
+            &YOUR,
+            &WITH,
             &UNITS,
             &NEUTRAL,
             &PATHS,

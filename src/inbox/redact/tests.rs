@@ -31,7 +31,7 @@ fn a_link_with_a_token_is_replaced_and_one_without_is_left() {
 #[test]
 fn html_is_answered_as_its_text() {
     let html = r#"<p>Hi <b>you</b></p><a href="https://example.com/m?t=Zk29xQ">Sign in</a> <a href="https://example.com/about">About</a>"#;
-    let left = redact(&Message { channel: Channel::Mail, subject: "Code 482913", text: "", html });
+    let left = redact(&Message { channel: Channel::Email, subject: "Code 482913", text: "", html });
     assert_eq!(left.subject, format!("Code {CODE}"));
     assert_eq!(left.html, format!("Hi you\nSign in {LINK} About <https://example.com/about>"));
 }

@@ -6,7 +6,7 @@
 //!
 //! Invariants: time is linear in the input, and what is kept is bounded by [`MAX_SEEN`] characters and
 //! [`MAX_LINKS`] links, whatever the message holds. Nothing that is hidden from a reader (`display:none`, white
-//! on white, zero size, comments, …) is in it. Imports nothing of this crate.
+//! on white, zero size, comments, …) is in it. Imports `types`.
 
 mod entity;
 mod fold;
@@ -16,6 +16,8 @@ mod sheet;
 mod style;
 
 use std::ops::Range;
+
+use crate::types::Channel;
 
 pub(crate) use fold::{Folded, fold, lower};
 
@@ -30,18 +32,9 @@ pub const MAX_LINKS: usize = 1024;
 /// Longest address of a link, in bytes.
 pub const MAX_HREF: usize = 4096;
 
-/// How a message came.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Channel {
-    /// By electronic mail.
-    Mail,
-    /// By SMS: `text` is its body; `subject` and `html` are empty.
-    Sms,
-}
-
 /// A message as it was received. A part that is absent is empty.
 pub struct Message<'a> {
-    /// How it came.
+    /// How it came. Of an SMS, `text` is the body; `subject` and `html` are empty.
     pub channel: Channel,
     /// The subject of a mail, decoded.
     pub subject: &'a str,
@@ -74,6 +67,8 @@ pub struct Seen {
     /// For each folded character, where it is in `shown`.
     origin: Vec<u32>,
     links: Vec<Link>,
+    /// Where the subject ends in `folded`.
+    subject_end: usize,
     wrapped: bool,
     cut: bool,
 }
@@ -102,6 +97,7 @@ impl Seen {
             self.push('\n');
             self.push('\n');
         }
+        self.subject_end = self.folded.len();
     }
 
     fn lines(&mut self, text: &str) {
@@ -122,6 +118,11 @@ impl Seen {
     /// The folded characters, which all positions count.
     pub fn folded(&self) -> &[char] {
         &self.folded
+    }
+
+    /// How many of them are the subject.
+    pub(crate) fn subject_end(&self) -> usize {
+        self.subject_end
     }
 
     /// The links of the HTML part, in the order of their beginnings.
