@@ -7,9 +7,9 @@ use zeroize::Zeroizing;
 
 use super::redact::{CODE, CUT, LINK, redact};
 use super::sender::Sender;
-use super::text::{Channel, Message};
+use super::text::Message;
 use crate::secret::Secret;
-use crate::types::EmailAddress;
+use crate::types::{Channel, EmailAddress};
 use crate::upstream::Mail;
 
 /// Recipients of one mail.
@@ -112,7 +112,7 @@ pub fn is_own(address: &EmailAddress, own: &EmailAddress) -> bool {
 /// at, which may.
 pub fn holds_secret(mail: &Mail) -> bool {
     let (subject, text, html) = (mail.subject.expose(), mail.text.expose(), mail.html.expose());
-    let left = redact(&Message { channel: Channel::Mail, subject, text, html });
+    let left = redact(&Message { channel: Channel::Email, subject, text, html });
     let marked = |part: &String| [CODE, LINK, CUT].iter().any(|mark| part.contains(mark));
     mail.oversized || [left.subject, left.text, left.html].iter().any(marked)
 }
