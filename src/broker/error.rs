@@ -5,10 +5,11 @@ use std::time::Duration;
 
 use thiserror::Error;
 
+use crate::inbox::store::StoreError;
 use crate::lease::LeaseError;
 use crate::limit::Limited;
 use crate::session::{End, OpenError, TokenError};
-use crate::types::{NameError, SendId};
+use crate::types::{IdentityName, NameError, SendId};
 use crate::upstream::UpstreamError;
 use crate::vault::VaultError;
 
@@ -123,6 +124,16 @@ pub enum BrokerError {
         "Ravi has no identity, or more than one, of the name that the role gives; its operator checks the configuration"
     )]
     NoIdentity,
+    /// An identity was to be created, and whether it was is not known.
+    #[error(
+        "identity {0:?} was to be created, and it is not known whether it was; it is looked for with each call"
+    )]
+    Provisioning(IdentityName),
+    /// The same, and it did not appear: only the operator has another one made.
+    #[error(
+        "identity {0:?} was to be created and did not appear; its operator looks at Ravi's dashboard, then runs `ravi-broker identity create {0:?}`"
+    )]
+    Unprovisioned(IdentityName),
     /// Ravi did not give it.
     #[error(transparent)]
     Upstream(UpstreamError),
@@ -156,6 +167,14 @@ impl From<VaultError> for BrokerError {
             }
             VaultError::Upstream(error) => Self::Upstream(error),
         }
+    }
+}
+
+/// What must not be forgotten is written down before it counts, like the audit record.
+impl From<StoreError> for BrokerError {
+    fn from(error: StoreError) -> Self {
+        tracing::error!(%error, "nothing is sent or made until it can");
+        Self::AuditUnavailable
     }
 }
 

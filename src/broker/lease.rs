@@ -146,11 +146,11 @@ impl Broker {
         resource: &Resource,
     ) -> Result<(Credential, Found)> {
         let fetched = async {
-            let identity = self.vault.resolve(grant.role().identity()).await?;
+            let identity = self.identity_of(session, grant.role()).await?;
             let credential = self.vault.credential(identity, resource).await?;
             let found =
                 Found { identity, resource: credential.resource.clone(), ends_at: credential.expires_at };
-            Ok((credential, found))
+            Ok::<_, BrokerError>((credential, found))
         };
         let fetched = fetched.await;
         for identity in self.vault.take_minted() {

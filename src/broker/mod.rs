@@ -9,12 +9,15 @@ mod admin;
 mod death;
 mod error;
 mod gate;
+mod identity;
 mod inbox;
 mod lease;
 mod login;
 mod mark;
+mod provision;
 mod record;
 mod refusal;
+mod send;
 mod session;
 #[cfg(test)]
 mod tests;
@@ -23,7 +26,7 @@ mod vault;
 
 use std::path::PathBuf;
 use std::sync::atomic::{AtomicU64, Ordering};
-use std::sync::{Arc, Mutex};
+use std::sync::{Arc, Mutex, Weak};
 
 use arc_swap::ArcSwap;
 use tokio::sync::watch;
@@ -33,17 +36,22 @@ pub use self::admin::{Revocation, Revoked, SessionView, Snapshot};
 use self::death::Unrecorded;
 pub use self::error::{BrokerError, Result};
 use self::gate::Gate;
+pub use self::identity::{CreatedIdentity, IdentityView};
 pub use self::inbox::{Came, InboxWatch, LONGEST_WAIT, PAGE, Page, Read, WatchOpening};
 pub use self::lease::{Leased, Seen, Watch};
 pub use self::login::{LoginDone, LoginEvent, LoginProgress};
 use self::mark::Mark;
+use self::provision::Creations;
 use self::refusal::Refusals;
 pub use self::refusal::{Asked, Refusal};
+pub use self::send::{Answered, Dispatched};
 pub use self::session::{Described, Opened};
 use crate::audit::{AuditFile, Cause};
 use crate::clock::Clock;
 use crate::config::{Config, UseBy};
+use crate::inbox::budget::Budgets;
 use crate::inbox::poll::Inbox;
+use crate::inbox::sends::Sends;
 use crate::inbox::store::Store;
 use crate::inbox::watch::Watches;
 use crate::lease::Leases;
@@ -59,6 +67,8 @@ use crate::vault::keyfile::KeySource;
 
 /// Everything a request needs. Shared by all connections.
 pub struct Broker {
+    /// For work that goes on without its caller.
+    me: Weak<Self>,
     policy: ArcSwap<Policy>,
     sessions: Sessions,
     leases: Leases,
@@ -68,6 +78,9 @@ pub struct Broker {
     mailbox: Arc<dyn Mailbox>,
     store: Store,
     inbox: Arc<Inbox>,
+    budgets: Budgets,
+    sends: Sends,
+    creations: Creations,
     keys: KeySource,
     programs: OwnPrograms,
     audit: Arc<AuditFile>,
@@ -153,7 +166,8 @@ impl Broker {
         let (watches, told_to_stop) = (Watches::new(arena), stopping.clone());
         let inbox =
             Inbox::new(mailbox.clone(), store.clone(), watches, config.inbox, clock.clone(), told_to_stop);
-        Arc::new(Self {
+        Arc::new_cyclic(|me| Self {
+            me: me.clone(),
             policy: ArcSwap::from_pointee(policy),
             sessions: Sessions::new(config.limits.sessions, clock.clone()),
             leases: Leases::new(clock.clone()),
@@ -161,6 +175,9 @@ impl Broker {
             vault,
             upstream,
             mailbox,
+            budgets: Budgets::new(store.clone(), clock.clone(), config.inbox),
+            sends: Sends::default(),
+            creations: Creations::new(),
             store,
             inbox,
             keys,
@@ -259,8 +276,12 @@ impl Broker {
     /// The last check before a value leaves: nothing was locked or revoked while it was fetched.
     fn still_open(&self, session: &Session) -> Result<()> {
         self.ensure_open(session)?;
-        self.served.fetch_add(1, Ordering::Relaxed);
+        self.count_served();
         Ok(())
+    }
+
+    fn count_served(&self) {
+        self.served.fetch_add(1, Ordering::Relaxed);
     }
 
     fn ensure_open(&self, session: &Session) -> Result<()> {

@@ -133,7 +133,7 @@ impl Broker {
         self.must_record(&Event::daemon(verb))
     }
 
-    fn must_record(&self, event: &Event<'_>) -> Result<()> {
+    pub(super) fn must_record(&self, event: &Event<'_>) -> Result<()> {
         self.told(self.audit.record(event))
     }
 

@@ -226,6 +226,9 @@ impl Broker {
             BrokerError::Capacity(limit) => {
                 self.refuse(Refused { compared: Compared::Limit(limit), ..refused }, Cause::CapacityReached);
             }
+            BrokerError::Quota { budget, .. } => {
+                self.refuse(Refused { compared: Compared::Limit(budget), ..refused }, Cause::QuotaReached);
+            }
             error => self.refuse(Refused { failed: true, ..refused }, cause(error)),
         }
     }
@@ -384,7 +387,10 @@ fn refused(action: &Action) -> Verb {
 fn cause(error: &BrokerError) -> Cause {
     match error {
         BrokerError::ResourceNotAvailable | BrokerError::NoIdentity => Cause::Absent,
-        BrokerError::Ambiguous => Cause::ArgumentInvalid,
+        BrokerError::Ambiguous | BrokerError::Argument { .. } => Cause::ArgumentInvalid,
+        BrokerError::SendUnknown(_) | BrokerError::Provisioning(_) | BrokerError::Unprovisioned(_) => {
+            Cause::OutcomeUnknown
+        }
         BrokerError::Locked => Cause::Locked,
         BrokerError::Draining => Cause::Stopping,
         BrokerError::LoginRequired => Cause::LoginRequired,

@@ -168,6 +168,7 @@ impl Broker {
             let leases = self.leases.dismiss(session.id);
             self.limits.forget(session.id);
             self.inbox.watches.end_session(session.id);
+            self.sends.forget(session.id);
             let end = session.end().unwrap_or(End::Closed);
             Ended { session, end, leases, exposed }
         };

@@ -113,8 +113,7 @@ impl Broker {
         let grant = self.authorize(admitted, action)?;
         self.record_performed(&admitted.session, grant.action(), reason)?;
         let failed = |error: &BrokerError| self.record_failed(admitted, grant.action(), error);
-        let identity = self.vault.resolve(grant.role().identity()).await;
-        let identity = identity.map_err(BrokerError::from).inspect_err(failed)?;
+        let identity = self.identity_of(&admitted.session, grant.role()).await.inspect_err(failed)?;
         // A reload, a revocation or a lock may have come while the identity was looked up.
         let grant = self.authorize(admitted, grant.action().clone())?;
         self.ensure_open(&admitted.session)?;

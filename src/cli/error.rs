@@ -188,9 +188,12 @@ fn of_broker(refusal: &BrokerError) -> Report {
         message.push_str(&format!(" (limit: {limit})"));
     }
     let wait = refusal.retry_after.map(ceiling);
+    let check = refusal
+        .send
+        .map(|id| format!("ask what became of it before you repeat it: ravi-broker check-send {id}"));
     let mut hint = match wait {
         Some(wait) => format!("in {wait}s: {hint}"),
-        None => hint.to_owned(),
+        None => check.unwrap_or_else(|| hint.to_owned()),
     };
     let denial_id = refusal.denial.filter(|_| is_ruled(refusal.reason)).map(|id| id.to_string());
     if let Some(id) = &denial_id {
@@ -255,8 +258,9 @@ mod tests {
 
     fn refusal(reason: ErrorReason, retry_after: Option<Duration>) -> CliError {
         let (message, limit) = ("too many reads".into(), Some("rate.read".into()));
-        let (problems, denial) = (Vec::new(), Some(DenialId([7; 16])));
-        ClientError::Broker(BrokerError { reason, message, retry_after, limit, problems, denial }).into()
+        let (problems, send, denial) = (Vec::new(), None, Some(DenialId([7; 16])));
+        ClientError::Broker(BrokerError { reason, message, retry_after, limit, problems, send, denial })
+            .into()
     }
 
     #[test]

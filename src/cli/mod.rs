@@ -28,6 +28,9 @@
 //!   session               {session_id, role, identity, scopes, expires_at, expires_in,
 //!                         binding: process|subtree|cgroup, parent_session_id}
 //! session close           {leases_revoked}
+//! send, reply, forward    {message, budget: {limit, used, resets_at}}
+//! check-send              {state: sent|not_found|ambiguous, message}
+//! contacts                [{name, email, phone, trusted}]
 //! whoami                  {session, identity: {uuid, name, email, phone, owner}}
 //! login *                 {event: prompt, verification_url, user_code, expires_in}, then
 //!                         {event: done, identities, persisted}
@@ -42,6 +45,9 @@
 //!                         tier, selectors: [text]}
 //! revoke                  {sessions, leases, exposed_resources}
 //! lock                    {locked, sessions, leases}
+//! identity list           [{name, uuid, email, phone, roles, key_held}]
+//! identity show           {the same, email_budget, sms_budget: {limit, used, resets_at}}
+//! identity create         {name, uuid, email, phone, phone_failure}
 //! unlock                  {locked, management_key_held}
 //! reload                  {roles, sessions_ended}
 //! config check            {path, valid, problems: [{line, message}]}
@@ -62,6 +68,7 @@ mod context;
 mod error;
 mod exit;
 mod explain;
+mod identity;
 mod input;
 mod lease;
 mod login;
@@ -72,6 +79,7 @@ mod output;
 mod page;
 mod ravi_file;
 mod run;
+mod send;
 mod session;
 mod status;
 mod usage;
@@ -149,11 +157,17 @@ async fn dispatch(context: &mut Context, command: &Command) -> Result<(), CliErr
         Command::Password(command) => vault::password(context, command).await,
         Command::Delete(args) => vault::delete(context, args).await,
         Command::Session(command) => session::run(context, command).await,
+        Command::Send(command) => send::send(context, command).await,
+        Command::Reply(args) => send::reply(context, args).await,
+        Command::Forward(args) => send::forward(context, args).await,
+        Command::CheckSend(args) => send::check(context, args).await,
+        Command::Contacts(args) => send::contacts(context, args).await,
         Command::Whoami(session) => session::whoami(context, session).await,
         Command::Login(args) => login::run(context, args).await,
         Command::Status => status::run(context).await,
         Command::Explain(args) => explain::run(context, args).await,
         Command::Revoke(args) => operator::revoke(context, args).await,
+        Command::Identity(command) => identity::run(context, command).await,
         Command::Lock(purpose) => operator::lock(context, purpose).await,
         Command::Unlock => operator::unlock(context).await,
         Command::Reload => operator::reload(context).await,

@@ -117,7 +117,7 @@ impl AdminClient {
         events(admin.tail_audit(request), |record| Ok(record.record)).await
     }
 
-    fn admin(&self) -> AdminServiceClient<Channel> {
+    pub(super) fn admin(&self) -> AdminServiceClient<Channel> {
         AdminServiceClient::new(self.channel.clone()).max_decoding_message_size(MAX_ANSWER_BYTES)
     }
 }

@@ -7,6 +7,7 @@ use std::time::Duration;
 use jiff::Timestamp;
 
 use super::error::ClientError;
+use super::messages::send_budget;
 use super::model::{
     Anchor, AuditHead, Binding, Credential, DelegateSession, Delivery, Explanation, Identity, ImportKeys,
     KeysHeld, Lease, LeaseEvent, LeaseHandle, LeaseInfo, LimitInfo, LoginEvent, OpenSession, PasswordName,
@@ -156,6 +157,8 @@ pub(super) fn identity(identity: pb::Identity) -> Identity {
         phone: present(identity.phone),
         owner_first_name: identity.owner_first_name,
         owner_last_name: identity.owner_last_name,
+        email_budget: identity.email_budget.and_then(|budget| send_budget(budget).ok()),
+        sms_budget: identity.sms_budget.and_then(|budget| send_budget(budget).ok()),
     }
 }
 

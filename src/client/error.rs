@@ -11,12 +11,14 @@ use thiserror::Error;
 use tonic::{Code, Status};
 use tonic_types::StatusExt;
 
-use crate::types::DenialId;
+use crate::types::{DenialId, SendId};
 
 /// `ErrorInfo.domain` of the broker's errors.
 const DOMAIN: &str = "broker.ravi.id";
 /// Metadata of a refused call.
 const DENIAL: &str = "denial-id";
+/// In `ErrorInfo.metadata`.
+const SEND: &str = "send";
 /// A message is one or two lines; what is longer is cut.
 const MAX_MESSAGE_CHARS: usize = 1024;
 
@@ -108,6 +110,8 @@ pub struct BrokerError {
     pub limit: Option<String>,
     /// What is wrong with a configuration, each with its line.
     pub problems: Vec<String>,
+    /// `snd_…`, to ask what became of a send whose outcome is unknown.
+    pub send: Option<SendId>,
     /// `den_…`, under which the operator learns why the call was refused.
     pub denial: Option<DenialId>,
 }
@@ -201,6 +205,7 @@ impl ClientError {
                 retry_after: status.get_details_retry_info().and_then(|info| info.retry_delay),
                 limit: quota.and_then(|quota| quota.violations.into_iter().next()).map(|v| plain(&v.subject)),
                 problems: violations.into_iter().flatten().map(|v| plain(&v.description)).collect(),
+                send: info.metadata.get(SEND).and_then(|id| id.parse().ok()),
                 denial: denial(status),
             });
         }
@@ -272,6 +277,7 @@ mod tests {
             retry_after: Some(Duration::from_secs(7)),
             limit: Some("rate.read".into()),
             problems: Vec::new(),
+            send: None,
             denial: None,
         };
         assert_eq!(error, ClientError::Broker(expected));

@@ -398,6 +398,27 @@ impl IdentityService for Fake {
 
 #[tonic::async_trait]
 impl AdminService for Fake {
+    async fn list_identities(
+        &self,
+        _: Request<pb::ListIdentitiesRequest>,
+    ) -> Result<Response<pb::ListIdentitiesResponse>, Status> {
+        Err(Status::unimplemented(""))
+    }
+
+    async fn show_identity(
+        &self,
+        _: Request<pb::ShowIdentityRequest>,
+    ) -> Result<Response<pb::ShowIdentityResponse>, Status> {
+        Err(Status::unimplemented(""))
+    }
+
+    async fn create_identity(
+        &self,
+        _: Request<pb::AdminServiceCreateIdentityRequest>,
+    ) -> Result<Response<pb::AdminServiceCreateIdentityResponse>, Status> {
+        Err(Status::unimplemented(""))
+    }
+
     type LoginStream = BoxStream<'static, Result<pb::LoginResponse, Status>>;
     type TailAuditStream = BoxStream<'static, Result<pb::TailAuditResponse, Status>>;
 

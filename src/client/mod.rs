@@ -17,7 +17,9 @@ pub(crate) mod fake;
 mod inbox;
 pub mod link;
 pub mod locate;
+mod messages;
 mod model;
+mod model_messages;
 mod session_file;
 
 pub use admin::AdminClient;
@@ -26,6 +28,7 @@ pub use channel::Events;
 pub use error::{Attempt, BrokerError, ClientError, ConnectFailure, ErrorReason};
 pub use inbox::{Code, CodeKind, CodeWatch, Message, MessagePage, MessageSummary, OpenWatch};
 pub use model::*;
+pub use model_messages::*;
 pub use session_file::{SessionFile, SessionFileError};
 
 #[cfg(test)]

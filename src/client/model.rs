@@ -5,6 +5,7 @@ use std::time::Duration;
 
 use jiff::Timestamp;
 
+use super::model_messages::SendBudget;
 use crate::secret::Secret;
 pub use crate::types::Delivery;
 use crate::types::{DenialId, IdentityUuid, LeaseId, SessionId};
@@ -225,6 +226,10 @@ pub struct Identity {
     pub owner_first_name: String,
     /// The account's owner; may be empty.
     pub owner_last_name: String,
+    /// What it may still send by mail today; absent where it was not asked for.
+    pub email_budget: Option<SendBudget>,
+    /// The same for text messages.
+    pub sms_budget: Option<SendBudget>,
 }
 
 /// The daemon as its operator sees it.

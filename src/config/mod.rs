@@ -280,10 +280,25 @@ pub struct RoleConfig {
     pub bind: Bind,
     /// `use_by`. Default `cli`.
     pub use_by: UseBy,
+    /// `provision`: the identity is created when there is none of its name, and `provision_phone`: it then gets a
+    /// telephone number. Default: nothing is created.
+    pub provision: Provision,
     /// `inject`: the ways in which a value may be delivered without being shown, none twice. Default: all.
     pub inject: Vec<Delivery>,
     /// `session`, `lease` and `rate`.
     pub bounds: Bounds,
+}
+
+/// What is created for a role whose identity is not there yet.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord)]
+pub enum Provision {
+    /// Nothing.
+    #[default]
+    Nothing,
+    /// The identity.
+    Identity,
+    /// The identity, with a telephone number.
+    WithPhone,
 }
 
 /// Which processes may use a session besides the one that it is bound to.

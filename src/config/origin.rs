@@ -8,7 +8,9 @@ use std::path::{Path, PathBuf};
 
 use super::units::duration_text;
 use super::values::{BINDS, CALLERS, USERS};
-use super::{Config, IdentityRef, InboxConfig, LimitsConfig, MatchConfig, RoleConfig, UpstreamConfig};
+use super::{
+    Config, IdentityRef, InboxConfig, LimitsConfig, MatchConfig, Provision, RoleConfig, UpstreamConfig,
+};
 use crate::types::{CgroupPath, UnitName};
 
 /// Where a setting came from.
@@ -149,6 +151,8 @@ impl Listing<'_> {
         }
         self.put(&key("bind"), word(&BINDS, &role.bind));
         self.put(&key("use_by"), word(&USERS, &role.use_by));
+        self.put(&key("provision"), role.provision >= Provision::Identity);
+        self.put(&key("provision_phone"), role.provision == Provision::WithPhone);
         let inject: Vec<_> = role.inject.iter().map(|delivery| delivery.as_str()).collect();
         self.put(&key("inject"), if inject.is_empty() { "none".to_owned() } else { inject.join(", ") });
         self.put(&key("session.ttl"), duration_text(role.bounds.session_ttl));

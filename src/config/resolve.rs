@@ -14,8 +14,8 @@ use super::units::duration_text;
 use super::values::{base_url, plain_path, socket_path};
 use super::{
     AuditConfig, Bind, Bounds, Config, Environment, IdentityRef, InboxConfig, LimitsConfig, ListenConfig,
-    Located, MemoryConfig, MemoryTier, Overrides, Rate, RoleConfig, UpstreamConfig, UseBy, Variable,
-    VaultConfig,
+    Located, MemoryConfig, MemoryTier, Overrides, Provision, Rate, RoleConfig, UpstreamConfig, UseBy,
+    Variable, VaultConfig,
 };
 use crate::types::{BaseUrl, Delivery, IdentityUuid, RoleName};
 
@@ -231,6 +231,7 @@ impl Deciding<'_> {
                 format!("{}: expected at most lease.max_ttl, which is {max}", key("lease.default_ttl"));
             self.report.add(default_line.unwrap_or(line), message);
         }
+        let provision = self.provision(&name, raw.identity.as_ref(), raw.provision, raw.provision_phone);
         let read_rate = self.setting(&key("rate.read"), raw.read_rate, per(60, MINUTE));
         let send_rate = self.setting(&key("rate.send"), raw.send_rate, per(10, HOUR));
         RoleConfig {
@@ -240,6 +241,7 @@ impl Deciding<'_> {
             scopes: raw.scopes,
             bind: self.setting(&key("bind"), raw.bind, Bind::default()),
             use_by: self.setting(&key("use_by"), raw.use_by, UseBy::default()),
+            provision,
             inject: self.setting(&key("inject"), raw.inject, Delivery::INJECTED.to_vec()),
             bounds: Bounds {
                 session_ttl: self.setting(&key("session.ttl"), raw.session_ttl, 12 * HOUR),
@@ -253,6 +255,36 @@ impl Deciding<'_> {
                 send_rate,
             },
             name,
+        }
+    }
+
+    /// What has no name cannot be created, and what is not created gets no telephone.
+    fn provision(
+        &mut self,
+        role: &RoleName,
+        identity: Option<&Located<IdentityRef>>,
+        create: Set<bool>,
+        phone: Set<bool>,
+    ) -> Provision {
+        let key = |setting: &str| format!("role.{role}.{setting}");
+        let (create_line, phone_line) =
+            (create.as_ref().map(|set| set.line), phone.as_ref().map(|set| set.line));
+        let create = self.setting(&key("provision"), create, false);
+        let phone = self.setting(&key("provision_phone"), phone, false);
+        let named = identity.is_none_or(|identity| matches!(identity.value, IdentityRef::Name(_)));
+        if create && !named {
+            let message =
+                format!("{}: expected an identity by name: Ravi chooses the UUID", key("provision"));
+            self.report.add(create_line.unwrap_or(0), message);
+        }
+        if phone && !create {
+            let message = format!("{}: expected provision = true beside it", key("provision_phone"));
+            self.report.add(phone_line.unwrap_or(0), message);
+        }
+        match (create, phone) {
+            (false, _) => Provision::Nothing,
+            (true, false) => Provision::Identity,
+            (true, true) => Provision::WithPhone,
         }
     }
 }

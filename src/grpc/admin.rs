@@ -57,7 +57,7 @@ pub struct Reloaded {
 /// The service of the admin socket.
 #[derive(Clone)]
 pub struct Admin {
-    broker: Arc<Broker>,
+    pub(super) broker: Arc<Broker>,
     process: Arc<dyn Process>,
     clock: Arc<dyn Clock>,
 }
@@ -241,6 +241,27 @@ impl AdminService for Admin {
             return Ok(Response::new(Box::pin(last.chain(stream::unfold(Some(tail), next_record)))));
         }
         Ok(Response::new(Box::pin(last)))
+    }
+
+    async fn list_identities(
+        &self,
+        _: Request<pb::ListIdentitiesRequest>,
+    ) -> Answer<pb::ListIdentitiesResponse> {
+        self.identities().await
+    }
+
+    async fn show_identity(
+        &self,
+        request: Request<pb::ShowIdentityRequest>,
+    ) -> Answer<pb::ShowIdentityResponse> {
+        self.one_identity(request.into_inner()).await
+    }
+
+    async fn create_identity(
+        &self,
+        request: Request<pb::AdminServiceCreateIdentityRequest>,
+    ) -> Answer<pb::AdminServiceCreateIdentityResponse> {
+        self.new_identity(request.into_inner()).await
     }
 }
 

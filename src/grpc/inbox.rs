@@ -94,36 +94,39 @@ impl InboxService for Agent {
 
     async fn attach_file(
         &self,
-        _: Request<Streaming<pb::AttachFileRequest>>,
+        request: Request<Streaming<pb::AttachFileRequest>>,
     ) -> Answer<pb::AttachFileResponse> {
-        Err(Status::unimplemented(""))
+        self.take_file(request).await
     }
 
-    async fn send_email(&self, _: Request<pb::SendEmailRequest>) -> Answer<pb::SendEmailResponse> {
-        Err(Status::unimplemented(""))
+    async fn send_email(&self, request: Request<pb::SendEmailRequest>) -> Answer<pb::SendEmailResponse> {
+        self.new_mail(request).await
     }
 
-    async fn reply_email(&self, _: Request<pb::ReplyEmailRequest>) -> Answer<pb::ReplyEmailResponse> {
-        Err(Status::unimplemented(""))
+    async fn reply_email(&self, request: Request<pb::ReplyEmailRequest>) -> Answer<pb::ReplyEmailResponse> {
+        self.reply(request).await
     }
 
     async fn reply_all_email(
         &self,
-        _: Request<pb::ReplyAllEmailRequest>,
+        request: Request<pb::ReplyAllEmailRequest>,
     ) -> Answer<pb::ReplyAllEmailResponse> {
-        Err(Status::unimplemented(""))
+        self.reply_all(request).await
     }
 
-    async fn forward_email(&self, _: Request<pb::ForwardEmailRequest>) -> Answer<pb::ForwardEmailResponse> {
-        Err(Status::unimplemented(""))
+    async fn forward_email(
+        &self,
+        request: Request<pb::ForwardEmailRequest>,
+    ) -> Answer<pb::ForwardEmailResponse> {
+        self.forward(request).await
     }
 
-    async fn send_sms(&self, _: Request<pb::SendSmsRequest>) -> Answer<pb::SendSmsResponse> {
-        Err(Status::unimplemented(""))
+    async fn send_sms(&self, request: Request<pb::SendSmsRequest>) -> Answer<pb::SendSmsResponse> {
+        self.new_text(request).await
     }
 
-    async fn check_send(&self, _: Request<pb::CheckSendRequest>) -> Answer<pb::CheckSendResponse> {
-        Err(Status::unimplemented(""))
+    async fn check_send(&self, request: Request<pb::CheckSendRequest>) -> Answer<pb::CheckSendResponse> {
+        self.what_became(request).await
     }
 }
 

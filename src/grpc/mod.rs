@@ -8,13 +8,16 @@ mod identity;
 mod inbox;
 mod lease;
 mod message;
+mod persona;
 mod retire;
+mod send;
 mod session;
 mod status;
 mod vault;
 
 use std::sync::Arc;
 
+use tokio::sync::Semaphore;
 use tonic::metadata::MetadataMap;
 use tonic::{Extensions, Request, Response, Status};
 
@@ -45,6 +48,8 @@ const SCHEME: &str = "Bearer ";
 pub struct Agent {
     broker: Arc<Broker>,
     clock: Arc<dyn Clock>,
+    /// Files that are being taken in, each in memory.
+    uploads: Arc<Semaphore>,
 }
 
 /// The session of a link, for the calls that come over it: they need no token.
@@ -56,7 +61,7 @@ type Answer<T> = Result<Response<T>, Status>;
 impl Agent {
     /// Serves this broker.
     pub fn new(broker: Arc<Broker>, clock: Arc<dyn Clock>) -> Self {
-        Self { broker, clock }
+        Self { broker, clock, uploads: Arc::new(Semaphore::new(send::MAX_UPLOADS)) }
     }
 
     /// The session service.

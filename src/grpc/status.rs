@@ -77,6 +77,11 @@ pub(super) fn unread(code: Code) -> Status {
     )
 }
 
+/// The reason of an error, where it is told beside an answer.
+pub(super) fn reason(error: &BrokerError) -> &'static str {
+    name(classify(error).1)
+}
+
 fn name(reason: ErrorReason) -> &'static str {
     reason.as_str_name().strip_prefix(PREFIX).unwrap_or_default()
 }
@@ -115,7 +120,9 @@ fn classify(error: &BrokerError) -> (Code, ErrorReason) {
         E::WatchNotAvailable => (Code::PermissionDenied, R::WatchNotAvailable),
         E::WatchExpired => (Code::FailedPrecondition, R::WatchExpired),
         E::Quota { .. } => (Code::ResourceExhausted, R::QuotaReached),
-        E::SendUnknown(_) => (Code::Unknown, R::UpstreamOutcomeUnknown),
+        E::SendUnknown(_) | E::Provisioning(_) | E::Unprovisioned(_) => {
+            (Code::Unknown, R::UpstreamOutcomeUnknown)
+        }
         E::Upstream(error) => classify_upstream(error),
     }
 }

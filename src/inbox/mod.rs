@@ -3,13 +3,17 @@
 //! [`text`], [`code`], [`sender`] and [`redact`] judge a message that somebody else wrote: they are pure, take linear
 //! time and bounded memory whatever it holds, and prefer no answer to a guess. [`message`] is one message, whichever
 //! way it came; [`poll`] looks for new ones, [`watch`] decides who is given the code in one, [`store`] remembers
-//! what must hold over a restart. May import layers 0 and 1, `policy` and `audit`.
+//! what must hold over a restart. [`letter`] makes what is sent, [`budget`] counts it, and [`sends`] remembers what
+//! became of it. May import layers 0 and 1, `policy` and `audit`.
 
+pub mod budget;
 pub mod code;
+pub mod letter;
 pub mod message;
 pub mod poll;
 pub mod redact;
 pub mod sender;
+pub mod sends;
 pub mod store;
 pub mod text;
 pub mod watch;

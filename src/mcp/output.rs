@@ -107,7 +107,7 @@ pub(super) struct IdentityOutput {
 
 impl From<Identity> for IdentityOutput {
     fn from(identity: Identity) -> Self {
-        let Identity { uuid, name, email, phone, owner_first_name, owner_last_name } = identity;
+        let Identity { uuid, name, email, phone, owner_first_name, owner_last_name, .. } = identity;
         Self { uuid, name, email, phone, owner_first_name, owner_last_name }
     }
 }

@@ -2,7 +2,7 @@
 
 use super::matching::{self, Verdict};
 use super::scope::{Kind, Name, Scope, Verb};
-use crate::config::{Bind, Bounds, IdentityRef, MatchConfig, Problem, RoleConfig, UseBy};
+use crate::config::{Bind, Bounds, IdentityRef, MatchConfig, Problem, Provision, RoleConfig, UseBy};
 use crate::peer::{Needs, Peer};
 use crate::types::{Delivery, RoleName};
 
@@ -18,6 +18,8 @@ pub struct Role {
     pub bind: Bind,
     /// Which programs are given a value that is not shown.
     pub use_by: UseBy,
+    /// What is created if its identity is not there.
+    pub provision: Provision,
     /// Bounds of its sessions and leases.
     pub bounds: Bounds,
 }
@@ -47,6 +49,7 @@ impl Role {
             inject: config.inject.clone(),
             bind: config.bind,
             use_by: config.use_by,
+            provision: config.provision,
             bounds: config.bounds,
         })
     }

@@ -41,6 +41,7 @@ pub use mailbox::{
     Answering, Attachment, Contact, ContactAddress, Direction, Draft, Mail, Mailbox, NewAttachment, Sent,
     Text,
 };
+pub use messages::{FileFault, MAX_FILE_BYTES, check_file};
 pub use tls::SettingsError;
 
 /// Result of an upstream call.

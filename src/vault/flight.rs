@@ -16,7 +16,7 @@ use futures_util::future::Shared;
 type Landing<V> = Shared<Pin<Box<dyn Future<Output = Option<V>> + Send>>>;
 
 /// Fetches under way, by key. Bounded by the number of waiting callers; each removes itself.
-pub(super) struct Flights<K, V> {
+pub(crate) struct Flights<K, V> {
     airborne: Arc<DashMap<K, Landing<V>>>,
 }
 
@@ -26,12 +26,12 @@ where
     V: Clone + Send + Sync + 'static,
 {
     /// None under way.
-    pub(super) fn new() -> Self {
+    pub(crate) fn new() -> Self {
         Self { airborne: Arc::new(DashMap::new()) }
     }
 
     /// Joins the fetch of this key, or starts it. `None`: the fetch panicked.
-    pub(super) async fn join<F>(&self, key: K, start: impl FnOnce() -> F) -> Option<V>
+    pub(crate) async fn join<F>(&self, key: K, start: impl FnOnce() -> F) -> Option<V>
     where
         F: Future<Output = V> + Send + 'static,
     {

@@ -8,7 +8,7 @@ pub mod arena;
 mod entry;
 mod extents;
 mod fetch;
-mod flight;
+pub(crate) mod flight;
 pub mod keyfile;
 pub mod keyring;
 mod room;

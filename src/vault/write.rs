@@ -4,10 +4,10 @@ use std::sync::Arc;
 use std::sync::atomic::Ordering;
 
 use super::fetch::password_name;
-use super::{Content, Key, Result, Vault, VaultError, pick};
+use super::{Content, Key, MAX_RESOLVED, Result, Vault, VaultError, pick};
 use crate::secret::Secret;
-use crate::types::{EntryUuid, IdentityUuid, PasswordName, Resource, SecretKey};
-use crate::upstream::{NewPassword, PasswordEntry, SecretEntry, UpstreamError};
+use crate::types::{EntryUuid, IdentityName, IdentityUuid, PasswordName, Resource, SecretKey};
+use crate::upstream::{KeyId, NewPassword, PasswordEntry, SecretEntry, UpstreamError};
 
 /// The new password of an entry.
 pub enum Change {
@@ -113,6 +113,32 @@ impl Vault {
         self.drop_stale(&Key::Passwords(identity));
         self.say(identity, Resource::Password(stored), &outcome);
         sent(outcome)
+    }
+
+    /// Which account is in use: for [`Vault::learn`], to be asked before Ravi is.
+    pub fn account(&self) -> Result<u64> {
+        self.open_epoch()
+    }
+
+    /// An identity was made or found past the directory. Its key, if it came with one, is kept; what was known of the
+    /// account's identities is not. Nothing is kept if the vault was locked or another account logged in meanwhile.
+    pub fn learn(&self, account: u64, name: &IdentityName, identity: IdentityUuid, key: Option<&Secret>) {
+        self.drop_stale(&Key::Directory);
+        self.drop_stale(&Key::Card(identity));
+        if self.epoch.load(Ordering::SeqCst) != account {
+            return;
+        }
+        if let Some(key) = key {
+            self.keyring.insert(KeyId::Identity(identity), key);
+        }
+        if self.resolved.len() < MAX_RESOLVED {
+            self.resolved.insert(name.clone(), identity);
+        }
+    }
+
+    /// The identity was changed: it is read again when somebody asks.
+    pub fn forget_card(&self, identity: IdentityUuid) {
+        self.drop_stale(&Key::Card(identity));
     }
 
     async fn find_password(

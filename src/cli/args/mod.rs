@@ -4,6 +4,7 @@
 //! secret is never an argument: other processes can read those.
 
 mod agent;
+mod messages;
 mod operator;
 mod parse;
 mod run;
@@ -17,8 +18,10 @@ pub(crate) use agent::{
     LeaseCommand, ListCommand, OneCall, OneLease, OpenSession, PasswordCommand, Purpose, ReadLease,
     RenewLease, RenewSession, SessionCommand, SetSecret, Shown, UnderSession, UpdatePassword,
 };
+pub(crate) use messages::{CheckSend, Contacts, Content, Forward, Reply, SendCommand, SendEmail, SendSms};
 pub(crate) use operator::{
-    AuditCommand, ConfigCommand, Explain, Login, Revoke, RevokeTarget, ShowConfig, TailAudit, VerifyAudit,
+    AuditCommand, ConfigCommand, CreateIdentity, Explain, IdentityCommand, Login, Revoke, RevokeTarget,
+    ShowConfig, TailAudit, VerifyAudit,
 };
 pub(crate) use run::{MAX_DESCRIPTOR, Named, Numbered, Run};
 
@@ -103,6 +106,20 @@ pub(crate) enum Command {
     Session(SessionCommand),
     /// Run a program under a session of its own, with values injected and masked
     Run(Box<Run>),
+    /// Send a mail or a text message as the session's identity, once
+    #[command(
+        subcommand,
+        after_help = "Example:\n  ravi-broker send sms --to +15550100001 --text \"Running late\""
+    )]
+    Send(SendCommand),
+    /// Answer a mail that came in
+    Reply(Reply),
+    /// Send a mail on, with what it says
+    Forward(Forward),
+    /// Ask what became of a send whose outcome is unknown
+    CheckSend(CheckSend),
+    /// Look for whom the identity knows
+    Contacts(Contacts),
     /// Show the session and the Ravi identity behind it
     #[command(after_help = "Example:\n  ravi-broker whoami --format json")]
     Whoami(OneCall),
@@ -115,6 +132,9 @@ pub(crate) enum Command {
     Explain(Explain),
     /// End access: of one lease, one session, a role, or everybody
     Revoke(Revoke),
+    /// Show and create the identities of the account
+    #[command(subcommand, after_help = "Example:\n  ravi-broker identity list")]
+    Identity(IdentityCommand),
     /// Kill switch: revoke everything, forget every secret, refuse all requests
     #[command(after_help = "Example:\n  ravi-broker lock --reason \"laptop stolen\"")]
     Lock(Purpose),

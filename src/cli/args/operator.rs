@@ -5,7 +5,8 @@ use std::path::PathBuf;
 use clap::{Args, Subcommand};
 
 use super::agent::Purpose;
-use crate::types::{DenialId, LeaseId, RoleName, SessionId};
+use super::parse::country;
+use crate::types::{DenialId, IdentityName, LeaseId, RoleName, SessionId};
 
 #[derive(Args, Debug)]
 #[command(after_help = "\
@@ -65,6 +66,43 @@ pub(crate) struct RevokeTarget {
     /// All sessions
     #[arg(long)]
     pub(crate) all: bool,
+}
+
+#[derive(Debug, Subcommand)]
+pub(crate) enum IdentityCommand {
+    /// The identities of the account, and the roles that act as them
+    #[command(after_help = "Example:\n  ravi-broker identity list")]
+    List,
+    /// One identity, and what it may still send today
+    #[command(after_help = "Example:\n  ravi-broker identity show assistant-notes-agent")]
+    Show(ShowIdentity),
+    /// Create an identity; one of a name that is there is refused
+    Create(CreateIdentity),
+}
+
+#[derive(Args, Debug)]
+pub(crate) struct ShowIdentity {
+    /// Its name or its UUID
+    #[arg(value_name = "IDENTITY")]
+    pub(crate) identity: IdentityName,
+}
+
+#[derive(Args, Debug)]
+#[command(after_help = "\
+A role with `provision = true` has its identity created by itself. This is for others, and for one
+that was asked for, did not appear, and is not on Ravi's dashboard either.
+
+Example:
+  ravi-broker identity create assistant-notes-agent --phone")]
+pub(crate) struct CreateIdentity {
+    /// 1 to 128 printable characters
+    pub(crate) name: IdentityName,
+    /// Give it a telephone number, which takes some seconds
+    #[arg(long)]
+    pub(crate) phone: bool,
+    /// Of the number: two letters, such as CA; Ravi's default if absent
+    #[arg(long, requires = "phone", value_name = "CODE", value_parser = country)]
+    pub(crate) country: Option<String>,
 }
 
 #[derive(Debug, Subcommand)]

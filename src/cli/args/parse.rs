@@ -5,7 +5,7 @@ use std::time::Duration;
 use thiserror::Error;
 
 use crate::config::parse_duration;
-use crate::types::{NameError, PasswordName, Resource, SecretKey};
+use crate::types::{Channel, MessageRef, NameError, PasswordName, Resource, SecretKey};
 
 /// Longest duration that is accepted: a year. The daemon cuts to the role's maximum anyway.
 const LONGEST: Duration = Duration::from_secs(366 * 86_400);
@@ -29,6 +29,10 @@ pub(super) enum ArgumentError {
     Variable,
     #[error("a descriptor is a number from 3 to 255; standard input has --stdin")]
     Descriptor,
+    #[error("expected two capital letters such as CA")]
+    Country,
+    #[error("expected a mail such as email/42")]
+    NotMail,
     #[error(transparent)]
     Name(#[from] NameError),
 }
@@ -51,6 +55,16 @@ pub(super) fn password_resource(text: &str) -> Result<PasswordName, ArgumentErro
         Resource::Password(name) => Ok(name),
         _ => Err(ArgumentError::NotPassword),
     }
+}
+
+pub(super) fn country(text: &str) -> Result<String, ArgumentError> {
+    let is_code = text.len() == 2 && text.bytes().all(|b| b.is_ascii_uppercase());
+    if is_code { Ok(text.to_owned()) } else { Err(ArgumentError::Country) }
+}
+
+pub(super) fn mail(text: &str) -> Result<MessageRef, ArgumentError> {
+    let message: MessageRef = text.parse()?;
+    if message.channel == Channel::Email { Ok(message) } else { Err(ArgumentError::NotMail) }
 }
 
 /// The shape of a scope; the daemon knows the grammar.

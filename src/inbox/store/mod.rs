@@ -7,6 +7,7 @@
 
 pub mod claims;
 pub mod cursors;
+pub mod provisioning;
 
 use std::path::{Path, PathBuf};
 use std::sync::{Arc, Mutex, PoisonError};
@@ -39,6 +40,7 @@ CREATE TABLE outbox (
 CREATE INDEX outbox_state ON outbox (state, target, sequence);
 CREATE TABLE sent (
     identity TEXT NOT NULL, channel TEXT NOT NULL, day TEXT NOT NULL, used INTEGER NOT NULL,
+    closed_until INTEGER NOT NULL DEFAULT 0,
     PRIMARY KEY (identity, channel)
 ) WITHOUT ROWID;
 CREATE TABLE provisioning (

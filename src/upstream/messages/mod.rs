@@ -46,7 +46,7 @@ const SENT_ROOM: Room = Room { answer: 1024 * 1024, text: Some(4096) };
 /// A telephone takes Ravi seconds.
 const PROVISIONING: Duration = Duration::from_secs(60);
 /// Largest file that Ravi takes, in bytes, and longest name and type of one (docs/ravi-api.md §3.6).
-const MAX_FILE: usize = 10_485_760;
+pub const MAX_FILE_BYTES: u64 = 10_485_760;
 const MAX_FILE_NAME: usize = 255;
 
 /// Extensions that Ravi refuses (docs/ravi-api.md §3.6).
@@ -273,21 +273,43 @@ fn mail_body<'a>(
     }
 }
 
-/// Refused before anything is sent: what Ravi would refuse, and names that say something else than they seem to.
-fn checked_file(file: &NewAttachment) -> Result<HeaderValue> {
-    let name = file.name.as_str();
+/// Why a file is not offered to Ravi.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum FileFault {
+    /// The name is empty, too long, has a path or says something else than it seems to.
+    Name,
+    /// The extension is one that Ravi refuses: the file could run.
+    Extension,
+    /// The type is none.
+    ContentType,
+    /// It is larger than Ravi takes.
+    Size,
+}
+
+/// Refuses before anything is sent what Ravi would refuse, and names that say something else than they seem to.
+pub fn check_file(name: &str, content_type: &str, size: u64) -> std::result::Result<(), FileFault> {
     // Windows drops dots and spaces at the end.
     let stem = name.trim_end_matches(['.', ' ']);
     let extension = stem.rsplit_once('.').map(|(_, extension)| extension.to_ascii_lowercase());
     let is_name = !stem.is_empty() && !name.contains(['/', '\\']) && clean(name) == name;
-    let is_blocked = extension.is_some_and(|extension| BLOCKED.contains(&extension.as_str()));
-    let kind = file.content_type.as_str();
-    let is_kind = kind.contains('/') && kind.bytes().all(|b| b == b' ' || b.is_ascii_graphic());
-    let fits = file.bytes.len() <= MAX_FILE && name.len() <= MAX_FILE_NAME && kind.len() <= MAX_FILE_NAME;
-    if is_name && !is_blocked && is_kind && fits {
-        return HeaderValue::from_str(kind.trim()).map_err(|_| UpstreamError::Invalid);
+    if !is_name || name.len() > MAX_FILE_NAME {
+        return Err(FileFault::Name);
     }
-    Err(UpstreamError::Invalid)
+    if extension.is_some_and(|extension| BLOCKED.contains(&extension.as_str())) {
+        return Err(FileFault::Extension);
+    }
+    let is_kind =
+        content_type.contains('/') && content_type.bytes().all(|b| b == b' ' || b.is_ascii_graphic());
+    if !is_kind || content_type.len() > MAX_FILE_NAME {
+        return Err(FileFault::ContentType);
+    }
+    if size > MAX_FILE_BYTES { Err(FileFault::Size) } else { Ok(()) }
+}
+
+fn checked_file(file: &NewAttachment) -> Result<HeaderValue> {
+    let size = u64::try_from(file.bytes.len()).unwrap_or(u64::MAX);
+    check_file(&file.name, &file.content_type, size).map_err(|_| UpstreamError::Invalid)?;
+    HeaderValue::from_str(file.content_type.trim()).map_err(|_| UpstreamError::Invalid)
 }
 
 #[cfg(test)]
@@ -328,8 +350,8 @@ mod tests {
             assert!(!pdf(name), "{name:?}");
         }
         assert!(!pdf(&format!("{}.pdf", "a".repeat(MAX_FILE_NAME))));
-        assert!(checked_file(&file("a", "a/b", MAX_FILE)).is_ok());
-        assert!(checked_file(&file("a", "a/b", MAX_FILE + 1)).is_err());
+        assert!(checked_file(&file("a", "a/b", MAX_FILE_BYTES as usize)).is_ok());
+        assert!(checked_file(&file("a", "a/b", MAX_FILE_BYTES as usize + 1)).is_err());
         for kind in ["", "pdf", "a/b\r\nX: y", "a/\u{e9}"] {
             assert!(checked_file(&file("a", kind, 1)).is_err(), "{kind:?}");
         }
