@@ -69,7 +69,7 @@ const UNITS: &[Unit] = &[
     unit("daemon", 4, Below(&["grpc"])),
     unit("client", 4, Only(&["pb", "secret", "types", "config", "link", "sys"])),
     unit("cli", 4, Only(&["client", "secret", "clock", "types", "config", "audit", "policy", "sys"])),
-    unit("mcp", 4, Only(&["client", "types"])),
+    unit("mcp", 4, Only(&["client", "secret", "types"])),
     unit("sandbox", 4, Only(&["secret", "clock"])),
     //
     unit("demo", 5, Below(&[])),
