@@ -248,6 +248,10 @@ impl<R: AsyncRead + Send + Unpin> Transport<RoleServer> for Wire<R> {
             }
         }
         self.link.ended.cancel();
+        // Before the opening nobody closes the transport, and what was answered has to arrive.
+        if !self.link.established.load(Ordering::Relaxed) {
+            let _ = self.close().await;
+        }
         None
     }
 
