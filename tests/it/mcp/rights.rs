@@ -3,7 +3,7 @@
 use serde_json::{Value, json};
 
 use super::schema::assert_fits;
-use super::{EVERYTHING, PASSWORD, SECRET, TOOLS, adapter, daemon, unopened};
+use super::{Adapter, EVERYTHING, PASSWORD, SECRET, TOOLS, adapter, daemon, unopened};
 use crate::support::{Stack, bounded, until};
 
 /// `user` may use values and see none, `mixed` may see one and use all, `nobody` may do nothing.
@@ -135,6 +135,18 @@ async fn a_role_that_may_see_one_value_and_use_the_others_gets_each_in_its_way()
     adapter.ended_silently().await;
 }
 
+/// Makes a call after which the host is told that the list has changed, before the answer or after it.
+/// Returns the result and the notification.
+async fn told(adapter: &mut Adapter, mut params: Value) -> (Value, Value) {
+    params["arguments"] = params.get("arguments").cloned().unwrap_or(json!({}));
+    let call = json!({ "jsonrpc": "2.0", "id": 1, "method": "tools/call", "params": params });
+    adapter.send(&call.to_string()).await;
+    let (one, other) = (bounded(adapter.receive()).await, bounded(adapter.receive()).await);
+    let (mut answer, notification) = if one["id"] == 1 { (one, other) } else { (other, one) };
+    assert_eq!(notification["method"], "notifications/tools/list_changed", "{notification}");
+    (answer["result"].take(), notification)
+}
+
 /// What a reload takes is noticed by the call that is refused, and what it gives by the next look.
 #[tokio::test(flavor = "multi_thread")]
 async fn a_reload_that_changes_the_scopes_changes_the_list_and_the_host_is_told() {
@@ -145,25 +157,16 @@ async fn a_reload_that_changes_the_scopes_changes_the_list_and_the_host_is_told(
     stack.rewrite(|text| text.replacen(reading, "\"secret:use:OPENAI_*\"", 1));
     stack.admin().await.reload().await.unwrap();
     // The right to see it is gone, and the one to use it is there.
-    let used = adapter.succeeding("secrets_get", json!({ "key": "OPENAI_API_KEY" })).await;
-    assert_eq!(used["reference"], "ravi://secret/OPENAI_API_KEY");
-    assert_eq!(adapter.receive().await["method"], "notifications/tools/list_changed");
+    let secret = json!({ "name": "secrets_get", "arguments": { "key": "OPENAI_API_KEY" } });
+    let (used, _) = told(&mut adapter, secret).await;
+    assert_eq!(used["structuredContent"]["reference"], "ravi://secret/OPENAI_API_KEY");
 
     stack.rewrite(|text| text.replacen("\"secret:use:OPENAI_*\"", "\"sso:mint\"", 1));
     stack.admin().await.reload().await.unwrap();
-    let call = json!({ "name": "broker_whoami", "arguments": {} });
-    adapter
-        .send(&json!({ "jsonrpc": "2.0", "id": 1, "method": "tools/call", "params": call }).to_string())
-        .await;
-    let mut methods =
-        [adapter.receive().await, adapter.receive().await].map(|answer| answer["method"].clone());
-    methods.sort_by_key(Value::is_null);
-    assert_eq!(methods, [json!("notifications/tools/list_changed"), Value::Null]);
+    told(&mut adapter, json!({ "name": "broker_whoami" })).await;
     let tools = adapter.tools().await;
-    assert!(
-        tools.contains(&"ravi_sso_token".to_owned()) && !tools.contains(&"secrets_get".to_owned()),
-        "{tools:?}"
-    );
+    assert!(tools.contains(&"ravi_sso_token".to_owned()), "{tools:?}");
+    assert!(!tools.contains(&"secrets_get".to_owned()), "{tools:?}");
     adapter.ended_silently().await;
 }
 
@@ -188,10 +191,8 @@ async fn a_stateless_host_that_listens_is_told_as_well() {
     stack.rewrite(|text| text.replacen("\"secret:read:OPENAI_*\", ", "", 1));
     stack.admin().await.reload().await.unwrap();
     let call = json!({ "_meta": meta, "name": "secrets_get", "arguments": { "key": "OPENAI_API_KEY" } });
-    adapter
-        .send(&json!({ "jsonrpc": "2.0", "id": 1, "method": "tools/call", "params": call }).to_string())
-        .await;
-    bounded(async { while adapter.receive().await["method"] != "notifications/tools/list_changed" {} }).await;
+    let (_, notification) = told(&mut adapter, call).await;
+    assert_eq!(notification["params"]["_meta"]["io.modelcontextprotocol/subscriptionId"], 9);
     let relisted = adapter.request("tools/list", json!({ "_meta": meta })).await;
     assert_eq!(relisted["result"]["tools"].as_array().unwrap().len(), 5);
     adapter.input = None;
@@ -208,15 +209,7 @@ async fn a_host_that_was_listed_everything_is_told_once_the_scopes_are_known() {
     let mut adapter = adapter(&stack, "notes").await;
     assert_eq!(adapter.tools().await, TOOLS);
     stack.daemon = crate::support::Daemon::start(&stack.setup).await;
-    let call = json!({ "name": "secrets_list" });
-    adapter
-        .send(&json!({ "jsonrpc": "2.0", "id": 1, "method": "tools/call", "params": call }).to_string())
-        .await;
-    let mut told = false;
-    for _ in 0..2 {
-        told |= adapter.receive().await["method"] == "notifications/tools/list_changed";
-    }
-    assert!(told);
+    told(&mut adapter, json!({ "name": "secrets_list" })).await;
     assert_eq!(adapter.tools().await.len(), 6);
     until(async || stack.admin().await.sessions().await.unwrap().len() == 1).await;
     adapter.ended_silently().await;
