@@ -68,7 +68,12 @@ const UNITS: &[Unit] = &[
     unit("grpc", 4, Below(&["pb"])),
     unit("daemon", 4, Below(&["grpc"])),
     unit("client", 4, Only(&["pb", "secret", "types", "config", "link", "sys"])),
-    unit("cli", 4, Only(&["client", "secret", "clock", "types", "config", "audit", "policy", "sys"])),
+    // `config check` judges dispatches as the daemon does.
+    unit(
+        "cli",
+        4,
+        Only(&["client", "secret", "clock", "types", "config", "audit", "policy", "inbox", "sys"]),
+    ),
     unit("mcp", 4, Only(&["client", "secret", "types"])),
     unit("sandbox", 4, Only(&["secret", "clock"])),
     //
@@ -85,7 +90,8 @@ const BY_NAME_ALONE: &str = "pb";
 
 /// Crates that belong to one place.
 const CRATES: &[(&str, &[&str])] = &[
-    ("hyper_rustls", &["upstream"]),
+    // Callbacks are the second thing that is called; what TLS trusts comes from `upstream`.
+    ("hyper_rustls", &["upstream", "inbox"]),
     ("webpki_roots", &["upstream"]),
     ("tonic", &["pb", "grpc", "client", "daemon"]),
     ("prost", &["pb", "grpc", "client"]),

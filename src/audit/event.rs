@@ -14,7 +14,7 @@ use serde::{Serialize, Serializer};
 
 use super::words::{Cause, Outcome, Verb};
 use crate::types::{
-    DenialId, DispatchId, IdentityUuid, LeaseId, Reason, Resource, RoleName, SessionId, Subject,
+    DenialId, DispatchId, IdentityUuid, LeaseId, MessageRef, Reason, Resource, RoleName, SessionId, Subject,
 };
 
 /// Who did it, as far as it is known. Held by the session, so that an event costs no copy.
@@ -74,6 +74,8 @@ pub struct Event<'a> {
     unrecorded: Option<u64>,
     denial: Option<DenialId>,
     previous: Option<&'a str>,
+    message: Option<MessageRef>,
+    attempts: Option<u32>,
 }
 
 impl<'a> Event<'a> {
@@ -98,6 +100,8 @@ impl<'a> Event<'a> {
             unrecorded: None,
             denial: None,
             previous: None,
+            message: None,
+            attempts: None,
         }
     }
 
@@ -172,6 +176,12 @@ impl<'a> Event<'a> {
         Self { denial: Some(id), ..self }
     }
 
+    /// The message that a callback is told of, and how many attempts were made, if any.
+    pub const fn delivery(self, id: DispatchId, message: MessageRef, attempts: u32) -> Self {
+        let attempts = if attempts > 0 { Some(attempts) } else { None };
+        Self { target: Some(Target::Dispatch(id)), message: Some(message), attempts, ..self }
+    }
+
     /// `audit.recovered`: so many bytes of an unfinished record were cut off.
     pub(super) const fn recovered(cut_bytes: u64) -> Event<'static> {
         Event { cut_bytes: Some(cut_bytes), ..Event::of(Verb::AuditRecovered, &NOBODY) }
@@ -214,6 +224,8 @@ impl Serialize for Stamped<'_> {
         fields.put("lease", self.event.lease.map(Text))?;
         fields.put("resource", self.event.resource.map(Text))?;
         fields.put("target", self.event.target.map(Text))?;
+        fields.put("message", self.event.message.map(Text))?;
+        fields.put("attempts", self.event.attempts)?;
         fields.put("ttl", self.event.ttl.map(|ttl| ttl.as_secs()))?;
         fields.put("exposed", self.event.exposed)?;
         fields.put("ended_sessions", self.event.ended_sessions)?;

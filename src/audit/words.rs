@@ -195,6 +195,8 @@ pub enum Cause {
     WatchForeign,
     /// Denied: the identity has sent all that it may send today.
     QuotaReached,
+    /// Denied: no rule has a callback told of this sender, or the owner does not trust it.
+    SenderUntrusted,
     /// Failed: the callback did not take it.
     CallbackFailed,
     /// Denied: a name or field is not in its form.

@@ -174,7 +174,7 @@ impl From<VaultError> for BrokerError {
 impl From<StoreError> for BrokerError {
     fn from(error: StoreError) -> Self {
         tracing::error!(%error, "nothing is sent or made until it can");
-        Self::AuditUnavailable
+        Self::StateUnavailable
     }
 }
 

@@ -7,6 +7,7 @@
 
 mod admin;
 mod death;
+mod dispatch;
 mod error;
 mod gate;
 mod identity;
@@ -50,6 +51,7 @@ use crate::audit::{AuditFile, Cause};
 use crate::clock::Clock;
 use crate::config::{Config, UseBy};
 use crate::inbox::budget::Budgets;
+use crate::inbox::dispatch::Dispatches;
 use crate::inbox::poll::Inbox;
 use crate::inbox::sends::Sends;
 use crate::inbox::store::Store;
@@ -77,10 +79,11 @@ pub struct Broker {
     upstream: Arc<dyn Upstream>,
     mailbox: Arc<dyn Mailbox>,
     store: Store,
-    inbox: Arc<Inbox>,
     budgets: Budgets,
     sends: Sends,
     creations: Creations,
+    inbox: Arc<Inbox>,
+    dispatches: Arc<Dispatches>,
     keys: KeySource,
     programs: OwnPrograms,
     audit: Arc<AuditFile>,
@@ -116,6 +119,8 @@ pub struct Parts {
     pub mailbox: Arc<dyn Mailbox>,
     /// What the inbox must not forget.
     pub store: Store,
+    /// Who is told of messages, and what is still to be told.
+    pub dispatches: Arc<Dispatches>,
     /// Where keys are read from and written to.
     pub keys: KeySource,
     /// What may be given a value that is not to be shown.
@@ -161,11 +166,24 @@ pub struct Admitted {
 impl Broker {
     /// Nothing is open yet.
     pub fn new(config: &Config, parts: Parts) -> Arc<Self> {
-        let Parts { policy, vault, arena, upstream, mailbox, store, keys, programs, audit, clock } = parts;
+        let Parts {
+            policy,
+            vault,
+            arena,
+            upstream,
+            mailbox,
+            store,
+            dispatches,
+            keys,
+            programs,
+            audit,
+            clock,
+        } = parts;
         let stopping = CancellationToken::new();
         let (watches, told_to_stop) = (Watches::new(arena), stopping.clone());
         let inbox =
             Inbox::new(mailbox.clone(), store.clone(), watches, config.inbox, clock.clone(), told_to_stop);
+        inbox.dispatch_by(dispatches.enqueue());
         Arc::new_cyclic(|me| Self {
             me: me.clone(),
             policy: ArcSwap::from_pointee(policy),
@@ -180,6 +198,7 @@ impl Broker {
             creations: Creations::new(),
             store,
             inbox,
+            dispatches,
             keys,
             programs,
             audit,

@@ -9,7 +9,7 @@ use super::{Admitted, Broker};
 use crate::audit::{Event, Target, Verb};
 use crate::inbox::budget::{Budgets, Standing, TakeError, Taken};
 use crate::inbox::letter::{MAX_RECIPIENTS, addresses_of, holds_secret, is_own, sender_of, without_doubles};
-use crate::inbox::sends::{Fate, Recipients, Unknown};
+use crate::inbox::sends::{Candidate, Fate, Recipients, Unknown};
 use crate::policy::{Action, Grant};
 use crate::secret::Secret;
 use crate::types::{
@@ -169,7 +169,7 @@ impl Broker {
         Ok(self.budgets.standing(identity, channel).await?)
     }
 
-    async fn look_for(&self, unknown: &Unknown) -> crate::upstream::Result<Vec<MessageRef>> {
+    async fn look_for(&self, unknown: &Unknown) -> crate::upstream::Result<Vec<Candidate>> {
         Ok(match unknown.channel() {
             Channel::Email => {
                 let since = Some(unknown.not_before());

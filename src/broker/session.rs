@@ -167,8 +167,8 @@ impl Broker {
             let exposed = self.leases.seen(session.id);
             let leases = self.leases.dismiss(session.id);
             self.limits.forget(session.id);
-            self.inbox.watches.end_session(session.id);
             self.sends.forget(session.id);
+            self.inbox.watches.end_session(session.id);
             let end = session.end().unwrap_or(End::Closed);
             Ended { session, end, leases, exposed }
         };

@@ -10,6 +10,7 @@ use tempfile::TempDir;
 use super::*;
 use crate::clock::manual::ManualClock;
 use crate::config::{self, Environment, Overrides, Source, Variable};
+use crate::inbox::dispatch::Rules;
 use crate::limit::UpstreamBudget;
 use crate::secret::Secret;
 use crate::session::{Anchor, Delegation, Opening};
@@ -56,13 +57,17 @@ impl Bench {
         let mailbox = HttpUpstream::new(to, vault.keyring().clone(), Arc::new(budget), shared.clone());
         let mailbox = Arc::new(mailbox.unwrap());
         let audit = AuditFile::open(&config.audit.file, 1 << 30, shared.clone()).unwrap();
+        let store = Store::open(&directory.path().join("inbox.db")).unwrap();
+        let (rules, queue) = (Rules::default(), store.clone());
+        let dispatches = Dispatches::open(queue, arena.clone(), rules, shared.clone()).unwrap();
         let parts = Parts {
             policy: Policy::compile(&config).unwrap(),
             vault,
             arena: arena.clone(),
             upstream: ravi.clone(),
             mailbox,
-            store: Store::open(&directory.path().join("inbox.db")).unwrap(),
+            store,
+            dispatches,
             keys: KeySource::default(),
             programs: OwnPrograms::default(),
             audit: Arc::new(audit),

@@ -1,5 +1,5 @@
-//! `config check|show|example`: works on the file, without the daemon. Imports `policy`, which judges the
-//! scopes: what the daemon would refuse is refused here.
+//! `config check|show|example`: works on the file, without the daemon. Imports `policy` and
+//! `inbox`, which judge scopes and senders: what the daemon would refuse is refused here.
 
 use std::path::{Path, PathBuf};
 
@@ -13,6 +13,7 @@ use super::page::{Cell, Page, Tone};
 use crate::config::{
     self, Config, ConfigError, Draft, Environment, Origin, Overrides, Problem, Shown, Source, Variable,
 };
+use crate::inbox::dispatch::Rules;
 use crate::policy::Policy;
 
 pub(super) fn run(context: &mut Context, command: &ConfigCommand) -> Result<(), CliError> {
@@ -66,8 +67,9 @@ pub(super) fn named_sockets(global: &Global) -> Result<[Option<PathBuf>; 2], Cli
 
 fn judged(global: &Global) -> Result<Draft, ConfigError> {
     let draft = draft(global, &Environment::capture())?;
-    let of_scopes = Policy::compile(&draft.config).err().unwrap_or_default();
-    draft.clone().finish(of_scopes)?;
+    let mut problems = Policy::compile(&draft.config).err().unwrap_or_default();
+    problems.extend(Rules::compile(&draft.config).err().unwrap_or_default());
+    draft.clone().finish(problems)?;
     Ok(draft)
 }
 

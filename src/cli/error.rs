@@ -80,6 +80,16 @@ pub(crate) enum CliError {
     /// The program of `run` cannot be executed.
     #[error("the program cannot be executed\nsee that it is a program, and that this user may execute it")]
     NotExecutable,
+    /// No code came.
+    #[error(
+        "no code came in time\nbegin to wait first, then have the service send it again; look at what came with `ravi-broker inbox list`"
+    )]
+    NoCode,
+    /// What should have made the service send a code failed.
+    #[error(
+        "the command that was to trigger the code failed\nits own messages say why; nothing is waited for any more"
+    )]
+    Trigger,
     /// The program was built without the stand-in.
     #[error(
         "this build has no demo: it leaves the stand-in for Ravi out\nbuild it with the feature `sandbox`"
@@ -145,6 +155,8 @@ impl CliError {
             Self::Config(_) => own("CONFIGURATION_INVALID", Exit::Other, self),
             Self::Audit(_) => own("AUDIT_UNREADABLE", Exit::Other, self),
             Self::Output(_) => own("OUTPUT_FAILED", Exit::Other, self),
+            Self::NoCode => own("NO_CODE", Exit::Ended, self),
+            Self::Trigger => own("TRIGGER_FAILED", Exit::Other, self),
             Self::NoDemo | Self::Demo(_) => own("DEMO_FAILED", Exit::Other, self),
             Self::Start(_) => own("START_FAILED", Exit::Other, self),
             Self::Found => own("CHECK_FAILED", Exit::Other, self),
@@ -211,7 +223,8 @@ fn is_ruled(reason: ErrorReason) -> bool {
         matches!(reason, R::SessionRequired | R::SessionInvalid | R::SessionExpired | R::SessionRevoked);
     let of_role = matches!(reason, R::RoleNotAvailable | R::ScopeNotGranted);
     let of_resource = matches!(reason, R::ResourceNotAvailable | R::DeliveryNotAllowed);
-    let of_lease = matches!(reason, R::LeaseNotAvailable | R::LeaseExpired | R::LeaseRevoked);
+    let of_lease =
+        matches!(reason, R::LeaseNotAvailable | R::LeaseExpired | R::LeaseRevoked | R::WatchNotAvailable);
     of_session || of_role || of_resource || of_lease
 }
 

@@ -37,7 +37,8 @@
 //! status                  {version, pid, started_at, locked, upstream_url, management_key_held,
 //!                         identity_keys_held, connections, requests_served, requests_denied,
 //!                         upstream_calls, audit: {sequence, hash, healthy}, config_path, roles,
-//!                         protections: [{name, tier, full}], sessions}
+//!                         protections: [{name, tier, full}],
+//!                         dispatches: {pending, dead, oldest_pending, full}, sessions}
 //!   sessions              [{session_id, role, identity, uid, pid, executable, reason, age, expires_in,
 //!                         parent_session_id, binding,
 //!                         leases: [{lease_id, resource, expires_in, revocable, uses}]}]
@@ -50,6 +51,9 @@
 //! identity create         {name, uuid, email, phone, phone_failure}
 //! unlock                  {locked, management_key_held}
 //! reload                  {roles, sessions_ended}
+//! dispatch list           [{dispatch_id, rule, target, identity_uuid, message,
+//!                         state: pending|delivered|dropped|dead, attempts, queued_at, next_at, fault}]
+//! dispatch retry, drop    {dispatches}
 //! config check            {path, valid, problems: [{line, message}]}
 //! config show             [{key, value, origin}]
 //! audit verify            {valid, first, last, hash, unfinished, files: [{path, first, last}],
@@ -65,10 +69,12 @@ mod args;
 mod audit;
 mod config;
 mod context;
+mod dispatch;
 mod error;
 mod exit;
 mod explain;
 mod identity;
+mod inbox;
 mod input;
 mod lease;
 mod login;
@@ -157,6 +163,8 @@ async fn dispatch(context: &mut Context, command: &Command) -> Result<(), CliErr
         Command::Password(command) => vault::password(context, command).await,
         Command::Delete(args) => vault::delete(context, args).await,
         Command::Session(command) => session::run(context, command).await,
+        Command::Inbox(command) => inbox::run(context, command).await,
+        Command::WaitCode(args) => inbox::wait_code(context, args).await,
         Command::Send(command) => send::send(context, command).await,
         Command::Reply(args) => send::reply(context, args).await,
         Command::Forward(args) => send::forward(context, args).await,
@@ -171,6 +179,7 @@ async fn dispatch(context: &mut Context, command: &Command) -> Result<(), CliErr
         Command::Lock(purpose) => operator::lock(context, purpose).await,
         Command::Unlock => operator::unlock(context).await,
         Command::Reload => operator::reload(context).await,
+        Command::Dispatch(command) => dispatch::run(context, command).await,
         Command::Config(command) => config::run(context, command),
         Command::Audit(command) => audit::run(context, command).await,
         // They end in other ways, before this.

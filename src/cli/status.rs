@@ -9,7 +9,7 @@ use super::context::Context;
 use super::error::CliError;
 use super::output::{Document, count, moment, seconds, span};
 use super::page::{Cell, Page, Tone};
-use crate::client::{LeaseInfo, SessionInfo, Status};
+use crate::client::{DispatchBacklog, LeaseInfo, SessionInfo, Status};
 
 pub(super) async fn run(context: &mut Context) -> Result<(), CliError> {
     let client = context.admin().await?;
@@ -37,6 +37,7 @@ struct StatusView<'a> {
     config_path: &'a str,
     roles: &'a [String],
     protections: Vec<ProtectionView<'a>>,
+    dispatches: BacklogView,
     sessions: Vec<SessionView<'a>>,
 }
 
@@ -47,6 +48,17 @@ struct AuditView<'a> {
     hash: &'a str,
     /// False after a failed write: nothing is released.
     healthy: bool,
+}
+
+/// What callbacks are still to be told.
+#[derive(Serialize)]
+struct BacklogView {
+    pending: u32,
+    dead: u32,
+    /// Seconds that the oldest pending one has waited.
+    oldest_pending: Option<u64>,
+    /// New messages are held back: there is no room for them.
+    full: bool,
 }
 
 #[derive(Serialize)]
@@ -107,6 +119,7 @@ impl<'a> StatusView<'a> {
             audit: AuditView { sequence: head.sequence, hash: &head.hash, healthy: head.healthy },
             config_path: &status.config_path,
             roles: &status.roles,
+            dispatches: BacklogView::of(&status.dispatches),
             protections: protections
                 .map(|p| ProtectionView { name: &p.name, tier: &p.tier, full: p.full })
                 .collect(),
@@ -174,6 +187,27 @@ impl SessionView<'_> {
     }
 }
 
+impl BacklogView {
+    fn of(backlog: &DispatchBacklog) -> Self {
+        let DispatchBacklog { pending, dead, oldest_pending, full } = *backlog;
+        Self { pending, dead, oldest_pending: oldest_pending.map(|waited| waited.as_secs()), full }
+    }
+
+    fn cell(&self) -> Cell {
+        let waits = self
+            .oldest_pending
+            .map(|waited| format!(", the oldest for {}", span(Duration::from_secs(waited))));
+        let text = format!("{} pending{}, {} dead", self.pending, waits.unwrap_or_default(), self.dead);
+        match (self.full, self.dead) {
+            (true, _) => {
+                Cell::new(format!("{text}; the queue is full, new messages are held back"), Tone::Bad)
+            }
+            (false, 0) => Cell::from(text),
+            (false, _) => Cell::new(format!("{text}: see `ravi-broker dispatch list`"), Tone::Warn),
+        }
+    }
+}
+
 impl<'a> LeaseView<'a> {
     fn of(lease: &'a LeaseInfo) -> Self {
         Self {
@@ -200,6 +234,7 @@ impl Document for StatusView<'_> {
             ("Calls to Ravi", Cell::from(self.upstream_calls.to_string())),
             ("Connections", Cell::from(self.connections.to_string())),
             ("Audit", self.audit_state()),
+            ("Dispatches", self.dispatches.cell()),
             ("Configuration", self.config_path.into()),
             ("Roles", Cell::from(self.roles.join(", "))),
         ]);
@@ -288,6 +323,7 @@ mod tests {
             audit_head: AuditHead { sequence: 9, hash: "0123456789abcdef0123".into(), healthy: true },
             config_path: "/etc/ravi-broker/config.toml".into(),
             roles: vec!["notes-agent".into()],
+            dispatches: DispatchBacklog::default(),
             protections: vec![Protection { name: "memory lock".into(), tier: "locked".into(), full: true }],
         }
     }

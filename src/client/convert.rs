@@ -182,6 +182,7 @@ pub(super) fn status(status: pb::GetStatusResponse) -> Result<Status> {
         config_path: status.config_path,
         roles: status.roles,
         protections: status.protections.into_iter().map(protection).collect(),
+        dispatches: super::dispatch::backlog(status.dispatches),
     })
 }
 

@@ -107,7 +107,7 @@ pub struct BrokerError {
     /// When waiting helps.
     pub retry_after: Option<Duration>,
     /// Name of the limit that was reached.
-    pub limit: Option<String>,
+    pub limit: Option<Box<str>>,
     /// What is wrong with a configuration, each with its line.
     pub problems: Vec<String>,
     /// `snd_…`, to ask what became of a send whose outcome is unknown.
@@ -203,7 +203,9 @@ impl ClientError {
                 reason: ErrorReason::of(&info.reason),
                 message: plain(status.message()),
                 retry_after: status.get_details_retry_info().and_then(|info| info.retry_delay),
-                limit: quota.and_then(|quota| quota.violations.into_iter().next()).map(|v| plain(&v.subject)),
+                limit: quota
+                    .and_then(|quota| quota.violations.into_iter().next())
+                    .map(|v| plain(&v.subject).into()),
                 problems: violations.into_iter().flatten().map(|v| plain(&v.description)).collect(),
                 send: info.metadata.get(SEND).and_then(|id| id.parse().ok()),
                 denial: denial(status),

@@ -485,6 +485,24 @@ impl AdminService for Fake {
         unused()
     }
 
+    async fn list_dispatches(
+        &self,
+        _: Request<pb::ListDispatchesRequest>,
+    ) -> Answer<pb::ListDispatchesResponse> {
+        unused()
+    }
+
+    async fn retry_dispatch(
+        &self,
+        _: Request<pb::RetryDispatchRequest>,
+    ) -> Answer<pb::RetryDispatchResponse> {
+        unused()
+    }
+
+    async fn drop_dispatch(&self, _: Request<pb::DropDispatchRequest>) -> Answer<pb::DropDispatchResponse> {
+        unused()
+    }
+
     async fn tail_audit(&self, request: Request<pb::TailAuditRequest>) -> Answer<Self::TailAuditStream> {
         let lines = usize::try_from(request.into_inner().lines).unwrap();
         let record = || Ok(pb::TailAuditResponse { record: "{}".into() });

@@ -11,6 +11,7 @@ mod admin;
 mod agent;
 mod channel;
 mod convert;
+mod dispatch;
 mod error;
 #[cfg(test)]
 pub(crate) mod fake;
@@ -25,6 +26,7 @@ mod session_file;
 pub use admin::AdminClient;
 pub use agent::{AgentClient, HeldSession};
 pub use channel::Events;
+pub use dispatch::{DispatchBacklog, DispatchInfo, DispatchState, Dispatched};
 pub use error::{Attempt, BrokerError, ClientError, ConnectFailure, ErrorReason};
 pub use inbox::{Code, CodeKind, CodeWatch, Message, MessagePage, MessageSummary, OpenWatch};
 pub use model::*;

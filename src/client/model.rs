@@ -5,6 +5,7 @@ use std::time::Duration;
 
 use jiff::Timestamp;
 
+use super::dispatch::DispatchBacklog;
 use super::model_messages::SendBudget;
 use crate::secret::Secret;
 pub use crate::types::Delivery;
@@ -269,6 +270,8 @@ pub struct Status {
     pub roles: Vec<String>,
     /// How far each protection reached on this host.
     pub protections: Vec<Protection>,
+    /// What callbacks are still to be told.
+    pub dispatches: DispatchBacklog,
 }
 
 /// The newest audit record.

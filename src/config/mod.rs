@@ -9,6 +9,7 @@
 //! locate           raw, resolve                                            Config
 //! ```
 
+mod dispatch;
 mod environment;
 mod error;
 mod locate;
@@ -26,6 +27,7 @@ use std::fmt;
 use std::path::PathBuf;
 use std::time::Duration;
 
+pub use dispatch::{DispatchConfig, Form};
 pub use environment::{Environment, Variable};
 pub use error::{ConfigError, FileFault};
 pub use locate::Source;
@@ -98,8 +100,8 @@ pub fn read(source: &Source, environment: &Environment, overrides: &Overrides) -
         refuse(u32::try_from(breaks + 1).unwrap_or(0), "not UTF-8")
     })?;
     let report = Report::of(text);
-    let raw = raw::read(&report, text);
     let mut origins = Origins::of(&path);
+    let raw = raw::read(&report, text, &mut origins);
     let config = resolve::resolve(raw, environment, overrides, &report, &mut origins);
     Ok(Draft { config, origins, problems: report.into_problems() })
 }
@@ -128,10 +130,12 @@ pub struct Config {
     pub inbox: InboxConfig,
     /// `[role.<name>]`, in the order of the file.
     pub roles: Vec<RoleConfig>,
+    /// `[[dispatch]]`, in the order of the file.
+    pub dispatches: Vec<DispatchConfig>,
 }
 
 impl Config {
-    /// Whether more than the roles differs: a reload puts roles in force and nothing else.
+    /// Whether more than roles and dispatches differs: a reload puts those in force and nothing else.
     pub fn needs_restart(&self, in_force: &Self) -> bool {
         let same = self.upstream == in_force.upstream
             && self.listen == in_force.listen

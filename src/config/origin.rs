@@ -6,6 +6,7 @@ use std::collections::BTreeMap;
 use std::fmt;
 use std::path::{Path, PathBuf};
 
+use super::dispatch;
 use super::units::duration_text;
 use super::values::{BINDS, CALLERS, USERS};
 use super::{
@@ -93,6 +94,9 @@ pub fn show(config: &Config, origins: &Origins) -> Vec<Shown> {
     listing.limits(config.limits);
     listing.inbox(config.inbox);
     config.roles.iter().for_each(|role| listing.role(role));
+    for (key, value) in config.dispatches.iter().flat_map(dispatch::shown) {
+        listing.put(&key, value);
+    }
     listing.shown
 }
 

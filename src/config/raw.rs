@@ -9,6 +9,8 @@ use std::time::Duration;
 
 use toml::de::DeTable;
 
+use super::dispatch::{self, DispatchConfig};
+use super::origin::Origins;
 use super::reader::{Table, Value};
 use super::report::Report;
 use super::values::{
@@ -38,6 +40,7 @@ pub(super) struct RawConfig {
     pub(super) limits: RawLimits,
     pub(super) inbox: RawInbox,
     pub(super) roles: Vec<RawRole>,
+    pub(super) dispatches: Vec<DispatchConfig>,
 }
 
 pub(super) struct RawUpstream {
@@ -111,7 +114,7 @@ pub(super) struct RawRole {
 }
 
 /// Reads the whole file; mistakes go into `report`.
-pub(super) fn read(report: &Report, text: &str) -> RawConfig {
+pub(super) fn read(report: &Report, text: &str, origins: &mut Origins) -> RawConfig {
     let (document, errors) = DeTable::parse_recoverable(text);
     for error in errors {
         let line = error.span().map_or(0, |span| report.line(&span));
@@ -134,6 +137,7 @@ pub(super) fn read(report: &Report, text: &str) -> RawConfig {
         limits: limits(file.table("limits")),
         inbox: inbox(file.table("inbox")),
         roles: roles(file.table("role")),
+        dispatches: dispatch::read(&mut file, report, origins),
     };
     file.finish();
     config

@@ -31,7 +31,7 @@ pub(super) fn resolve(
     origins: &mut Origins,
 ) -> Config {
     let mut deciding = Deciding { environment, overrides, report, origins };
-    let RawConfig { upstream, listen, vault, memory, audit, limits, inbox, roles } = raw;
+    let RawConfig { upstream, listen, vault, memory, audit, limits, inbox, roles, dispatches } = raw;
     let config = Config {
         upstream: UpstreamConfig {
             base_url: deciding.base_url(upstream.base_url),
@@ -74,6 +74,7 @@ pub(super) fn resolve(
         },
         inbox: deciding.inbox(inbox),
         roles: roles.into_iter().map(|role| deciding.role(role)).collect(),
+        dispatches,
     };
     judge_sockets(&config.listen, report, origins);
     config

@@ -18,8 +18,9 @@ use super::{confine, notify};
 use crate::audit::AuditFile;
 use crate::broker::{Broker, BrokerError, OwnPrograms, Parts};
 use crate::clock::Clock;
-use crate::config::{CallerTier, Config, ConfigError, Environment, MemoryConfig, Variable};
+use crate::config::{CallerTier, Config, ConfigError, DispatchConfig, Environment, MemoryConfig, Variable};
 use crate::grpc::{Process, Reloaded};
+use crate::inbox::dispatch::{Dispatches, OpenError};
 use crate::inbox::store::Store;
 use crate::limit::UpstreamBudget;
 use crate::peer::PeerTier;
@@ -68,7 +69,7 @@ impl App {
         mut protections: Vec<Protection>,
     ) -> Result<Self, StartError> {
         let started_at = clock.wall();
-        let Loaded { config, policy, path } = settings.load()?;
+        let Loaded { config, policy, rules, path } = settings.load()?;
         let arena = Arc::new(memory(config.memory)?);
         protections.push(arena.reached().protection());
         make_directory(&config.audit.file)?;
@@ -87,6 +88,7 @@ impl App {
             Arc::new(UpstreamBudget::new(config.upstream.budget, config.upstream.identity_budget, &clock));
         let upstream = ravi(&config, &settings, keyring.clone(), budget.clone(), clock.clone())?;
         let vault = Vault::new(upstream.clone(), arena.clone(), keyring, clock.clone(), config.vault.clone());
+        let dispatches = Dispatches::open(store.clone(), arena.clone(), rules, clock.clone())?;
         let parts = Parts {
             policy,
             vault,
@@ -94,6 +96,7 @@ impl App {
             mailbox: upstream.clone(),
             upstream,
             store,
+            dispatches,
             keys,
             programs: own_programs(),
             audit: Arc::new(audit),
@@ -121,16 +124,42 @@ impl Host {
         let _ = self.connections.set(connections);
     }
 
-    /// All of the new roles, or nothing.
+    /// All of the new roles and dispatches, or nothing.
     fn take_over(&self) -> Result<Reloaded, BrokerError> {
         let loaded = self.settings.load().map_err(|error| self.refused(&error))?;
         if loaded.config.needs_restart(&self.in_force) {
-            tracing::warn!("only roles were reloaded; the other settings that changed need a restart");
+            tracing::warn!(
+                "only roles and dispatches were reloaded; the other settings that changed need a restart"
+            );
         }
+        self.reachable(&loaded.config)?;
+        let dispatches = self.broker.dispatches();
+        dispatches.prepare(&loaded.rules).map_err(|error| self.refused(&OpenError::from(error).into()))?;
         let mut roles: Vec<String> = loaded.policy.roles().map(|role| role.name().to_string()).collect();
         roles.sort();
         let sessions_ended = self.broker.reload(loaded.policy)?;
+        dispatches.put(loaded.rules).map_err(|error| {
+            tracing::error!(%error, "the new dispatches are not in force");
+            BrokerError::Internal
+        })?;
         Ok(Reloaded { roles, sessions_ended })
+    }
+
+    /// A confined process can connect to no port that it did not name before.
+    fn reachable(&self, config: &Config) -> Result<(), BrokerError> {
+        let allowed = confine::tcp_ports(&self.in_force);
+        let beyond = config.dispatches.iter().filter(|rule| !allowed.contains(&rule.to.port()));
+        let problem = |rule: &DispatchConfig| {
+            let (line, name, port) = (rule.line, &rule.name, rule.to.port());
+            format!("line {line}: dispatch.{name}.to: port {port} is new, and needs a restart of the daemon")
+        };
+        let problems: Vec<String> = beyond.map(problem).collect();
+        if problems.is_empty() {
+            return Ok(());
+        }
+        self.broker.reload_refused();
+        let what = "the daemon has confined itself to the ports it knew at its start; restart it".to_owned();
+        Err(BrokerError::Configuration { what, problems })
     }
 
     fn refused(&self, error: &StartError) -> BrokerError {

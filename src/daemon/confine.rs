@@ -68,7 +68,7 @@ pub(super) fn to_its_needs(
         read: readable(config, config_path, settings),
         write: writable(config, adopted)?,
         devices: DEVICES.map(PathBuf::from).to_vec(),
-        tcp_ports: vec![upstream_port(config), DNS],
+        tcp_ports: tcp_ports(config),
         abstract_sockets: notify::manager_is_abstract(),
     };
     let reached = confine(&allowed);
@@ -76,6 +76,15 @@ pub(super) fn to_its_needs(
         tracing::warn!(protection = missed.name, reached = missed.tier, "not protected as far as can be");
     }
     Ok(reached)
+}
+
+/// Ravi's, that of the hosts to which it has attachments uploaded, that of name servers, and those of callbacks.
+pub(super) fn tcp_ports(config: &Config) -> Vec<u16> {
+    let mut ports = vec![upstream_port(config), HTTPS, DNS];
+    ports.extend(config.dispatches.iter().map(|rule| rule.to.port()));
+    ports.sort_unstable();
+    ports.dedup();
+    ports
 }
 
 fn readable(config: &Config, config_path: &Path, settings: &Settings) -> Vec<PathBuf> {
@@ -90,6 +99,9 @@ fn readable(config: &Config, config_path: &Path, settings: &Settings) -> Vec<Pat
     }
     read.extend(settings.environment.path(Variable::CredentialsDirectory));
     read.extend(config.upstream.ca_file.clone());
+    // Keys of callbacks are read again after a lock, and may be replaced meanwhile.
+    let hooks = config.dispatches.iter().filter_map(|rule| rule.form.key_file());
+    read.extend(hooks.filter_map(|file| directory_of(file)));
     // A configuration without a file has a name that is no path.
     read.retain(|path| path.is_absolute());
     read.sort_unstable();

@@ -8,6 +8,7 @@ use thiserror::Error;
 use super::listen::{AdoptError, BindError};
 use crate::audit::AuditError;
 use crate::config::{ConfigError, MemoryTier};
+use crate::inbox::dispatch::OpenError;
 use crate::inbox::store::StoreError;
 use crate::sys::locked::Shortfall;
 use crate::upstream::SettingsError;
@@ -28,6 +29,9 @@ pub enum StartError {
     /// What the inbox remembers.
     #[error(transparent)]
     Inbox(#[from] StoreError),
+    /// The key or token of a dispatch.
+    #[error("{0}\nmend the file that a [[dispatch]] names, or name another")]
+    Hook(KeyError),
     /// The directory of the audit trail.
     #[error("cannot make {}: {source}\nmake it and give it to the daemon's user, or set audit.file", path.display())]
     StateDirectory {
@@ -83,6 +87,15 @@ pub enum StartError {
     /// No random numbers.
     #[error("the system's random source or memory failed\nlook at the limits of the process")]
     NoRandom,
+}
+
+impl From<OpenError> for StartError {
+    fn from(error: OpenError) -> Self {
+        match error {
+            OpenError::Key(error) => Self::Hook(error),
+            OpenError::Store(error) => Self::Inbox(error),
+        }
+    }
 }
 
 /// What the operator can do about memory that is less protected than wanted, in one line.

@@ -44,6 +44,7 @@ pub(super) async fn run(app: App) -> Result<(), StartError> {
     servers.spawn(serve::agents(agent, agents, broker.clone(), stop.clone()));
     let admin = Admin::new(broker.clone(), host.clone(), clock.clone());
     servers.spawn(serve::operator(admin, operators, stop.clone()));
+    servers.spawn(broker.dispatcher()?.run());
     servers.close();
     let mut upkeep = upkeep(&broker, &budget, &clock);
     notify::ready("serving");
@@ -68,6 +69,7 @@ fn upkeep(broker: &Arc<Broker>, budget: &Arc<UpstreamBudget>, clock: &Arc<dyn Cl
     tasks.spawn(broker.clone().expire_leases());
     tasks.spawn(broker.clone().announce_rotations());
     tasks.spawn(broker.clone().keep_house());
+    tasks.spawn(broker.clone().attend_dispatches());
     let (budget, round) = (budget.clone(), clock.clone());
     tasks.spawn(async move {
         loop {

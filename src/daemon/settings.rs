@@ -4,6 +4,7 @@ use std::path::PathBuf;
 
 use super::error::StartError;
 use crate::config::{self, Config, Environment, Overrides, Source};
+use crate::inbox::dispatch::Rules;
 use crate::policy::Policy;
 
 /// What the daemon was started with.
@@ -34,11 +35,12 @@ pub enum ConfigFile {
 pub(super) struct Loaded {
     pub(super) config: Config,
     pub(super) policy: Policy,
+    pub(super) rules: Rules,
     pub(super) path: PathBuf,
 }
 
 impl Settings {
-    /// Reads and judges the configuration: all problems of the file and of its roles in one report.
+    /// Reads and judges the configuration: all problems of the file, its roles and its dispatches in one report.
     pub(super) fn load(&self) -> Result<Loaded, StartError> {
         let source = match &self.file {
             ConfigFile::Named(path) => Source::find(Some(path), &self.environment)?,
@@ -47,10 +49,9 @@ impl Settings {
         };
         let path = source.path().to_owned();
         let draft = config::read(&source, &self.environment, &self.overrides)?;
-        let (policy, problems) = match Policy::compile(&draft.config) {
-            Ok(policy) => (policy, Vec::new()),
-            Err(problems) => (Policy::default(), problems),
-        };
-        Ok(Loaded { config: draft.finish(problems)?, policy, path })
+        let mut problems = Vec::new();
+        let policy = Policy::compile(&draft.config).map_err(|more| problems.extend(more)).unwrap_or_default();
+        let rules = Rules::compile(&draft.config).map_err(|more| problems.extend(more)).unwrap_or_default();
+        Ok(Loaded { config: draft.finish(problems)?, policy, rules, path })
     }
 }

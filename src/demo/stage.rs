@@ -2,7 +2,9 @@
 
 use std::ffi::OsStr;
 use std::fs::{self, DirBuilder, Permissions};
-use std::io::{BufRead, BufReader, Read};
+use std::io::{BufRead, BufReader, Read, Write};
+use std::net::{Ipv4Addr, SocketAddr, TcpListener, TcpStream};
+use std::os::fd::AsFd;
 use std::os::unix::fs::{DirBuilderExt, PermissionsExt};
 use std::os::unix::net::UnixDatagram;
 use std::os::unix::process::CommandExt;
@@ -11,6 +13,7 @@ use std::process::{Child, ChildStdout, Command, Output, Stdio};
 use std::time::Duration;
 
 use anyhow::{Context, Result, bail};
+use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
 use nix::sys::signal::{Signal, kill};
 use nix::unistd::{Pid, geteuid};
 
@@ -21,8 +24,13 @@ pub const SANDBOX: &str = "ravi-sandbox";
 /// The agents, each an executable of its own.
 pub(super) const NOTES: &str = "notes-agent";
 pub(super) const DEPLOY: &str = "deploy-agent";
+/// Where the identity of the first agent is reached.
+pub(super) const NOTES_PHONE: &str = "+12025550111";
+pub(super) const NOTES_EMAIL: &str = "assistant-notes-agent@agents.sandbox.example";
 /// A daemon that is not ready by then will not be.
 const START_LIMIT: Duration = Duration::from_secs(5);
+/// A mail is noticed within five seconds and a little.
+const WAKE_LIMIT: Duration = Duration::from_secs(30);
 
 /// A running sandbox and daemon.
 pub(super) struct Stage {
@@ -30,6 +38,8 @@ pub(super) struct Stage {
     sandbox: Child,
     /// Where Ravi's stand-in listens.
     pub(super) base_url: String,
+    /// Where messages wake an agent.
+    pub(super) callback: Callback,
     directory: Directory,
     programs: Directory,
     /// Kept open: the daemon tells of its end as well.
@@ -41,11 +51,18 @@ impl Stage {
     pub(super) fn set() -> Result<Self> {
         let directory = Directory::make(&memory())?;
         let programs = copy_agents()?;
+        let callback = Callback::listen()?;
         let (mut sandbox, base_url) = start_sandbox(&directory.0)?;
-        match start_daemon(&directory.0, &programs.0, &base_url) {
-            Ok((daemon, notifications)) => {
-                Ok(Self { daemon, sandbox, base_url, directory, programs, _notifications: notifications })
-            }
+        match start_daemon(&directory.0, &programs.0, &base_url, &callback) {
+            Ok((daemon, notifications)) => Ok(Self {
+                daemon,
+                sandbox,
+                base_url,
+                callback,
+                directory,
+                programs,
+                _notifications: notifications,
+            }),
             Err(error) => {
                 end(&mut sandbox);
                 Err(error)
@@ -60,7 +77,7 @@ impl Stage {
 
     /// Runs a command of an agent to its end.
     pub(super) fn agent(&self, agent: &str, arguments: &[&str]) -> Result<Output> {
-        self.run(&self.programs.0.join(agent), arguments)
+        self.run(&self.program(agent), arguments)
     }
 
     /// Starts a command of an agent whose output is read while it runs.
@@ -69,6 +86,11 @@ impl Stage {
         let mut child = command.stdout(Stdio::piped()).stderr(Stdio::null()).spawn()?;
         let lines = BufReader::new(child.stdout.take().context("no pipe")?);
         Ok(Watched { child, lines })
+    }
+
+    /// The program of an agent.
+    pub(super) fn program(&self, agent: &str) -> PathBuf {
+        self.programs.0.join(agent)
     }
 
     /// A file that two commands share.
@@ -183,9 +205,15 @@ fn start_sandbox(directory: &Path) -> Result<(Child, String)> {
     Ok((child, base_url))
 }
 
-fn start_daemon(directory: &Path, programs: &Path, base_url: &str) -> Result<(Child, UnixDatagram)> {
+fn start_daemon(
+    directory: &Path,
+    programs: &Path,
+    base_url: &str,
+    callback: &Callback,
+) -> Result<(Child, UnixDatagram)> {
     let config = directory.join("config.toml");
-    fs::write(&config, configuration(directory, programs, base_url))?;
+    let text = configuration(directory, programs, base_url) + &callback.rule();
+    fs::write(&config, text)?;
     let notify = directory.join("notify.sock");
     let notifications = UnixDatagram::bind(&notify)?;
     notifications.set_read_timeout(Some(START_LIMIT))?;
@@ -226,19 +254,72 @@ file = {audit:?}
 [role.{NOTES}]
 identity = "assistant-notes-agent"
 match = {{ uid = {uid}, exe = "{agents}/{NOTES}" }}
-scopes = ["secret:read:OPENAI_*", "secret:list:OPENAI_*", "identity:read"]
+scopes = ["secret:read:OPENAI_*", "secret:list:OPENAI_*", "identity:read", "sms:await"]
 rate = {{ read = "12/min" }}
 
 [role.{DEPLOY}]
 identity = "deploy-agent"
 match = {{ uid = {uid}, exe = "{agents}/{DEPLOY}" }}
-scopes = ["secret:read", "secret:list", "password:read:github.com", "identity:read", "sso:mint"]
+scopes = ["secret:read", "secret:list", "password:read:github.com", "identity:read", "sso:mint", "sms:send:+1*", "email:send:*@agents.sandbox.example"]
+
+[inbox]
+idle_poll = "5s"
 "#,
         ca = file("ca.pem"),
         agent = file("broker.sock"),
         admin = file("admin.sock"),
         audit = file("audit.jsonl"),
     )
+}
+
+/// Plays the program that starts agents: takes one message over HTTP on loopback.
+pub(super) struct Callback(TcpListener);
+
+impl Callback {
+    fn listen() -> Result<Self> {
+        Ok(Self(TcpListener::bind((Ipv4Addr::LOCALHOST, 0))?))
+    }
+
+    pub(super) fn address(&self) -> String {
+        let port = self.0.local_addr().map_or(0, |address| address.port());
+        format!("http://127.0.0.1:{port}/external/sessions/notes/messages")
+    }
+
+    fn rule(&self) -> String {
+        format!(
+            "\n[[dispatch]]\nidentity = \"assistant-notes-agent\"\non = \"email\"\nto = {:?}\n",
+            self.address()
+        )
+    }
+
+    /// Waits for a message and takes it.
+    pub(super) fn told(&self) -> Result<String> {
+        let (mut stream, _) = self.accept_in_time()?;
+        stream.set_read_timeout(Some(START_LIMIT))?;
+        let mut reader = BufReader::new(stream.try_clone()?);
+        let (mut line, mut length) = (String::new(), 0);
+        while reader.read_line(&mut line)? > 2 {
+            let header = line.to_ascii_lowercase();
+            if let Some(number) = header.strip_prefix("content-length:") {
+                length = number.trim().parse().context("a length")?;
+            }
+            line.clear();
+        }
+        let mut body = String::new();
+        reader.take(length).read_to_string(&mut body)?;
+        stream.write_all(b"HTTP/1.1 200 OK\r\ncontent-length: 0\r\nconnection: close\r\n\r\n")?;
+        Ok(body)
+    }
+
+    fn accept_in_time(&self) -> Result<(TcpStream, SocketAddr)> {
+        let mut ready = [PollFd::new(self.0.as_fd(), PollFlags::POLLIN)];
+        let limit = PollTimeout::try_from(WAKE_LIMIT).context("a timeout")?;
+        let told = poll(&mut ready, limit)?;
+        if told == 0 {
+            bail!("nobody was told of the mail");
+        }
+        Ok(self.0.accept()?)
+    }
 }
 
 fn end(child: &mut Child) {

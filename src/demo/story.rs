@@ -6,7 +6,7 @@ use std::process::Output;
 
 use anyhow::{Context, Result, bail, ensure};
 
-use super::stage::{DEPLOY, NOTES, Stage};
+use super::stage::{DEPLOY, NOTES, NOTES_EMAIL, NOTES_PHONE, Stage};
 
 /// More requests than the rate of the first agent's role lets through.
 const MANY: usize = 40;
@@ -27,6 +27,8 @@ pub(super) fn tell(stage: &mut Stage, teller: &mut Teller) -> Result<()> {
     deny(stage, teller)?;
     impersonate(stage, teller)?;
     revoke(stage, teller)?;
+    wait_for_code(stage, teller)?;
+    wake_up(stage, teller)?;
     limit(stage, teller)?;
     audit(stage, teller)?;
     lock(stage, teller)?;
@@ -125,6 +127,42 @@ fn revoke(stage: &Stage, teller: &mut Teller) -> Result<()> {
     let output = teller.agent(stage, DEPLOY, &["lease", "list", "--session-file", file])?;
     expect(&output, ENDED)?;
     teller.show(&output)
+}
+
+fn wait_for_code(stage: &Stage, teller: &mut Teller) -> Result<()> {
+    teller.step("A code, read without a person")?;
+    teller.say(&format!("{DEPLOY} plays a service that texts a code to the number of {NOTES}."))?;
+    let text = "4 parcels, order 20261123. Your verification code is 739214. Do not share it.";
+    let program = stage.program(DEPLOY);
+    let program = program.to_str().context("the path is text")?;
+    let socket = stage.file("broker.sock");
+    let socket = socket.to_str().context("the path is text")?;
+    let wait = ["wait-code", "--role", NOTES, "--channel", "sms", "--timeout", "30s", "--"];
+    let send =
+        [program, "--socket", socket, "send", "sms", "--role", DEPLOY, "--to", NOTES_PHONE, "--text", text];
+    teller.command(NOTES, &[&wait[..], &["send", "sms", "--to", NOTES_PHONE, "--text", text]].concat())?;
+    let output = stage.agent(NOTES, &[&wait[..], &send].concat())?;
+    expect(&output, 0)?;
+    ensure!(output.stdout.trim_ascii() == b"739214", "another number was taken for the code");
+    teller.result("a code of 6 digits, not shown here, and not the order's number")?;
+    teller
+        .say("The watch was open before the message was sent: what lay there already would not have counted.")
+}
+
+fn wake_up(stage: &Stage, teller: &mut Teller) -> Result<()> {
+    teller.step("A mail starts an agent")?;
+    teller.say(&format!("A rule tells {} of mail to {NOTES}.", stage.callback.address()))?;
+    let (subject, text) = ("Minutes", "Please put the minutes of Monday into the notes.");
+    let send = ["send", "email", "--role", DEPLOY, "--to", NOTES_EMAIL, "--subject", subject, "--text", text];
+    let output = teller.agent(stage, DEPLOY, &send)?;
+    expect(&output, 0)?;
+    teller.show(&output)?;
+    let told = stage.callback.told()?;
+    ensure!(told.contains(text), "the callback was told something else");
+    for line in told.lines().filter(|line| !line.trim().is_empty()) {
+        teller.result(line)?;
+    }
+    teller.say("That is what the agent begins with: the mail is fenced off as a stranger's text.")
 }
 
 fn limit(stage: &Stage, teller: &mut Teller) -> Result<()> {

@@ -12,7 +12,7 @@ use tokio_stream::wrappers::ReceiverStream;
 use tokio_util::sync::CancellationToken;
 use tonic::{Request, Response, Status};
 
-use super::{Answer, MAX_MESSAGE_BYTES, convert};
+use super::{Answer, MAX_MESSAGE_BYTES, convert, dispatch};
 use crate::audit::Follow;
 use crate::broker::{Asked, Broker, BrokerError, LoginDone, LoginEvent, Refusal, Revocation, SessionView};
 use crate::clock::Clock;
@@ -139,6 +139,7 @@ impl AdminService for Admin {
             config_path: self.process.config_path().display().to_string(),
             roles: now.roles.iter().map(ToString::to_string).collect(),
             protections: protections.collect(),
+            dispatches: Some(dispatch::backlog(&self.broker).await),
         }))
     }
 
@@ -227,6 +228,27 @@ impl AdminService for Admin {
         let done = self.broker.import_keys(given(message.management_key), identity).await?;
         let LoginDone { identities, persisted } = done;
         Ok(Response::new(pb::ImportKeysResponse { identities, persisted }))
+    }
+
+    async fn list_dispatches(
+        &self,
+        request: Request<pb::ListDispatchesRequest>,
+    ) -> Answer<pb::ListDispatchesResponse> {
+        Ok(Response::new(dispatch::list(&self.broker, request.into_inner()).await?))
+    }
+
+    async fn retry_dispatch(
+        &self,
+        request: Request<pb::RetryDispatchRequest>,
+    ) -> Answer<pb::RetryDispatchResponse> {
+        Ok(Response::new(dispatch::retry(&self.broker, request.into_inner()).await?))
+    }
+
+    async fn drop_dispatch(
+        &self,
+        request: Request<pb::DropDispatchRequest>,
+    ) -> Answer<pb::DropDispatchResponse> {
+        Ok(Response::new(dispatch::drop_them(&self.broker, request.into_inner()).await?))
     }
 
     type TailAuditStream = Events<pb::TailAuditResponse>;

@@ -3,6 +3,7 @@
 
 mod admin;
 mod convert;
+mod dispatch;
 mod edge;
 mod identity;
 mod inbox;
@@ -79,14 +80,14 @@ impl Agent {
         VaultServiceServer::new(self.clone()).max_decoding_message_size(MAX_MESSAGE_BYTES)
     }
 
-    /// The inbox service.
-    pub fn inbox(&self) -> InboxServiceServer<Self> {
-        InboxServiceServer::new(self.clone()).max_decoding_message_size(MAX_MESSAGE_BYTES)
-    }
-
     /// The identity service.
     pub fn identities(&self) -> IdentityServiceServer<Self> {
         IdentityServiceServer::new(self.clone()).max_decoding_message_size(MAX_MESSAGE_BYTES)
+    }
+
+    /// The inbox service.
+    pub fn inbox(&self) -> InboxServiceServer<Self> {
+        InboxServiceServer::new(self.clone()).max_decoding_message_size(MAX_MESSAGE_BYTES)
     }
 
     /// Lets the call in, then reads its message: who may not call learns nothing about its form.

@@ -102,7 +102,16 @@ fn classify(error: &BrokerError) -> (Code, ErrorReason) {
         E::LeaseExpired => (Code::FailedPrecondition, R::LeaseExpired),
         E::LeaseRevoked => (Code::FailedPrecondition, R::LeaseRevoked),
         E::Name {
-            error: NameError::Role | NameError::Reason | NameError::Handle | NameError::Uuid, ..
+            error:
+                NameError::Role
+                | NameError::Reason
+                | NameError::Handle
+                | NameError::Uuid
+                | NameError::Identity
+                | NameError::Email
+                | NameError::Phone
+                | NameError::Message,
+            ..
         }
         | E::Argument { .. }
         | E::Ambiguous => (Code::InvalidArgument, R::ArgumentInvalid),

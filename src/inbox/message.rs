@@ -144,7 +144,8 @@ impl Message {
 
 /// At most as many bytes as are shown, cut between two characters.
 fn bounded(text: &str) -> &str {
-    &text[..text.floor_char_boundary(MAX_SHOWN)]
+    let end = (0..=MAX_SHOWN.min(text.len())).rev().find(|end| text.is_char_boundary(*end));
+    &text[..end.unwrap_or_default()]
 }
 
 fn prefix(text: &str, characters: usize) -> &str {

@@ -1,13 +1,14 @@
-//! The inbox: what came in, who may have it, and what is told of it.
+//! The inbox: what came in, who may have it, and what is told of it; and what goes out.
 //!
 //! [`text`], [`code`], [`sender`] and [`redact`] judge a message that somebody else wrote: they are pure, take linear
 //! time and bounded memory whatever it holds, and prefer no answer to a guess. [`message`] is one message, whichever
-//! way it came; [`poll`] looks for new ones, [`watch`] decides who is given the code in one, [`store`] remembers
-//! what must hold over a restart. [`letter`] makes what is sent, [`budget`] counts it, and [`sends`] remembers what
-//! became of it. May import layers 0 and 1, `policy` and `audit`.
+//! way it came; [`poll`] looks for new ones, [`watch`] decides who is given the code in one. [`letter`] makes what is
+//! sent, [`budget`] counts it, [`sends`] remembers what became of it. [`store`] remembers what must hold over a
+//! restart. May import layers 0 and 1, `policy` and `audit`.
 
 pub mod budget;
 pub mod code;
+pub mod dispatch;
 pub mod letter;
 pub mod message;
 pub mod poll;

@@ -63,7 +63,9 @@ fn values(message: &Message<'_>) -> Vec<Needle> {
         parts.push(only("", message.subject, ""));
     }
     let mut needles: Vec<Needle> = Vec::new();
-    for part in &parts {
+    let repeats = message.subject.is_empty() || message.text.is_empty() && message.html.is_empty();
+    let parts = if repeats { &parts[..parts.len().min(3)] } else { &parts[..] };
+    for part in parts {
         for wanted in [Wanted::Code, Wanted::Link] {
             let Some(found) = extract(part, wanted) else { continue };
             let letters: Vec<char> =

@@ -53,6 +53,15 @@ pub struct Unknown {
     content: Hash,
 }
 
+/// A message that can be it.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Candidate {
+    /// Its name.
+    pub message: MessageRef,
+    /// Subject and content are those of the send, and not one of them alone.
+    pub exact: bool,
+}
+
 /// What became of it.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Fate {
@@ -113,37 +122,42 @@ impl Unknown {
     }
 
     /// The mails that can be it.
-    pub fn among_mail(&self, mails: &[Mail]) -> Vec<MessageRef> {
+    pub fn among_mail(&self, mails: &[Mail]) -> Vec<Candidate> {
         let Recipients::Addresses(addresses) = &self.recipients else { return Vec::new() };
         let to = addresses.first();
-        let fits = |mail: &&Mail| {
+        let fits = |mail: &Mail| {
             let is_ours = mail.direction == Direction::Outgoing && mail.created >= self.not_before();
             let reached = addresses_of(&mail.to).unwrap_or_default();
             let says = [&mail.html, &mail.text].map(|part| hash(part.expose().trim()) == self.content);
-            let same = says.contains(&true) || hash(bare(mail.subject.expose())) == self.subject;
-            is_ours && to.is_some_and(|to| reached.contains(to)) && (same || mail.oversized)
+            let same = [says.contains(&true), hash(bare(mail.subject.expose())) == self.subject];
+            let fits = is_ours && to.is_some_and(|to| reached.contains(to));
+            let message = MessageRef { channel: Channel::Email, id: mail.id };
+            // Ravi may have changed either.
+            (fits && (same.contains(&true) || mail.oversized))
+                .then_some(Candidate { message, exact: same == [true; 2] })
         };
-        let named = |mail: &Mail| MessageRef { channel: Channel::Email, id: mail.id };
-        mails.iter().filter(fits).map(named).collect()
+        mails.iter().filter_map(fits).collect()
     }
 
     /// The text messages that can be it.
-    pub fn among_texts(&self, texts: &[Text]) -> Vec<MessageRef> {
+    pub fn among_texts(&self, texts: &[Text]) -> Vec<Candidate> {
         let Recipients::Number(number) = &self.recipients else { return Vec::new() };
         let fits = |text: &&Text| {
             let is_ours = text.direction == Direction::Outgoing && text.created >= self.not_before();
             is_ours && text.to == number.as_str() && hash(text.body.expose().trim()) == self.content
         };
-        let named = |text: &Text| MessageRef { channel: Channel::Sms, id: text.id };
+        let named = |text: &Text| {
+            let message = MessageRef { channel: Channel::Sms, id: text.id };
+            Candidate { message, exact: true }
+        };
         texts.iter().filter(fits).map(named).collect()
     }
 
     /// Whether what fits one of them may as well be the other.
-    fn resembles(&self, other: &Self) -> bool {
-        let same = self.subject == other.subject && self.channel() == Channel::Email;
-        self.identity == other.identity
-            && self.recipients == other.recipients
-            && (same || self.content == other.content)
+    fn resembles(&self, other: &Self, exact: bool) -> bool {
+        let same = [self.subject == other.subject, self.content == other.content];
+        let says = if exact { same == [true; 2] } else { same.contains(&true) };
+        self.identity == other.identity && self.recipients == other.recipients && says
     }
 }
 
@@ -170,15 +184,17 @@ impl Sends {
     }
 
     /// What became of a send, by the messages that can be it.
-    pub fn judge(&self, unknown: &Unknown, candidates: &[MessageRef]) -> Fate {
+    pub fn judge(&self, unknown: &Unknown, candidates: &[Candidate]) -> Fate {
         let kept = self.lock();
-        let is_known = |message: &&MessageRef| kept.known.contains(&(unknown.identity, **message));
-        let open: Vec<&MessageRef> = candidates.iter().filter(|message| !is_known(message)).collect();
+        let is_known = |one: &Candidate| kept.known.contains(&(unknown.identity, one.message));
+        let mut open: Vec<Candidate> = candidates.iter().filter(|one| !is_known(one)).copied().collect();
+        let exact = open.iter().any(|one| one.exact);
+        open.retain(|one| one.exact || !exact);
         let sends = kept.sessions.values().flat_map(|session| &session.unknown);
-        let alike = sends.filter(|(_, other)| unknown.resembles(other)).count();
+        let alike = sends.filter(|(_, other)| unknown.resembles(other, exact)).count();
         match (open.as_slice(), alike) {
             ([], _) => Fate::NotFound,
-            ([message], 0 | 1) => Fate::Sent(**message),
+            ([one], 0 | 1) => Fate::Sent(one.message),
             _ => Fate::Ambiguous,
         }
     }
@@ -276,7 +292,7 @@ mod tests {
             mail(3, "Kim <kim@example.org>", "Re: re: Plan", 941),
             mail(4, "kim@example.org", "Other", 1001),
         ];
-        let names: Vec<i64> = send.among_mail(&mails).iter().map(|message| message.id).collect();
+        let names: Vec<i64> = send.among_mail(&mails).iter().map(|one| one.message.id).collect();
         assert_eq!(names, [3]);
         let by_content = unknown("Gone", " <p>words</p>\n");
         assert_eq!(by_content.among_mail(&mails[3..]).len(), 1);
@@ -287,12 +303,20 @@ mod tests {
         let (sends, send) = (Sends::default(), unknown("Plan", "a"));
         let id = sends.keep(SESSION, send.clone()).unwrap();
         let message = |id| MessageRef { channel: Channel::Email, id };
-        assert_eq!(sends.judge(&send, &[message(4)]), Fate::Sent(message(4)));
+        let loose = |id| Candidate { message: message(id), exact: false };
+        let exact = |id| Candidate { exact: true, ..loose(id) };
+        assert_eq!(sends.judge(&send, &[loose(4)]), Fate::Sent(message(4)));
         sends.know(IDENTITY, message(4));
-        assert_eq!(sends.judge(&send, &[message(4)]), Fate::NotFound);
-        assert_eq!(sends.judge(&send, &[message(5), message(6)]), Fate::Ambiguous);
+        assert_eq!(sends.judge(&send, &[loose(4)]), Fate::NotFound);
+        assert_eq!(sends.judge(&send, &[loose(5), loose(6)]), Fate::Ambiguous);
+        assert_eq!(sends.judge(&send, &[loose(5), exact(6)]), Fate::Sent(message(6)));
         sends.keep(SESSION, unknown("Plan", "b")).unwrap();
-        assert_eq!(sends.judge(&send, &[message(5)]), Fate::Ambiguous, "it may be the other one");
+        assert_eq!(sends.judge(&send, &[loose(5)]), Fate::Ambiguous, "it may be the other one");
+        assert_eq!(
+            sends.judge(&send, &[exact(5)]),
+            Fate::Sent(message(5)),
+            "the other one said something else"
+        );
         assert_eq!(sends.find(SESSION, id), Some(send));
         assert_eq!(sends.find(SessionId([2; 16]), id), None);
         sends.forget(SESSION);

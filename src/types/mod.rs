@@ -2,6 +2,7 @@
 //! its one canonical form, or refused. Holds no secret. Imports nothing of this crate.
 
 mod base_url;
+mod callback;
 mod delivery;
 mod host;
 mod ids;
@@ -12,6 +13,7 @@ mod resource;
 mod subject;
 
 pub use base_url::{BaseUrl, BaseUrlError, LOCALHOST};
+pub use callback::{CallbackUrl, CallbackUrlError};
 pub use delivery::Delivery;
 pub use host::{CgroupPath, FileHash, HostNameError, UnitName};
 pub use ids::{DenialId, DispatchId, EntryUuid, IdentityUuid, LeaseId, SendId, SessionId, WatchId};

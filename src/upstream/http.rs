@@ -3,6 +3,8 @@
 //! Redirects are not followed, proxies and their variables are not looked at, and an answer is judged
 //! by its status alone. Events hold method, endpoint, status and duration: no name, no value, no text.
 
+mod events;
+
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;

@@ -8,11 +8,19 @@ use zeroize::Zeroizing;
 
 use super::{Identity, Result};
 use crate::secret::Secret;
-use crate::types::{EmailAddress, EntryUuid, IdentityUuid, MessageRef, PhoneNumber};
+use crate::types::{Channel, EmailAddress, EntryUuid, IdentityUuid, MessageRef, PhoneNumber};
 
 /// The operations on messages and identities. One method per endpoint; the endpoint is named.
 #[async_trait]
 pub trait Mailbox: Send + Sync + 'static {
+    /// `GET /api/events/stream/`: calls `told` with each event, by its channel or `None` for one of another name,
+    /// until the stream ends. What an event carries is not documented and not read.
+    async fn listen(
+        &self,
+        identity: IdentityUuid,
+        told: &(dyn Fn(Option<Channel>) + Send + Sync),
+    ) -> Result<()>;
+
     /// `GET /api/email-messages/`: mail that came in or went out strictly after `after`, oldest first, at most
     /// `limit` (1 to 200), and fewer where they are large: there are no more only where none comes. A mail with a text
     /// above 1 MiB is there with [`Mail::oversized`]; one that is too large without its texts is passed over.

@@ -42,7 +42,7 @@ pub use mailbox::{
     Text,
 };
 pub use messages::{FileFault, MAX_FILE_BYTES, check_file};
-pub use tls::SettingsError;
+pub use tls::{SettingsError, public_tls};
 
 /// Result of an upstream call.
 pub type Result<T> = std::result::Result<T, UpstreamError>;

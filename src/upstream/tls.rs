@@ -39,6 +39,11 @@ pub(super) fn client_config(ca_pem: Option<&[u8]>) -> Result<ClientConfig, Setti
     Ok(config)
 }
 
+/// What the public internet is trusted by, for callbacks on other machines.
+pub fn public_tls() -> Result<ClientConfig, SettingsError> {
+    client_config(None)
+}
+
 fn given_roots(pem: &[u8]) -> Result<RootCertStore, SettingsError> {
     let mut roots = RootCertStore::empty();
     for certificate in CertificateDer::pem_slice_iter(pem) {

@@ -3,6 +3,7 @@
 
 use std::fs::{self, File, OpenOptions};
 use std::io::{self, Read, Write};
+use std::ops::RangeInclusive;
 use std::os::unix::fs::{MetadataExt, OpenOptionsExt};
 use std::path::{Path, PathBuf};
 
@@ -49,6 +50,12 @@ pub enum KeyError {
     /// Not a key of the expected kind.
     #[error("{0}: does not hold a key of the expected kind ({1}…)")]
     Kind(PathBuf, &'static str),
+    /// Too short, too long, or with other characters.
+    #[error("{0}: expected {1} to {2} visible ASCII characters in one line")]
+    Form(PathBuf, u64, u64),
+    /// There is none.
+    #[error("{0}: there is no such file")]
+    Absent(PathBuf),
     /// `identity-key.` is not followed by a UUID.
     #[error("{0}: expected identity-key.<uuid of the identity>")]
     Name(PathBuf),
@@ -120,7 +127,24 @@ enum Trust {
     Nobody,
 }
 
+/// Reads a key that is none of Ravi's: one line of visible ASCII in a 0600 file of ours.
+pub fn read_private(path: &Path, lengths: RangeInclusive<u64>) -> Result<Secret, KeyError> {
+    let wrong = || KeyError::Form(path.to_owned(), *lengths.start(), *lengths.end());
+    let key = read_line(path, Trust::Nobody)?
+        .ok_or_else(|| KeyError::Absent(path.to_owned()))?
+        .ok_or_else(wrong)?;
+    let fits = lengths.contains(&(key.len() as u64)) && key.expose().bytes().all(|b| b.is_ascii_graphic());
+    if fits { Ok(key) } else { Err(wrong()) }
+}
+
 fn read(path: &Path, prefix: &'static str, trust: Trust) -> Result<Option<Secret>, KeyError> {
+    let Some(key) = read_line(path, trust)? else { return Ok(None) };
+    let key = key.filter(|key| has_form(key.expose(), prefix));
+    key.map(Some).ok_or_else(|| KeyError::Kind(path.to_owned(), prefix))
+}
+
+/// `None`: there is no file. `Some(None)`: it is too long to be a key.
+fn read_line(path: &Path, trust: Trust) -> Result<Option<Option<Secret>>, KeyError> {
     let failed = |source| KeyError::File { path: path.to_owned(), source };
     let mut options = OpenOptions::new();
     options.read(true).custom_flags(libc::O_NOFOLLOW | libc::O_CLOEXEC | libc::O_NONBLOCK);
@@ -135,11 +159,10 @@ fn read(path: &Path, prefix: &'static str, trust: Trust) -> Result<Option<Secret
         return Err(KeyError::Exposed(path.to_owned()));
     }
     if metadata.len() > MAX_LEN {
-        return Err(KeyError::Kind(path.to_owned(), prefix));
+        return Ok(Some(None));
     }
     let text = read_exactly(file, metadata.len()).map_err(failed)?;
-    let key = Secret::copy_of(text.expose().trim_end_matches(['\r', '\n']));
-    if has_form(key.expose(), prefix) { Ok(Some(key)) } else { Err(KeyError::Kind(path.to_owned(), prefix)) }
+    Ok(Some(Some(Secret::copy_of(text.expose().trim_end_matches(['\r', '\n'])))))
 }
 
 /// Into a buffer of the right size at once, so that no half-grown copies are left.

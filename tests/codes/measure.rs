@@ -1,4 +1,9 @@
 //! Precision and recall over the corpus, beside the usual "first four to eight digits".
+//!
+//! The held-out messages are an honest measure once: as first measured, before any rule was changed for them,
+//! `held-out-a` to `-c` gave a precision of 0.9487 (74/78) and a recall of 0.8810 (74/84), and `held-out-d`, written
+//! after the rules had been tuned on those, 0.9655 (28/29) and 0.8750 (28/32). What stands below them now has been
+//! tuned on.
 
 use ravi_broker::inbox::code::{Kind, Wanted, extract};
 

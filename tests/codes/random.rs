@@ -32,7 +32,7 @@ fn alphanumeric(text: &str) -> String {
 }
 
 proptest! {
-    #![proptest_config(ProptestConfig { cases: 2000, failure_persistence: None, ..ProptestConfig::default() })]
+    #![proptest_config(ProptestConfig { cases: 512, failure_persistence: None, ..ProptestConfig::default() })]
 
     #[test]
     fn what_is_found_was_seen_and_is_not_left(subject in text(), plain in text(), html in text(), mail in any::<bool>()) {

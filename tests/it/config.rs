@@ -5,8 +5,8 @@ use std::time::Duration;
 
 use proptest::prelude::*;
 use ravi_broker::config::{
-    self, Bind, Config, ConfigError, Draft, Environment, IdentityRef, MatchConfig, MemoryConfig, MemoryTier,
-    Overrides, Problem, Rate, Source, UseBy, Variable,
+    self, Bind, Config, ConfigError, Draft, Environment, Form, IdentityRef, MatchConfig, MemoryConfig,
+    MemoryTier, Overrides, Problem, Provision, Rate, Source, UseBy, Variable,
 };
 use ravi_broker::types::Delivery;
 
@@ -190,7 +190,7 @@ lease = { default_ttl = "2h" }
 on = "email"
 "#;
     let lines: Vec<u32> = problems(text).iter().map(|problem| problem.line).collect();
-    assert_eq!(lines, [1, 3, 4, 6, 7, 9, 10, 11, 12, 13, 14, 15, 15, 15, 16, 17]);
+    assert_eq!(lines, [1, 3, 4, 6, 7, 9, 10, 11, 12, 13, 14, 15, 15, 15, 16, 17, 17]);
 }
 
 #[test]
@@ -201,7 +201,7 @@ fn a_problem_names_the_setting_and_what_would_be_right() {
         ("version = 2", 1, "reads version = 1"),
         ("version = 1\n[upstrem]", 2, "unknown key `upstrem`; did you mean `upstream`?"),
         ("version = 1\n[upstream]\nbase_ulr = 1", 3, "in upstream; did you mean `base_url`?"),
-        ("version = 1\n[[dispatch]]\non = 1", 2, "unknown key `dispatch`; known here: version, upstream"),
+        ("version = 1\n[[dispatches]]\non = 1", 2, "unknown key `dispatches`; did you mean `dispatch`?"),
         ("version = 1\nversion = 1", 2, "given twice"),
         ("version = 1\n[vault]\n[audit]\n[vault]", 4, "given twice"),
         ("version = 1\n[vault]\nfresh_for = \"5 min\"", 3, "vault.fresh_for: expected a duration"),
@@ -235,7 +235,8 @@ fn a_problem_names_the_setting_and_what_would_be_right() {
 fn a_mistake_in_a_role_is_reported_on_its_line() {
     for (setting, part) in [
         ("colour = 1", "unknown key `colour` in role.agent; known here: session"),
-        ("provision = true", "unknown key `provision`"),
+        ("provision = 1", "expected true or false"),
+        ("provision_phone = true", "expected provision = true beside it"),
         ("lease = { max_tll = \"1h\" }", "did you mean `max_ttl`?"),
         ("lease = { default_ttl = \"2h\" }", "at most lease.max_ttl, which is 1h"),
         ("lease = { max_ttl = \"8d\" }", "expected 1s to 7d"),
@@ -302,6 +303,17 @@ fn every_fact_of_a_caller_is_read_in_its_one_form() {
     assert_eq!(read.parent_exe.as_deref(), Some(Path::new("/bin/sh")));
     assert_eq!(read.exe_sha256.unwrap().to_string(), hash);
     assert!(read.foreign && !accepted(&in_role("")).roles[0].matchers[0].foreign);
+}
+
+#[test]
+fn a_role_says_whether_its_identity_is_created() {
+    let provision = |setting: &str| accepted(&in_role(setting)).roles.remove(0).provision;
+    assert_eq!(provision(""), Provision::Nothing);
+    assert_eq!(provision("provision = true"), Provision::Identity);
+    assert_eq!(provision("provision = true\nprovision_phone = true"), Provision::WithPhone);
+    let by_uuid =
+        in_role("provision = true").replace("\"agent\"", "\"6f1c2a34-0b7e-4c3d-9a55-0e8d3f0c1b2a\"");
+    assert!(problem(&by_uuid).1.contains("expected an identity by name"));
 }
 
 #[test]
@@ -536,4 +548,69 @@ fn what_is_not_text_is_refused_with_its_line() {
     let source = Source::find(Some(&path), &env).unwrap();
     let error = config::read(&source, &env, &Overrides::default()).unwrap_err().to_string();
     assert!(error.contains("line 2: not UTF-8"), "{error}");
+}
+
+const DISPATCH: &str = "version = 1
+[[dispatch]]
+identity = \"agent\"
+on = \"email\"
+to = \"http://127.0.0.1:3000/external/sessions/notes/messages\"
+";
+
+#[test]
+fn a_dispatch_has_the_documented_defaults_and_shows_where_it_came_from() {
+    let read = draft(DISPATCH);
+    let rule = &read.config.dispatches[0];
+    assert_eq!((rule.name.as_str(), rule.max_attempts), ("dispatch-1", 12));
+    assert_eq!(rule.form, Form::Assistant { token_file: None });
+    assert!(!rule.trusted && !rule.reveal && !rule.allow_remote && rule.from.is_empty());
+    let shown = config::show(&read.config, &read.origins);
+    let of = |key: &str| {
+        let shown = shown.iter().find(|shown| shown.key == format!("dispatch.dispatch-1.{key}")).unwrap();
+        (shown.value.as_str(), shown.origin.as_str())
+    };
+    assert_eq!(of("on"), ("email", "/etc/ravi-broker/config.toml:4"));
+    assert_eq!(of("from"), ("anybody", "default"));
+    assert_eq!(of("form"), ("assistant", "default"));
+    assert_eq!(of("token_file"), ("-", "default"));
+    let turn =
+        DISPATCH.replace("external/sessions/notes/messages", "api/plugins/sessions/operations/message");
+    let turn = accepted(&(turn + "session = \"notes\"\n"));
+    assert!(matches!(&turn.dispatches[0].form, Form::AssistantTurn { session, .. } if session == "notes"));
+    assert!(!accepted(DISPATCH).needs_restart(&accepted("version = 1")));
+}
+
+#[test]
+fn every_mistake_of_a_dispatch_is_reported_with_its_line() {
+    let with = |more: &str| problem(&format!("{DISPATCH}{more}\n"));
+    for (more, message) in [
+        ("on_email = true", "unknown key `on_email`"),
+        ("name = \"Notes Mail\"", "small letters"),
+        ("max_attempts = 0", "from 1 to 100"),
+        ("secret_file = \"/etc/key\"", "is of no use to this form"),
+        ("session = \"x\"", "is of no use to this form"),
+        ("form = \"yaml\"", "expected one of"),
+        ("trusted = \"yes\"", "expected true or false"),
+    ] {
+        let (line, said) = with(more);
+        assert!(line == 6 && said.contains(message), "{more}: line {line}: {said}");
+    }
+    let at =
+        |to: &str| problem(&DISPATCH.replace("http://127.0.0.1:3000/external/sessions/notes/messages", to));
+    for (to, message) in [
+        ("http://example.com/external/sessions/a/messages", "loopback"),
+        ("https://192.0.2.1/external/sessions/a/messages", "allow_remote"),
+        ("http://127.0.0.1:3000/hook", "form: is missing"),
+        ("http://127.0.0.1:3000/api/plugins/sessions/operations/message", "session: is missing"),
+        ("ftp://127.0.0.1/x", "expected https://"),
+    ] {
+        let (line, said) = at(to);
+        assert!((line == 5 || line == 2) && said.contains(message), "{to}: line {line}: {said}");
+    }
+    let unsigned = DISPATCH.replace("external/sessions/notes/messages", "hook") + "form = \"json\"\n";
+    assert!(problem(&unsigned).1.contains("secret_file: is missing"));
+    let twice = format!("{DISPATCH}name = \"a\"\n{}name = \"a\"\n", &DISPATCH["version = 1\n".len()..]);
+    assert_eq!(problem(&twice).0, 7);
+    let many = format!("version = 1\n{}", DISPATCH["version = 1\n".len()..].repeat(65));
+    assert!(problem(&many).1.contains("at most 64"));
 }

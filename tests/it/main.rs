@@ -6,6 +6,7 @@ mod audit;
 mod cli;
 mod clients;
 mod config;
+mod dispatch;
 mod life;
 mod mcp;
 mod request;

@@ -18,7 +18,7 @@ pub(crate) enum Kind {
     Generated,
     SignInToken,
     SessionToken,
-    /// A code in a message. No call reaches messages yet; `drive` is where they will be driven.
+    /// A code or a link in a message.
     Code,
 }
 

@@ -1,7 +1,7 @@
 //! Every call there is, with every way to fail, from generated clients. What comes back is a canary too.
 //!
-//! The calls of the inbox are to be driven here as well once they exist: `Stage` has planted codes in
-//! mail and SMS already, as `Kind::Code`. `rest::every_call_leaves_nothing_behind` fails until a new call is.
+//! `rest::every_call_leaves_nothing_behind` fails until a new call is driven; those of the inbox are in `inbox`, those
+//! that send in `sending`.
 
 use futures_util::StreamExt;
 use ravi_broker::pb::{self, revoke_request::Target};
@@ -18,9 +18,9 @@ use crate::wire::{Calls, Wire};
 /// The agents' connections, which stay open.
 pub(crate) struct Driven {
     pub(crate) calls: Calls,
-    notes: Wire,
-    deploy: Wire,
-    few: Wire,
+    pub(crate) notes: Wire,
+    pub(crate) deploy: Wire,
+    pub(crate) few: Wire,
     _watch: tonic::Streaming<pb::WatchLeasesResponse>,
     /// A write to Ravi that is never answered; it ends at the deadline of calls.
     unanswered: JoinHandle<bool>,
@@ -41,6 +41,8 @@ impl Driven {
         driven.writes(stage).await;
         driven.passwords(stage).await;
         driven.sign_in(stage).await;
+        driven.inbox(stage).await;
+        driven.sending(stage).await;
         driven.rotations(stage).await;
         driven.refusals(stage).await;
         driven.faults(stage).await;
@@ -269,6 +271,12 @@ impl Driven {
             admin.tail_audit(pb::TailAuditRequest { lines: 100, follow: true }).await.unwrap().into_inner();
         tail.next().await.unwrap().unwrap();
         self.keys(stage, &wire).await;
+        admin.list_dispatches(pb::ListDispatchesRequest::default()).await.unwrap();
+        let retry = pb::retry_dispatch_request::Target::AllDead(true);
+        admin.retry_dispatch(pb::RetryDispatchRequest { target: Some(retry) }).await.unwrap();
+        let unknown = pb::drop_dispatch_request::Target::DispatchId(format!("dsp_{}", "a".repeat(26)));
+        admin.drop_dispatch(pb::DropDispatchRequest { target: Some(unknown) }).await.unwrap_err();
+        self.operators_personas(stage, &wire).await;
         admin.reload(pb::ReloadRequest {}).await.unwrap();
         let revoke = |target| pb::RevokeRequest { target: Some(target), reason: "residue".to_owned() };
         admin.revoke(revoke(Target::LeaseId(leases[0].lease_id.clone()))).await.unwrap();
@@ -315,7 +323,7 @@ impl Driven {
     }
 }
 
-async fn open(stage: &mut Stage, calls: &Calls, role: &str) -> Wire {
+pub(crate) async fn open(stage: &mut Stage, calls: &Calls, role: &str) -> Wire {
     let wire = Wire::connect(&stage.stack.setup.agent_socket, calls).await;
     let message = pb::OpenSessionRequest { role: role.to_owned(), ..Default::default() };
     let token = wire.sessions().open_session(message).await.unwrap().into_inner().token;

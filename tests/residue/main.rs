@@ -17,12 +17,14 @@ mod dump;
 mod files;
 mod form;
 mod frozen;
+mod inbox;
 mod leases;
 mod link;
 mod memory;
 mod rest;
 mod scan;
 mod sealing;
+mod sending;
 mod serving;
 mod stage;
 #[path = "../it/support/mod.rs"]

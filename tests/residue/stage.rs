@@ -20,7 +20,7 @@ const ROLES: &str = r#"
 [role.notes]
 identity = "assistant-notes-agent"
 match = { uid = UID }
-scopes = ["secret:read", "secret:list", "secret:write", "password:read", "password:list", "password:write", "password:create", "identity:read"]
+scopes = ["secret:read", "secret:list", "secret:write", "password:read", "password:list", "password:write", "password:create", "identity:read", "email:read", "email:await", "email:send", "sms:read", "sms:await", "sms:send", "identity:create"]
 session = { max_live = 1000 }
 lease = { max_live = 4096 }
 rate = { read = "1000000/min", send = "60000/min" }
@@ -98,7 +98,7 @@ impl Stage {
         value
     }
 
-    /// Codes lie in the identity's mail and SMS. No call of the broker reads them yet.
+    /// Codes lie in the identity's mail and SMS.
     fn plant_messages(&mut self) {
         let control = self.stack.control();
         let (mail, sms) = (Canary::key(Kind::Code), Canary::key(Kind::Code));

@@ -7,6 +7,7 @@ use std::sync::{Arc, Mutex};
 use hyper_util::rt::TokioIo;
 use ravi_broker::pb::admin_service_client::AdminServiceClient;
 use ravi_broker::pb::identity_service_client::IdentityServiceClient;
+use ravi_broker::pb::inbox_service_client::InboxServiceClient;
 use ravi_broker::pb::lease_service_client::LeaseServiceClient;
 use ravi_broker::pb::session_service_client::SessionServiceClient;
 use ravi_broker::pb::vault_service_client::VaultServiceClient;
@@ -79,6 +80,10 @@ impl Wire {
 
     pub(crate) fn identities(&self) -> IdentityServiceClient<Recorded> {
         IdentityServiceClient::new(self.channel.clone())
+    }
+
+    pub(crate) fn inbox(&self) -> InboxServiceClient<Recorded> {
+        InboxServiceClient::new(self.channel.clone())
     }
 
     pub(crate) fn admin(&self) -> AdminServiceClient<Recorded> {

@@ -4,6 +4,7 @@
 //! secret is never an argument: other processes can read those.
 
 mod agent;
+mod inbox;
 mod messages;
 mod operator;
 mod parse;
@@ -18,10 +19,11 @@ pub(crate) use agent::{
     LeaseCommand, ListCommand, OneCall, OneLease, OpenSession, PasswordCommand, Purpose, ReadLease,
     RenewLease, RenewSession, SessionCommand, SetSecret, Shown, UnderSession, UpdatePassword,
 };
+pub(crate) use inbox::{InboxCommand, KindName, ListInbox, ShowMessage, WaitCode, WatchInbox};
 pub(crate) use messages::{CheckSend, Contacts, Content, Forward, Reply, SendCommand, SendEmail, SendSms};
 pub(crate) use operator::{
-    AuditCommand, ConfigCommand, CreateIdentity, Explain, IdentityCommand, Login, Revoke, RevokeTarget,
-    ShowConfig, TailAudit, VerifyAudit,
+    AuditCommand, ConfigCommand, CreateIdentity, DispatchCommand, Explain, IdentityCommand, ListDispatches,
+    Login, Revoke, RevokeTarget, ShowConfig, StateName, TailAudit, VerifyAudit, WhichDispatches,
 };
 pub(crate) use run::{MAX_DESCRIPTOR, Named, Numbered, Run};
 
@@ -106,6 +108,11 @@ pub(crate) enum Command {
     Session(SessionCommand),
     /// Run a program under a session of its own, with values injected and masked
     Run(Box<Run>),
+    /// Read the mail and the text messages of the session's identity
+    #[command(subcommand, after_help = "Example:\n  ravi-broker inbox list --channel email")]
+    Inbox(InboxCommand),
+    /// Wait for the code or link that a service sends, and print it
+    WaitCode(Box<WaitCode>),
     /// Send a mail or a text message as the session's identity, once
     #[command(
         subcommand,
@@ -144,6 +151,9 @@ pub(crate) enum Command {
     /// Have the daemon read its configuration again; a bad one changes nothing
     #[command(after_help = "Example:\n  ravi-broker config check && ravi-broker reload")]
     Reload,
+    /// See what callbacks are to be told of messages, try it again, or drop it
+    #[command(subcommand, after_help = "Example:\n  ravi-broker dispatch list --state dead")]
+    Dispatch(DispatchCommand),
     /// Check and show the configuration, without the daemon
     #[command(subcommand, after_help = "Example:\n  ravi-broker config check")]
     Config(ConfigCommand),

@@ -2,11 +2,11 @@
 
 use std::path::PathBuf;
 
-use clap::{Args, Subcommand};
+use clap::{Args, Subcommand, ValueEnum};
 
 use super::agent::Purpose;
 use super::parse::country;
-use crate::types::{DenialId, IdentityName, LeaseId, RoleName, SessionId};
+use crate::types::{DenialId, DispatchId, IdentityName, LeaseId, RoleName, SessionId};
 
 #[derive(Args, Debug)]
 #[command(after_help = "\
@@ -123,6 +123,54 @@ pub(crate) struct ShowConfig {
     /// Say where each setting comes from
     #[arg(long)]
     pub(crate) origin: bool,
+}
+
+#[derive(Debug, Subcommand)]
+pub(crate) enum DispatchCommand {
+    /// Show deliveries, oldest first; what a message says is not kept
+    #[command(after_help = "Example:\n  ravi-broker dispatch list --state dead --format json")]
+    List(ListDispatches),
+    /// Try again at once, with all attempts
+    #[command(after_help = "Example:\n  ravi-broker dispatch retry --all-dead")]
+    Retry(WhichDispatches),
+    /// Give up for good: nobody is told
+    #[command(after_help = "Example:\n  ravi-broker dispatch drop dsp_mfrggzdfmztwq2lknnwg23tpoa")]
+    Drop(WhichDispatches),
+}
+
+#[derive(Args, Debug)]
+pub(crate) struct ListDispatches {
+    /// Only those in this state
+    #[arg(long, value_enum)]
+    pub(crate) state: Option<StateName>,
+    /// How many to show
+    #[arg(long, default_value_t = 100, value_parser = clap::value_parser!(u32).range(1..=100_000))]
+    pub(crate) limit: u32,
+}
+
+/// What has become of a delivery.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
+pub(crate) enum StateName {
+    // To be tried.
+    Pending,
+    // Taken.
+    Delivered,
+    // Nobody is told.
+    Dropped,
+    // Given up.
+    Dead,
+}
+
+/// Exactly one of them is given.
+#[derive(Args, Debug)]
+#[group(required = true, multiple = false)]
+pub(crate) struct WhichDispatches {
+    /// One that is pending or dead
+    #[arg(value_name = "ID")]
+    pub(crate) dispatch: Option<DispatchId>,
+    /// All that are dead
+    #[arg(long)]
+    pub(crate) all_dead: bool,
 }
 
 #[derive(Debug, Subcommand)]

@@ -5,6 +5,7 @@
 
 use std::ops::Range;
 
+use super::context::Context;
 use super::cue::{Cue, Hit};
 use super::scene::Scene;
 use super::shape::{Candidate, Shape};
@@ -70,45 +71,6 @@ pub(crate) fn judge(scene: &Scene<'_>) -> Verdict {
     }
 }
 
-/// What the whole part is about.
-struct Context {
-    code: bool,
-    auth: bool,
-    life: bool,
-    guard: bool,
-    sells: bool,
-    /// Several other numbers are named: a receipt, a statement.
-    lists: bool,
-    meeting: bool,
-}
-
-impl Context {
-    fn of(scene: &Scene<'_>) -> Self {
-        Self {
-            code: scene.has(Cue::Code),
-            auth: scene.has(Cue::Auth) || scene.has(Cue::Code),
-            life: scene.has(Cue::Life),
-            guard: scene.has(Cue::Guard),
-            sells: scene.has(Cue::Promo) || scene.has(Cue::Trade),
-            lists: is_list(scene),
-            meeting: scene.has(Cue::Meeting),
-        }
-    }
-
-    /// Whether a name that may mean another code means this kind.
-    fn trusts_weak(&self, shape: Shape) -> bool {
-        let plain = matches!(shape, Shape::Digits | Shape::Grouped);
-        self.guard || !self.sells && (self.life || !self.lists && (self.auth || plain))
-    }
-}
-
-impl Context {
-    /// Whether something that is entered to sign in is a code.
-    fn is_about(&self, shape: Shape) -> bool {
-        self.code || self.guard || self.life || matches!(shape, Shape::Digits | Shape::Grouped)
-    }
-}
-
 struct Look<'a> {
     scene: &'a Scene<'a>,
     context: &'a Context,
@@ -160,7 +122,11 @@ impl Look<'_> {
         if let Some(hit) = before {
             match hit.what {
                 Cue::Label | Cue::Promo if self.links(hit.end..range.start, 1) => return true,
-                Cue::Soft if self.links(hit.end..range.start, 0) => return !self.is_code_for(&hit),
+                Cue::Soft if self.links(hit.end..range.start, 0) => {
+                    // `Dear customer, 482913 is …`.
+                    let apart = self.scene.lower[hit.end..range.start].contains(&',');
+                    return !apart && !self.is_code_for(&hit);
+                }
                 Cue::Code | Cue::Weak if self.links(hit.end..range.start, 1) => return false,
                 _ => {}
             }
@@ -306,12 +272,12 @@ impl Look<'_> {
         entered || last == Some(&':') || !before.iter().any(|c| c.is_alphanumeric())
     }
 
-    /// True if the line above ends with a colon and tells the reader to enter what follows.
+    /// True if the line above tells the reader to enter what follows.
     fn is_led_to(&self) -> bool {
         let Some(above) = self.scene.line_before(self.candidate.range.start, 1) else { return false };
         let colon = self.scene.lower[above.clone()].iter().rev().find(|c| !c.is_whitespace());
-        let told = self.scene.tells(&above, Cue::Enter) || self.scene.tells(&above, Cue::Auth);
-        matches!(colon, Some(':' | '：')) && told
+        let (enter, auth) = (self.scene.tells(&above, Cue::Enter), self.scene.tells(&above, Cue::Auth));
+        enter && auth || matches!(colon, Some(':' | '：')) && (enter || auth)
     }
 
     /// True if nothing else is on the line but punctuation.
@@ -377,13 +343,6 @@ impl Look<'_> {
             || first.is_none()
             || words(text).first().is_some_and(|word| VERBS.has(word) || is_particle(word))
     }
-}
-
-/// True if two lines name other numbers.
-fn is_list(scene: &Scene<'_>) -> bool {
-    let mut lines =
-        scene.hits.iter().filter(|hit| hit.what == Cue::Label).map(|hit| scene.line(hit.start, REACH).start);
-    lines.next().is_some_and(|first| lines.any(|line| line != first))
 }
 
 /// The words of a text, without punctuation.

@@ -94,7 +94,8 @@ fn places(scene: &Scene<'_>) -> Vec<Place> {
     let inside = |range: &Range<usize>| {
         links.iter().any(|link| link.range.start <= range.start && range.end <= link.range.end)
     };
-    let text = |range: &Range<usize>| -> String { scene.seen.folded()[range.clone()].iter().collect() };
+    // As it is written: an address with a folded letter in it leads elsewhere, and is refused for its letters.
+    let text = |range: &Range<usize>| scene.seen.written(range.clone());
     let mut places: Vec<Place> = Vec::new();
     for link in links {
         let shown = text(&link.range);
@@ -193,7 +194,9 @@ fn around(scene: &Scene<'_>, hits: &[Hit<Says>], place: &Place) -> Option<Says> 
     let line = scene.line(at, REACH);
     let alone = !scene.lower[line.start..at].iter().any(|c| c.is_alphanumeric());
     if !alone {
-        return None;
+        let begins = !scene.lower[sentence.start..at].iter().any(|c| c.is_alphanumeric());
+        let before = scene.sentence(sentence.start.saturating_sub(1), REACH);
+        return says(hits, &(before.start.max(line.start)..at)).filter(|_| begins);
     }
     let above = scene.line_before(at, 1)?;
     // The last sentence above is the one that leads here.

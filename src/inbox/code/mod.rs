@@ -8,6 +8,7 @@
 //! linear in the message. Nothing here is kept: buffers are freed, and the allocator wipes them. Imports `secret` and
 //! `inbox::text`.
 
+mod context;
 mod cue;
 mod judge;
 mod link;

@@ -35,3 +35,23 @@ fn html_is_answered_as_its_text() {
     assert_eq!(left.subject, format!("Code {CODE}"));
     assert_eq!(left.html, format!("Hi you\nSign in {LINK} About <https://example.com/about>"));
 }
+
+#[test]
+fn a_code_that_is_found_is_left_in_no_other_spelling() {
+    assert_eq!(
+        sms("Your code is 482913. Once more: 48/29/13."),
+        format!("Your code is {CODE}. Once more: {CODE}.")
+    );
+}
+
+#[test]
+fn a_number_that_nobody_calls_a_code_is_replaced_all_the_same() {
+    assert_eq!(sms("Room 12 345, gate a1b2"), format!("Room {CODE}, gate {CODE}"));
+}
+
+#[test]
+fn what_is_not_shown_is_not_handed_on() {
+    let long = format!("Hello {}secret words", "a ".repeat(crate::inbox::text::MAX_SEEN));
+    let left = sms(&long);
+    assert!(left.ends_with(CUT) && !left.contains("secret words"));
+}

@@ -7,6 +7,7 @@
 
 pub mod claims;
 pub mod cursors;
+pub mod outbox;
 pub mod provisioning;
 
 use std::path::{Path, PathBuf};
@@ -52,7 +53,7 @@ CREATE TABLE provisioning (
 #[derive(Clone, Debug, PartialEq, Eq, Error)]
 pub enum StoreError {
     /// The file cannot be opened, or another daemon has it.
-    #[error("cannot open {}\nits directory must exist and belong to the user of the daemon, and no other daemon may use it", path.display())]
+    #[error("cannot open {}\nits directory must exist, belong to the user of the daemon and have room, and no other daemon may use it", path.display())]
     Unopened {
         /// The file.
         path: PathBuf,
@@ -88,10 +89,9 @@ impl Store {
         let mut connection = Connection::open(path).map_err(|_| unopened())?;
         configure(&connection).map_err(|_| unopened())?;
         let foreign = || StoreError::Foreign { path: path.to_owned() };
-        let found: i64 =
-            connection.query_row("PRAGMA user_version", [], |row| row.get(0)).map_err(|_| foreign())?;
-        match found {
-            0 => lay_out(&mut connection).map_err(|_| foreign())?,
+        let found = connection.query_row("PRAGMA user_version", [], |row| row.get::<_, i64>(0));
+        match found.map_err(|_| foreign())? {
+            0 => lay_out(&mut connection).map_err(|_| unopened())?,
             VERSION => {}
             _ => return Err(foreign()),
         }

@@ -59,6 +59,14 @@ const BLOCKED: &[&str] = &[
 
 #[async_trait]
 impl Mailbox for HttpUpstream {
+    async fn listen(
+        &self,
+        identity: IdentityUuid,
+        told: &(dyn Fn(Option<Channel>) + Send + Sync),
+    ) -> Result<()> {
+        self.http.listen(&Call::get("/api/events/stream/").of(identity), told).await
+    }
+
     async fn list_mail(
         &self,
         identity: IdentityUuid,

@@ -3,10 +3,12 @@
 mod agent;
 mod alone;
 mod exits;
+mod inbox;
 mod leaks;
 mod login;
 mod operator;
 mod run;
+mod send;
 
 use std::fs::File;
 use std::io::{Read, Write};

@@ -60,6 +60,7 @@ async fn status_shows_the_daemon_its_protections_and_who_uses_it() {
             "config_path",
             "roles",
             "protections",
+            "dispatches",
             "sessions",
         ],
     );

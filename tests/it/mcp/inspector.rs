@@ -12,7 +12,6 @@ use super::{ADAPTER, EVERYTHING, SECRET, TOOLS, daemon};
 const VARIABLE: &str = "RAVI_BROKER_INSPECTOR";
 
 #[tokio::test(flavor = "multi_thread")]
-#[expect(clippy::print_stdout, reason = "a test that does not run has to say so")]
 async fn the_inspector_lists_and_calls_the_tools() {
     let Some(packages) = std::env::var_os(VARIABLE).filter(|folder| !folder.is_empty()) else {
         println!("skipped: {VARIABLE} does not name a folder with MCP Inspector (.ci/run sets it)");

@@ -6,7 +6,7 @@ use futures_util::StreamExt;
 use futures_util::future::join_all;
 use ravi_broker::client::{AgentClient, Code, CodeKind, CodeWatch, ErrorReason, OpenWatch};
 use ravi_broker::clock::{Clock, SystemClock};
-use ravi_broker::sandbox::{NewMail, NewSms};
+use ravi_broker::sandbox::{Behaviour, NewMail, NewSms};
 use ravi_broker::types::{Channel, MessageRef};
 
 use super::reason;
@@ -315,4 +315,23 @@ async fn a_session_has_only_so_many_watches() {
     assert_eq!(reason(agent.open_watch(open(Channel::Sms, "")).await), ErrorReason::CapacityReached);
     agent.close_watch(opened[0].as_ref().unwrap().id).await.unwrap();
     agent.open_watch(open(Channel::Sms, "")).await.unwrap();
+}
+
+/// With looks a minute apart, only the event stream can tell in time.
+#[tokio::test(flavor = "multi_thread")]
+async fn ravis_event_stream_makes_it_look_sooner_where_that_is_switched_on() {
+    let stack = Stack::with(|setup| {
+        setup.roles = ROLES.into();
+        setup.sections = "[inbox]\npoll = \"60s\"\nevents = true\n".into();
+    });
+    let stack = stack.await;
+    let control = stack.control();
+    control.set_behaviour(Behaviour { events: true, ..control.behaviour() });
+    let agent = stack.agent("agent").await;
+    let watch = agent.open_watch(open(Channel::Sms, "")).await.unwrap();
+    bounded(control.reached("GET", "/api/events/stream/", 1)).await;
+    let began = SystemClock.now();
+    control.deliver_sms(sms("+15559876543", "Your code is 739214")).unwrap();
+    assert_eq!(code(&agent, watch).await.value.expose(), CODE);
+    assert!(SystemClock.now().since(began) < Duration::from_secs(20));
 }

@@ -2,9 +2,10 @@
 //! value without it.
 
 use std::collections::HashSet;
-use std::fs::{self, OpenOptions};
+use std::fs::{self, DirBuilder, OpenOptions};
 use std::future::Future;
 use std::io::Write;
+use std::os::unix::fs::DirBuilderExt;
 use std::time::Duration;
 
 use futures_util::future;
@@ -14,12 +15,13 @@ use ravi_broker::client::{
     UpdatePassword,
 };
 
+use ravi_broker::inbox::store::Store;
 use ravi_broker::sandbox::{Answer, Fault};
 use ravi_broker::secret::Secret;
 use ravi_broker::types::LeaseId;
 
 use super::{reason, refusal};
-use crate::support::{Shell, Stack, bounded, until};
+use crate::support::{Setup, Shell, Stack, bounded, until};
 
 const KEY: &str = "secret/OPENAI_API_KEY";
 
@@ -99,8 +101,12 @@ async fn every_act_that_is_allowed_leaves_one_record_before_its_answer() {
 
 /// A script that lets no file grow beyond so many KiB, which POSIX counts in blocks of 512 bytes. A write
 /// that passes it then fails with `EFBIG` instead of ending the process.
-fn little_room(kib: u32) -> Option<String> {
-    Some(format!("trap '' XFSZ; ulimit -S -f {}; exec \"$0\" \"$@\"", kib * 2))
+/// What the inbox remembers is made before that.
+fn little_room(setup: &mut Setup, kib: u32) {
+    let state = setup.audit_file.parent().unwrap();
+    DirBuilder::new().recursive(true).mode(0o700).create(state).unwrap();
+    drop(Store::open(&state.join("inbox.db")).unwrap());
+    setup.wrapper = Some(format!("trap '' XFSZ; ulimit -S -f {}; exec \"$0\" \"$@\"", kib * 2));
 }
 
 /// Fills what is left of the room with the shortest record there is.
@@ -119,7 +125,7 @@ async fn fill(stack: &Stack) {
 /// I9: the kill switch works on a full disk, and the door stays shut until its opening can be recorded.
 #[tokio::test(flavor = "multi_thread")]
 async fn the_kill_switch_does_not_need_the_disk_and_its_undoing_does() {
-    let stack = Stack::with(|setup| setup.wrapper = little_room(4)).await;
+    let stack = Stack::with(|setup| little_room(setup, 4)).await;
     let (agent, admin) = (stack.agent("notes").await, stack.admin().await);
     agent.acquire(KEY, None, "").await.unwrap();
     fill(&stack).await;
@@ -294,7 +300,7 @@ async fn every_refusal_leaves_one_record_with_its_rule() {
 /// all goes on where it was.
 #[tokio::test(flavor = "multi_thread")]
 async fn without_room_for_a_record_no_value_leaves() {
-    let stack = Stack::with(|setup| setup.wrapper = little_room(8)).await;
+    let stack = Stack::with(|setup| little_room(setup, 8)).await;
     let (agent, other, admin) =
         (stack.agent("deploy").await, stack.agent("notes").await, stack.admin().await);
     let short = Duration::from_secs(60);
@@ -378,7 +384,7 @@ async fn the_end_of_many_leases_is_recorded_whole_over_a_change_of_files() {
 /// What ends by itself ends on a full disk as well: by its process, by its time, and all below it.
 #[tokio::test(flavor = "multi_thread")]
 async fn a_tree_of_sessions_ends_without_room_for_its_records() {
-    let stack = Stack::with(|setup| setup.wrapper = little_room(16)).await;
+    let stack = Stack::with(|setup| little_room(setup, 16)).await;
     let admin = stack.admin().await;
     let mut shell = Shell::start(&stack);
     shell.succeed("ravi-broker session open --role notes --file ./session").await;

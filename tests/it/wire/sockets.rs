@@ -12,7 +12,8 @@ use super::Victim;
 use super::raw::{Wire, framed};
 use crate::support::bounded;
 
-const AGENT: [&str; 4] = ["SessionService", "LeaseService", "VaultService", "IdentityService"];
+const AGENT: [&str; 5] =
+    ["SessionService", "LeaseService", "VaultService", "InboxService", "IdentityService"];
 
 /// Path of every method, and whether it belongs to the admin socket.
 pub(super) fn methods() -> Vec<(String, bool)> {
@@ -44,8 +45,12 @@ async fn each_method_answers_on_its_own_socket_and_on_no_other() {
         let (own, other) = if operator { (&admin, &agent) } else { (&agent, &admin) };
         let absent = (Code::Unimplemented, "METHOD_UNKNOWN".to_owned());
         assert_eq!(other.post(&path, framed(b"")).await.refusal(), absent, "{path}");
-        // No protobuf, so that the method is found and nothing is done.
-        let found = (Code::Internal, "ARGUMENT_INVALID".to_owned());
+        // No protobuf, so that the method is found and nothing is done. Who sends a stream is let in, or not, before
+        // its first message is read.
+        let found = match path.ends_with("/AttachFile") {
+            true => (Code::Unauthenticated, "SESSION_REQUIRED".to_owned()),
+            false => (Code::Internal, "ARGUMENT_INVALID".to_owned()),
+        };
         assert_eq!(own.post(&path, framed(&[7])).await.refusal(), found, "{path}");
     }
     victim.is_unharmed().await;

@@ -1,32 +1,22 @@
-//! Looks for new messages, as often as somebody needs them and no oftener.
-//!
-//! One task for each channel of each identity in use. It looks every two seconds while a watch is open, rarely while
-//! only a stream or a dispatch needs it, and sleeps otherwise. Whoever opens a watch asks for a look of its own, so
-//! that it is known what is there already; who asks at the same time shares it. A message counts as new in the look
-//! that saw it first: a number that was not seen before, above where the cursor stood.
-//!
-//! The cursor is saved, with what is to be dispatched, before anybody is told. May import `upstream` and its
-//! neighbours in `inbox`.
+//! The looks at one channel of one identity: when, what is new in them, and who gets it.
 
 use std::collections::BTreeSet;
 use std::hash::{BuildHasher, Hasher, RandomState};
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::{Arc, PoisonError};
 use std::time::Duration;
 
-use dashmap::DashMap;
 use jiff::Timestamp;
-use rusqlite::Transaction;
-use tokio::sync::{broadcast, mpsc, oneshot};
+use tokio::sync::mpsc;
 use tokio_util::sync::CancellationToken;
 
-use super::message::Message;
-use super::store::cursors::Cursor;
-use super::store::{Store, StoreError, claims, cursors};
-use super::watch::{Fit, Offer, Watches};
-use crate::clock::{BootInstant, Clock};
-use crate::config::InboxConfig;
-use crate::types::{Channel, IdentityUuid, WatchId};
-use crate::upstream::{AnswerFault, Mailbox, UpstreamError};
+use super::{Arrived, Ask, Inbox, LookError, Looked, OutboxFull};
+use crate::clock::BootInstant;
+use crate::inbox::message::Message;
+use crate::inbox::store::cursors::Cursor;
+use crate::inbox::store::{claims, cursors};
+use crate::inbox::watch::{Fit, Offer};
+use crate::types::{Channel, IdentityUuid};
+use crate::upstream::{AnswerFault, UpstreamError};
 
 /// Between two looks at least, whoever asks for them.
 const GAP: Duration = Duration::from_secs(1);
@@ -38,178 +28,21 @@ const OVERLAP: Duration = Duration::from_secs(120);
 const PAGE: usize = 100;
 /// Answers in one look; what is left is seen in the next one.
 const PAGES: usize = 10;
+/// Messages that wait for room in the outbox; with more, nothing is looked at until there is some.
+const HELD: usize = 256;
 /// Numbers that are remembered as seen.
 const REMEMBERED: usize = 2_048;
-/// Asks that wait for a look. Beyond it, who asks waits to be heard.
-const WAITING: usize = 256;
-/// Messages that a slow reader of a stream may be behind.
-const TOLD: usize = 256;
-
-/// Where new messages are looked for, and who is told of them.
-pub struct Inbox {
-    mailbox: Arc<dyn Mailbox>,
-    store: Store,
-    clock: Arc<dyn Clock>,
-    settings: InboxConfig,
-    /// Who waits for a code.
-    pub watches: Watches,
-    /// Bounded by the identities of the roles and rules.
-    lines: DashMap<(IdentityUuid, Channel), mpsc::Sender<Ask>>,
-    standing: Mutex<Vec<Standing>>,
-    outbox: Mutex<Option<Enqueue>>,
-    told: broadcast::Sender<Arc<Arrived>>,
-    stopping: CancellationToken,
-}
-
-/// A message that came in, for whoever is told of it. It holds no code.
-pub struct Arrived {
-    /// Whose.
-    pub identity: IdentityUuid,
-    /// The message. What of it is shown is a matter of who asks.
-    pub message: Message,
-}
-
-/// What is dispatched of new messages, in the transaction that moves the cursor.
-pub type Enqueue = Arc<
-    dyn Fn(&Transaction<'_>, IdentityUuid, &[Arc<Arrived>]) -> rusqlite::Result<Result<(), OutboxFull>>
-        + Send
-        + Sync,
->;
-
-/// The outbox takes no more: the cursor stays where it is.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct OutboxFull;
-
-/// Somebody other than a watch who needs the messages of a channel.
-struct Standing {
-    identity: IdentityUuid,
-    channel: Channel,
-    count: usize,
-}
-
-/// Needs the messages of a channel for as long as it lives.
-pub struct Attention {
-    inbox: Arc<Inbox>,
-    identity: IdentityUuid,
-    channel: Channel,
-}
-
-/// What a look came to.
-pub type Looked = Result<(), LookError>;
-
-/// Why a look failed.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub enum LookError {
-    /// Ravi did not answer as it should.
-    Upstream(UpstreamError),
-    /// The store did not take it.
-    Store(StoreError),
-    /// Too much waits to be dispatched.
-    OutboxFull,
-    /// The daemon stops.
-    Stopping,
-}
-
-struct Ask {
-    arm: Option<WatchId>,
-    done: Option<oneshot::Sender<Looked>>,
-}
-
-impl Inbox {
-    /// Looks at nothing yet.
-    pub fn new(
-        mailbox: Arc<dyn Mailbox>,
-        store: Store,
-        watches: Watches,
-        settings: InboxConfig,
-        clock: Arc<dyn Clock>,
-        stopping: CancellationToken,
-    ) -> Arc<Self> {
-        Arc::new(Self {
-            mailbox,
-            store,
-            clock,
-            settings,
-            watches,
-            lines: DashMap::new(),
-            standing: Mutex::default(),
-            outbox: Mutex::default(),
-            told: broadcast::Sender::new(TOLD),
-            stopping,
-        })
-    }
-
-    /// Arms a watch: returns once a look that began after this call has seen what is there already.
-    pub async fn arm(self: &Arc<Self>, identity: IdentityUuid, channel: Channel, watch: WatchId) -> Looked {
-        let (done, looked) = oneshot::channel();
-        self.ask(identity, channel, Ask { arm: Some(watch), done: Some(done) }).await?;
-        looked.await.unwrap_or(Err(LookError::Stopping))
-    }
-
-    /// Has the channel looked at, rarely, for as long as the answer lives.
-    pub async fn attend(self: &Arc<Self>, identity: IdentityUuid, channel: Channel) -> Attention {
-        self.stand(identity, channel, |count| count + 1);
-        // Wakes the task, which then sees that it is needed; one that stops needs no waking.
-        let _ = self.ask(identity, channel, Ask { arm: None, done: None }).await;
-        Attention { inbox: self.clone(), identity, channel }
-    }
-
-    /// New messages from now on.
-    pub fn arrivals(&self) -> broadcast::Receiver<Arc<Arrived>> {
-        self.told.subscribe()
-    }
-
-    /// Sets what is dispatched of new messages.
-    pub fn dispatch_by(&self, enqueue: Enqueue) {
-        *self.outbox.lock().unwrap_or_else(PoisonError::into_inner) = Some(enqueue);
-    }
-
-    async fn ask(self: &Arc<Self>, identity: IdentityUuid, channel: Channel, ask: Ask) -> Looked {
-        let line = self.lines.entry((identity, channel)).or_insert_with(|| {
-            let (line, asks) = mpsc::channel(WAITING);
-            let poller = Poller { inbox: self.clone(), identity, channel, asks, seen: None, failures: 0 };
-            tokio::spawn(poller.run());
-            line
-        });
-        let line = line.value().clone();
-        line.send(ask).await.map_err(|_| LookError::Stopping)
-    }
-
-    fn stand(&self, identity: IdentityUuid, channel: Channel, change: impl Fn(usize) -> usize) {
-        let mut standing = self.standing.lock().unwrap_or_else(PoisonError::into_inner);
-        let own = |one: &Standing| (one.identity, one.channel) == (identity, channel);
-        match standing.iter_mut().find(|one| own(one)) {
-            Some(one) => one.count = change(one.count),
-            None => standing.push(Standing { identity, channel, count: change(0) }),
-        }
-        standing.retain(|one| one.count > 0);
-    }
-
-    /// How often the channel is to be looked at; `None`: not at all.
-    fn interval(&self, identity: IdentityUuid, channel: Channel) -> Option<Duration> {
-        if self.watches.wanted(identity, self.clock.now()).contains(&channel) {
-            return Some(self.settings.poll);
-        }
-        let standing = self.standing.lock().unwrap_or_else(PoisonError::into_inner);
-        let attended = standing.iter().any(|one| (one.identity, one.channel) == (identity, channel));
-        attended.then_some(self.settings.idle_poll)
-    }
-}
-
-impl Drop for Attention {
-    fn drop(&mut self) {
-        self.inbox.stand(self.identity, self.channel, |count| count.saturating_sub(1));
-    }
-}
 
 /// One channel of one identity.
-struct Poller {
+pub(super) struct Line {
     inbox: Arc<Inbox>,
     identity: IdentityUuid,
     channel: Channel,
     asks: mpsc::Receiver<Ask>,
     /// `None`: not looked at since the start of the daemon.
     seen: Option<Seen>,
+    /// Seen, and not in the outbox yet, which was full. The saved cursor stands before them.
+    held: Vec<Arc<Arrived>>,
     failures: u32,
 }
 
@@ -223,8 +56,19 @@ struct Seen {
     at: BootInstant,
 }
 
-impl Poller {
-    async fn run(mut self) {
+impl Line {
+    /// Not looked at yet.
+    pub(super) fn new(
+        inbox: Arc<Inbox>,
+        identity: IdentityUuid,
+        channel: Channel,
+        asks: mpsc::Receiver<Ask>,
+    ) -> Self {
+        Self { inbox, identity, channel, asks, seen: None, held: Vec::new(), failures: 0 }
+    }
+
+    /// Looks until the daemon stops.
+    pub(super) async fn run(mut self) {
         let stopping = self.inbox.stopping.clone();
         let mut next = None;
         while let Some(asks) = self.wait(next, &stopping).await {
@@ -233,7 +77,7 @@ impl Poller {
                 looked = self.look() => looked,
                 () = stopping.cancelled() => Err(LookError::Stopping),
             };
-            for Ask { arm, done } in asks {
+            for Ask { arm, done, .. } in asks {
                 if let (Some(watch), Ok(())) = (arm, &looked) {
                     self.inbox.watches.arm(watch);
                 }
@@ -266,7 +110,7 @@ impl Poller {
                 () = stopping.cancelled() => return None,
             }
             // Only woken, to see how often it is needed now.
-            asks.retain(|ask| ask.arm.is_some() || ask.done.is_some());
+            asks.retain(|ask| ask.look);
         }
         if let Some(next) = next {
             tokio::select! {
@@ -302,6 +146,7 @@ impl Poller {
         if self.seen.is_none() {
             self.seen = Some(self.begin().await?);
         }
+        self.let_go().await?;
         for _ in 0..PAGES {
             let fetched = self.fetch().await.map_err(LookError::Upstream)?;
             let fresh = self.note(fetched).await?;
@@ -372,7 +217,7 @@ impl Poller {
         }
     }
 
-    /// Saves how far was read, and what is to be dispatched. Returns what is new and came in, oldest first.
+    /// Saves how far was read, and what is to be dispatched. Who waits for a code does not wait for the outbox.
     async fn note(&mut self, messages: Vec<Message>) -> Result<Fresh, LookError> {
         let (identity, channel) = (self.identity, self.channel);
         let nothing = Fresh { count: 0, came_in: Vec::new() };
@@ -391,21 +236,29 @@ impl Poller {
         let came_in = fresh.into_iter().filter(|message| !message.outgoing);
         let news: Vec<Arc<Arrived>> =
             came_in.map(|message| Arc::new(Arrived { identity, message })).collect();
-        let enqueue = self.inbox.outbox.lock().unwrap_or_else(PoisonError::into_inner).clone();
-        let told = news.clone();
-        let saved = self.inbox.store.change(move |tx| {
-            if let Some(enqueue) = enqueue
-                && let Err(full) = enqueue(tx, identity, &told)?
-            {
-                return Ok(Err(full));
+        let waiting: Vec<Arc<Arrived>> = self.held.iter().chain(&news).cloned().collect();
+        if save(&self.inbox, (identity, channel), newest, waiting.clone()).await? == Saved::Full {
+            if waiting.len() > HELD {
+                return Err(LookError::OutboxFull);
             }
-            cursors::save(tx, identity, channel, newest)?;
-            Ok(Ok(()))
-        });
-        saved.await.map_err(LookError::Store)?.map_err(|OutboxFull| LookError::OutboxFull)?;
+            tracing::error!(%identity, %channel, held = waiting.len(), "too much waits to be dispatched: see `ravi-broker dispatch list`");
+            self.held = waiting;
+        } else {
+            self.held.clear();
+        }
         let count = ids.len();
         seen.take(newest, ids, self.inbox.clock.now());
         Ok(Fresh { count, came_in: news })
+    }
+
+    /// Once there is room again, what was held goes into the outbox.
+    async fn let_go(&mut self) -> Result<(), LookError> {
+        let (Some(seen), false) = (&self.seen, self.held.is_empty()) else { return Ok(()) };
+        let whose = (self.identity, self.channel);
+        if save(&self.inbox, whose, seen.newest, self.held.clone()).await? == Saved::All {
+            self.held.clear();
+        }
+        Ok(())
     }
 
     async fn tell(&self, arrived: &Arc<Arrived>) {
@@ -450,6 +303,33 @@ impl Seen {
             self.floor = self.recent.pop_first().unwrap_or(self.floor).max(self.floor);
         }
     }
+}
+
+/// Moves the saved cursor and enqueues what is to be dispatched, or neither.
+async fn save(
+    inbox: &Inbox,
+    (identity, channel): (IdentityUuid, Channel),
+    newest: Cursor,
+    arrived: Vec<Arc<Arrived>>,
+) -> Result<Saved, LookError> {
+    let enqueue = inbox.outbox.lock().unwrap_or_else(PoisonError::into_inner).clone();
+    let saved = inbox.store.change(move |tx| {
+        if let Some(enqueue) = enqueue
+            && enqueue(tx, identity, &arrived)? == Err(OutboxFull)
+        {
+            return Ok(Saved::Full);
+        }
+        cursors::save(tx, identity, channel, newest)?;
+        Ok(Saved::All)
+    });
+    saved.await.map_err(LookError::Store)
+}
+
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum Saved {
+    All,
+    /// The outbox took nothing.
+    Full,
 }
 
 /// What a look saw first.
