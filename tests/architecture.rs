@@ -74,7 +74,7 @@ const UNITS: &[Unit] = &[
         4,
         Only(&["client", "secret", "clock", "types", "config", "audit", "policy", "inbox", "sys"]),
     ),
-    unit("mcp", 4, Only(&["client", "types"])),
+    unit("mcp", 4, Only(&["client", "secret", "types"])),
     unit("sandbox", 4, Only(&["secret", "clock"])),
     //
     unit("demo", 5, Below(&[])),

@@ -27,6 +27,8 @@ use crate::types::{LeaseId, SessionId};
 
 /// Of the one password there is, and of each secret.
 pub(crate) const VALUE: &str = "value-canary";
+/// What its sessions may do.
+const SCOPES: [&str; 5] = ["secret:read", "secret:list", "password:read", "password:list", "identity:read"];
 pub(crate) const LEASE: LeaseId = LeaseId([1; 16]);
 pub(crate) const SESSION: SessionId = SessionId([2; 16]);
 
@@ -174,7 +176,8 @@ fn session(role: String) -> Option<pb::Session> {
     let session_id = SESSION.to_string();
     let (expires_at, expires_in) = (moment(), seconds(60));
     let binding = pb::SessionBinding::Subtree.into();
-    Some(pb::Session { session_id, role, expires_at, expires_in, binding, ..Default::default() })
+    let scopes = SCOPES.map(str::to_owned).into();
+    Some(pb::Session { session_id, role, scopes, expires_at, expires_in, binding, ..Default::default() })
 }
 
 fn unused<T>() -> Answer<T> {

@@ -110,8 +110,8 @@ fn step(error: &BrokerError) -> String {
              this program assume it (see `match` there)."
         }
         Reason::ScopeNotGranted | Reason::ResourceNotAvailable => {
-            "Do not try other spellings. List what you may see with passwords_list or secrets_list; if you \
-             need more, ask the person you work for."
+            "Do not try other spellings. broker_whoami shows what you may do, passwords_list and secrets_list \
+             what there is; if you need more, ask the person you work for."
         }
         Reason::DeliveryNotAllowed => {
             "The role forbids this way of delivery. Do not try others; ask the person you work for."
@@ -128,7 +128,7 @@ fn step(error: &BrokerError) -> String {
         }
         Reason::ConnectionRetired => "Call again.",
         Reason::WatchNotAvailable | Reason::WatchExpired => {
-            "Begin to wait for a code anew, and only then have the service send it again."
+            "Open a new watch: call ravi_wait_for_code without one, and only then have the service send again."
         }
         Reason::QuotaReached => {
             "The identity may send no more today. Do not try again; tell the person you work for."
@@ -146,7 +146,8 @@ fn step(error: &BrokerError) -> String {
              have more."
         }
         Reason::UpstreamOutcomeUnknown => {
-            "It may or may not have taken effect. Check before you repeat it, for example with a list."
+            "It may or may not have taken effect. Do not repeat it before you have looked: for a message that was \
+             sent with ravi_read_email or ravi_read_sms, for an entry with a list."
         }
         Reason::UpstreamPlanRequired => "Tell the person you work for: Ravi asks for a paid plan for this.",
         Reason::MethodUnknown => OTHER_VERSION,

@@ -3,19 +3,22 @@
 //!
 //! Nothing but protocol reaches standard output. The adapter lives for hours, so nothing of a value stays
 //! once its answer is written: each call has a connection of its own, and no buffer outlives its line. Memory
-//! is bounded: the length of a line, the calls under way, the answers that wait for the host to read them.
-//! May import `client` and `types`; `rmcp` is imported in this folder alone.
+//! is bounded: the length of a message, the calls under way, the answers that wait for the host to read them.
+//! May import `client`, `secret` and `types`; `rmcp` is imported in this folder alone.
 
 mod access;
 mod advice;
 mod args;
 mod output;
+mod progress;
+mod rights;
 mod server;
 mod session;
 mod stdio;
 #[cfg(test)]
 mod tests;
 mod tools;
+mod untrusted;
 mod wire;
 
 use std::future::Future;
@@ -31,7 +34,7 @@ pub use access::Access;
 pub use args::Args;
 use server::Adapter;
 use session::BrokerSession;
-use wire::Lines;
+use wire::{Link, Wire};
 
 /// The service's own task failed, which no input should be able to cause.
 #[derive(Debug, Error)]
@@ -63,10 +66,11 @@ where
     W: AsyncWrite + Send + Unpin + 'static,
 {
     let session = Arc::new(BrokerSession::new(access, sockets));
-    let adapter = Adapter::new(Arc::clone(&session));
-    let lines = Lines::new(input, output, adapter.established());
+    let link = Arc::new(Link::default());
+    let adapter = Adapter::new(Arc::clone(&session), Arc::clone(&link));
+    let wire = Wire::new(input, output, link);
     let cancel = CancellationToken::new();
-    let served = until_closed(adapter, lines, cancel.clone());
+    let served = until_closed(adapter, wire, cancel.clone());
     tokio::pin!(served);
     let result = tokio::select! {
         result = &mut served => result,
@@ -81,14 +85,14 @@ where
 
 async fn until_closed<R>(
     adapter: Adapter,
-    lines: Lines<R>,
+    wire: Wire<R>,
     cancel: CancellationToken,
 ) -> Result<(), ServiceFailed>
 where
     R: AsyncRead + Send + Unpin + 'static,
 {
     // Fails only where the input ends before a session of the protocol began, or on cancellation.
-    let Ok(service) = serve_server_with_ct(adapter, lines, cancel).await else { return Ok(()) };
+    let Ok(service) = serve_server_with_ct(adapter, wire, cancel).await else { return Ok(()) };
     match service.waiting().await {
         Ok(QuitReason::JoinError(_)) | Err(_) => Err(ServiceFailed),
         Ok(_) => Ok(()),

@@ -7,7 +7,7 @@ use tokio::io::{AsyncBufReadExt, AsyncWriteExt, BufReader, DuplexStream, Lines a
 use tokio::sync::oneshot;
 use tokio::task::JoinHandle;
 
-use super::wire::{MAX_CALLS, MAX_LINE_BYTES};
+use super::wire::{MAX_CALLS, MAX_MESSAGE_BYTES};
 use super::*;
 use crate::client::fake::{FakeDaemon, LEASE, SESSION, VALUE};
 use crate::client::{AgentClient, OpenSession, SessionFile};
@@ -148,8 +148,9 @@ async fn lists_show_names_and_no_value() {
 async fn one_session_is_opened_by_the_first_call_and_closed_at_the_end() {
     let daemon = FakeDaemon::serving();
     let mut host = Host::for_role(&daemon).await;
-    host.request("tools/list", json!({})).await;
     assert_eq!(daemon.opened(), 0);
+    host.request("tools/list", json!({})).await;
+    assert_eq!(daemon.opened(), 1, "what the role may do is known from its session");
     for id in 100..110 {
         let params = json!({ "name": "broker_whoami" });
         host.send(&json!({ "jsonrpc": "2.0", "id": id, "method": "tools/call", "params": params })).await;
@@ -287,13 +288,13 @@ async fn calls_under_way_are_bounded_and_a_cancelled_one_makes_room() {
 #[tokio::test]
 async fn a_line_that_is_too_long_is_refused_and_the_next_one_served() {
     let mut host = Host::start(Access::Unset, vec![]).await;
-    for length in [MAX_LINE_BYTES + 1, 10 * MAX_LINE_BYTES] {
+    for length in [MAX_MESSAGE_BYTES + 1, 10 * MAX_MESSAGE_BYTES] {
         host.send_text(&"x".repeat(length)).await;
         let refused = host.receive().await;
         assert_eq!((&refused["id"], &refused["error"]["code"]), (&Value::Null, &json!(-32600)));
     }
     let ping = r#"{"jsonrpc":"2.0","id":"edge","method":"ping"}"#;
-    host.send_text(&format!("{ping}{}", " ".repeat(MAX_LINE_BYTES - ping.len()))).await;
+    host.send_text(&format!("{ping}{}", " ".repeat(MAX_MESSAGE_BYTES - ping.len()))).await;
     assert_eq!(host.receive().await["id"], "edge");
 }
 
@@ -365,7 +366,7 @@ async fn both_eras_of_the_protocol_are_served() {
     let versions = discovered["result"]["supportedVersions"].as_array().unwrap();
     assert!(versions.contains(&json!("2026-07-28")) && versions.contains(&json!("2024-11-05")));
     let listed = host.request("tools/list", json!({ "_meta": meta })).await;
-    assert_eq!(listed["result"]["tools"].as_array().unwrap().len(), 6);
+    assert_eq!(listed["result"]["tools"].as_array().unwrap().len(), 16);
     let called = host.request("tools/call", json!({ "_meta": meta, "name": "broker_whoami" })).await;
     assert_eq!(called["result"]["resultType"], "complete");
 }

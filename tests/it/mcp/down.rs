@@ -17,15 +17,7 @@ async fn it_introduces_itself_and_lists_its_tools_while_the_daemon_is_down() {
     let listed = adapter.request("tools/list", json!({})).await;
     let tools = listed["result"]["tools"].as_array().unwrap();
     let names: Vec<_> = tools.iter().map(|tool| tool["name"].as_str().unwrap()).collect();
-    let expected = [
-        "broker_whoami",
-        "ravi_identity_get",
-        "passwords_list",
-        "passwords_get",
-        "secrets_list",
-        "secrets_get",
-    ];
-    assert_eq!(names, expected);
+    assert_eq!(names, super::TOOLS, "while the role's scopes are unknown, all are listed");
 }
 
 #[tokio::test]
@@ -44,6 +36,19 @@ async fn a_call_while_the_daemon_is_down_says_what_was_tried_and_how_to_start_it
         assert!(text.contains(part), "{part} is missing: {text}");
     }
     assert!(text.contains("systemctl --user start ravi-broker") && text.contains("ravi-brokerd"), "{text}");
+}
+
+/// Codex hands a server HOME and PATH and no more.
+#[tokio::test]
+async fn with_little_more_than_a_path_in_its_environment_it_looks_in_the_usual_places() {
+    let environment = [("HOME", Path::new("/nonexistent")), ("PATH", Path::new("/usr/bin"))];
+    let mut adapter = Adapter::start_with(&["--role", "notes-agent"], &environment);
+    adapter.open().await;
+    let result = adapter.call("broker_whoami", json!({})).await;
+    let text = result["content"][0]["text"].as_str().unwrap();
+    let usual = format!("/run/user/{}/ravi-broker/broker.sock", nix::unistd::geteuid());
+    let places = [usual.as_str(), "/run/ravi-broker/broker.sock"].map(|place| text.find(place).unwrap());
+    assert!(places[0] < places[1] && !text.contains("/nonexistent"), "{text}");
 }
 
 #[tokio::test]
@@ -73,7 +78,7 @@ async fn bad_lines_are_answered_and_do_no_harm() {
     adapter.send("this is not JSON").await;
     assert_eq!(adapter.receive().await["error"]["code"], -32700);
     adapter.open().await;
-    adapter.send(&"x".repeat(1 << 20)).await;
+    adapter.send(&"x".repeat((1 << 20) + 1)).await;
     assert_eq!(adapter.receive().await["error"]["code"], -32600);
     adapter.send("\u{0}\u{feff}{").await;
     assert_eq!(adapter.receive().await["error"]["code"], -32700);

@@ -1,7 +1,12 @@
 //! The shipped MCP adapter as a host sees it: a child process on pipes.
 
+mod code;
 mod down;
+mod framing;
+mod inspector;
 mod lease;
+mod messages;
+mod rights;
 mod schema;
 mod session;
 mod streams;
@@ -28,6 +33,35 @@ const PASSWORD: &str = "canary-of-the-password";
 const ADAPTER: &str = env!("CARGO_BIN_EXE_ravi-broker-mcp");
 /// For what takes milliseconds; only a hang takes longer.
 const PATIENCE: Duration = Duration::from_secs(20);
+
+/// Every tool, in the order that hosts show them.
+const TOOLS: [&str; 16] = [
+    "broker_whoami",
+    "ravi_identity_get",
+    "ravi_identity_create",
+    "passwords_list",
+    "passwords_get",
+    "passwords_create",
+    "secrets_list",
+    "secrets_get",
+    "secrets_set",
+    "ravi_wait_for_code",
+    "ravi_read_email",
+    "ravi_read_sms",
+    "ravi_send_email",
+    "ravi_reply_email",
+    "ravi_send_sms",
+    "ravi_sso_token",
+];
+
+/// Who may do everything.
+const EVERYTHING: &str = r#"
+[role.everything]
+identity = "assistant-notes-agent"
+match = { uid = UID }
+scopes = ["secret:read", "secret:list", "secret:write", "password:read", "password:list", "password:create", "email:read", "email:await", "email:send", "sms:read", "sms:await", "sms:send", "identity:read", "identity:create", "sso:mint"]
+rate = { read = "60000/min", send = "60000/min" }
+"#;
 
 /// An adapter that was started with nothing in its environment.
 struct Adapter {
@@ -128,6 +162,13 @@ fn unopened(stack: &Stack, arguments: &[&str]) -> Adapter {
 }
 
 impl Adapter {
+    /// Names of the tools that are listed.
+    async fn tools(&mut self) -> Vec<String> {
+        let listed = self.request("tools/list", json!({})).await;
+        let tools = listed["result"]["tools"].as_array().unwrap();
+        tools.iter().map(|tool| tool["name"].as_str().unwrap().to_owned()).collect()
+    }
+
     /// The structured content of a call that succeeds.
     async fn succeeding(&mut self, tool: &str, arguments: Value) -> Value {
         let mut result = self.call(tool, arguments).await;

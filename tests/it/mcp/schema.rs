@@ -44,6 +44,11 @@ fn fits(root: &Value, schema: &Value, value: &Value) -> Result<(), String> {
                 value.as_array().into_iter().flatten().try_for_each(|item| fits(root, operand, item))?;
                 true
             }
+            "enum" => operand.as_array().is_some_and(|allowed| allowed.contains(value)),
+            "maximum" => value.as_u64() <= operand.as_u64(),
+            "maxItems" => {
+                value.as_array().is_none_or(|items| items.len() as u64 <= operand.as_u64().unwrap())
+            }
             "minimum" => value.as_u64() >= operand.as_u64(),
             "minLength" => value.as_str().map(|text| text.chars().count() as u64) >= operand.as_u64(),
             "maxLength" => value.as_str().map(|text| text.chars().count() as u64) <= operand.as_u64(),
@@ -78,24 +83,39 @@ async fn tools() -> Vec<Value> {
 }
 
 #[tokio::test]
-async fn every_tool_says_when_to_use_it_and_that_it_only_reads() {
+async fn every_tool_says_when_to_use_it_and_what_it_will_not_do() {
     for tool in tools().await {
         let name = tool["name"].as_str().unwrap();
         let description = tool["description"].as_str().unwrap();
-        // What it shows or returns first, what it will not do somewhere: a model reads both.
-        assert!(["Shows", "Lists", "Returns"].iter().any(|verb| description.starts_with(verb)), "{name}");
-        assert!(
-            ["no credential", "never a", "changes nothing"].iter().any(|not| description.contains(not)),
-            "{name}"
-        );
+        // What it does first, what it will not do somewhere: a model reads both.
+        let verbs = ["Shows", "Lists", "Returns", "Creates", "Stores", "Sends"];
+        assert!(verbs.iter().any(|verb| description.starts_with(verb)), "{name}");
+        let nots = ["no credential", "never", "changes nothing", "Changes nothing"];
+        assert!(nots.iter().any(|not| description.contains(not)), "{name}");
         assert!((80..600).contains(&description.len()), "{name}: {} bytes", description.len());
         assert!(!tool["title"].as_str().unwrap().is_empty(), "{name}");
-        let hints = &tool["annotations"];
-        assert_eq!(
-            (&hints["readOnlyHint"], &hints["destructiveHint"], &hints["idempotentHint"]),
-            (&json!(true), &json!(false), &json!(true)),
-            "{name}"
-        );
+    }
+}
+
+#[tokio::test]
+async fn hosts_are_told_which_tools_change_something() {
+    for tool in tools().await {
+        let name = tool["name"].as_str().unwrap();
+        let (read_only, destructive, idempotent, open_world) = match name {
+            "ravi_wait_for_code" | "ravi_read_email" | "ravi_read_sms" => (true, false, true, true),
+            "ravi_identity_create" | "passwords_create" | "ravi_sso_token" => (false, false, false, false),
+            "secrets_set" => (false, true, true, false),
+            "ravi_send_email" | "ravi_reply_email" | "ravi_send_sms" => (false, true, false, true),
+            _ => (true, false, true, false),
+        };
+        let expected = json!({
+            "title": tool["title"],
+            "readOnlyHint": read_only,
+            "destructiveHint": destructive,
+            "idempotentHint": idempotent,
+            "openWorldHint": open_world,
+        });
+        assert_eq!(tool["annotations"], expected, "{name}");
     }
 }
 
@@ -114,7 +134,10 @@ async fn every_argument_is_described_and_bounded() {
         }
         for (argument, schema) in tool["inputSchema"]["properties"].as_object().unwrap() {
             assert!(schema["description"].as_str().is_some_and(|text| text.len() > 20), "{name}: {argument}");
-            assert!(schema["maxLength"].is_u64(), "{name}: {argument} has no bound");
+            let bounds = ["maxLength", "maximum", "maxItems", "enum"];
+            let bounded =
+                schema["type"] == "boolean" || bounds.iter().any(|bound| schema.get(bound).is_some());
+            assert!(bounded, "{name}: {argument} has no bound");
         }
         if tool["inputSchema"]["properties"].as_object().is_some_and(|arguments| !arguments.is_empty()) {
             assert_eq!(tool["inputSchema"]["additionalProperties"], false, "{name}");

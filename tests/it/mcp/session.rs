@@ -1,8 +1,11 @@
 //! The adapter's session with the shipped daemon: opened by the first call, opened again when it ended,
 //! gone with the adapter.
 
+use std::time::Duration;
+
 use nix::sys::signal::Signal;
 use ravi_broker::client::{OpenSession, RevokeTarget, SessionFile};
+use ravi_broker::clock::{Clock, SystemClock};
 use serde_json::json;
 
 use super::{SECRET, adapter, daemon, unopened};
@@ -14,11 +17,12 @@ async fn alive(stack: &Stack) -> usize {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn it_is_opened_by_the_first_call_and_closed_at_the_end() {
+async fn it_is_opened_by_the_first_list_or_call_and_closed_at_the_end() {
     let stack = daemon(|_| {}).await;
     let mut adapter = adapter(&stack, "notes").await;
-    adapter.request("tools/list", json!({})).await;
     assert_eq!(alive(&stack).await, 0);
+    adapter.request("tools/list", json!({})).await;
+    assert_eq!(alive(&stack).await, 1, "what the role may do is known from its session");
     adapter.succeeding("broker_whoami", json!({})).await;
     adapter.succeeding("secrets_list", json!({})).await;
     assert_eq!(alive(&stack).await, 1);
@@ -139,4 +143,31 @@ async fn one_in_a_file_is_used_and_left_open() {
     assert!(ended.starts_with("SESSION_REVOKED: ") && ended.contains("session open"), "{ended}");
     assert_eq!(stack.audited("session.opened").len(), 1);
     adapter.ended_silently().await;
+}
+
+/// A host that goes while a call waits long leaves neither the process nor the session behind.
+#[tokio::test(flavor = "multi_thread")]
+async fn it_ends_at_once_with_its_input_or_a_signal_although_a_call_waits() {
+    let stack = daemon(|setup| setup.roles.push_str(super::EVERYTHING)).await;
+    for signal in [None, Some(Signal::SIGINT), Some(Signal::SIGTERM)] {
+        let mut adapter = adapter(&stack, "everything").await;
+        let opened = adapter.succeeding("ravi_wait_for_code", json!({ "channel": "sms" })).await;
+        let arguments = json!({ "watch": opened["watch"], "wait_seconds": 50 });
+        let params =
+            json!({ "name": "ravi_wait_for_code", "arguments": arguments, "_meta": { "progressToken": 1 } });
+        adapter
+            .send(&json!({ "jsonrpc": "2.0", "id": 1, "method": "tools/call", "params": params }).to_string())
+            .await;
+        assert_eq!(adapter.receive().await["method"], "notifications/progress", "it waits");
+        let began = SystemClock.now();
+        match signal {
+            Some(signal) => adapter.signal(signal),
+            None => adapter.input = None,
+        }
+        let (status, ..) = adapter.ended().await;
+        assert!(status.success(), "{status}");
+        let took = SystemClock.now().since(began);
+        assert!(took < Duration::from_secs(2), "{signal:?} took {took:?}");
+        assert_eq!(alive(&stack).await, 0, "{signal:?}");
+    }
 }

@@ -1,4 +1,4 @@
-//! The six tools with the shipped daemon: what they return, and what a model is told when they refuse.
+//! The tools of a role that reads, with the shipped daemon: what they return, and what a model is told when they refuse.
 
 use serde_json::json;
 
@@ -11,7 +11,7 @@ async fn each_tool_returns_what_its_schema_promises() {
     let stack = daemon(|_| {}).await;
     let mut adapter = adapter(&stack, "notes").await;
     let listed = adapter.request("tools/list", json!({})).await["result"]["tools"].take();
-    assert_eq!(listed.as_array().unwrap().len(), 6);
+    assert_eq!(listed.as_array().unwrap().len(), 6, "the role may do no more");
     for tool in listed.as_array().unwrap() {
         let name = tool["name"].as_str().unwrap();
         let arguments = match name {

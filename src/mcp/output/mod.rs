@@ -1,10 +1,16 @@
-//! The form of the tools' results. The two that carry a value borrow it and have no `Debug` and no
+//! The form of the tools' results. Those that carry a value borrow it and have no `Debug` and no
 //! `Clone`; they are serialised once, into the result that was asked for.
 
-use schemars::{JsonSchema, Schema, SchemaGenerator, json_schema};
+mod messages;
+
+use schemars::JsonSchema;
 use serde::Serialize;
 
+pub(super) use messages::{MessageEntry, MessagesOutput, SentOutput, WaitOutput};
+
+use super::tools::count;
 use crate::client::{Identity, Lease, LimitInfo, PasswordName, SecretName, SessionDescription};
+use crate::types::Resource;
 
 /// A password.
 #[derive(Serialize, JsonSchema)]
@@ -26,6 +32,39 @@ pub(super) struct SecretOutput<'a> {
     pub(super) value: &'a str,
     /// The lease that it was released under.
     pub(super) lease: LeaseOutput,
+}
+
+/// A sign-in token.
+#[derive(Serialize, JsonSchema)]
+pub(super) struct TokenOutput<'a> {
+    /// The token.
+    pub(super) token: &'a str,
+    /// When it is worth nothing any more.
+    pub(super) expires_at: String,
+    /// The lease that it was released under.
+    pub(super) lease: LeaseOutput,
+}
+
+/// What may be used and not shown. There is no place for a value.
+#[derive(Serialize, JsonSchema)]
+pub(super) struct ReferenceOutput {
+    /// What stands for the value, for example ravi://secret/OPENAI_API_KEY.
+    reference: String,
+    /// How a program gets the value by it.
+    how_to_use: String,
+}
+
+impl ReferenceOutput {
+    pub(super) fn new(resource: &Resource, role: Option<&str>) -> Self {
+        let reference = format!("ravi://{resource}");
+        let role = role.unwrap_or("ROLE");
+        let how_to_use = format!(
+            "You may use this value and not see it. Run the program that needs it with: ravi-broker run --role \
+             {role} --file VALUE_FILE={reference} -- PROGRAM. It finds the path of a file that holds the value \
+             in $VALUE_FILE. Do not have it print the value."
+        );
+        Self { reference, how_to_use }
+    }
 }
 
 /// What stands in the operator's records; the lease itself is over once the value has been read.
@@ -81,6 +120,53 @@ struct SecretEntry {
 impl From<Vec<SecretName>> for SecretList {
     fn from(names: Vec<SecretName>) -> Self {
         Self { secrets: names.into_iter().map(|name| SecretEntry { key: name.key }).collect() }
+    }
+}
+
+/// A password entry that was made.
+#[derive(Serialize, JsonSchema)]
+pub(super) struct CreatedPassword {
+    /// The site as Ravi keeps it, which may be shorter than what you gave.
+    domain: String,
+    /// The account name.
+    username: String,
+}
+
+impl From<PasswordName> for CreatedPassword {
+    fn from(name: PasswordName) -> Self {
+        Self { domain: name.domain, username: name.username }
+    }
+}
+
+/// A secret that was kept.
+#[derive(Serialize, JsonSchema)]
+pub(super) struct SetSecret {
+    /// The key, in capital letters.
+    pub(super) key: String,
+    /// True if there was nothing under the key before.
+    pub(super) created: bool,
+}
+
+/// An identity that was made.
+#[derive(Serialize, JsonSchema)]
+pub(super) struct CreatedIdentity {
+    /// Ravi's handle of it.
+    uuid: String,
+    /// Its name.
+    name: String,
+    /// Its mail address, if it has one.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    #[schemars(with = "String")]
+    email: Option<String>,
+    /// What has to happen before anybody can act as it.
+    next: &'static str,
+}
+
+impl From<Identity> for CreatedIdentity {
+    fn from(identity: Identity) -> Self {
+        let Identity { uuid, name, email, .. } = identity;
+        let next = "You are still who you were. The operator gives it a role in the broker's configuration.";
+        Self { uuid, name, email, next }
     }
 }
 
@@ -169,10 +255,4 @@ impl From<SessionDescription> for Whoami {
             max_live_leases: description.max_live_leases,
         }
     }
-}
-
-/// Without the `format` that the derived schema adds: JSON Schema knows none for integers, and hosts
-/// complain about it.
-fn count(_: &mut SchemaGenerator) -> Schema {
-    json_schema!({ "type": "integer", "minimum": 0 })
 }
