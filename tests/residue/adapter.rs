@@ -3,6 +3,7 @@
 use std::path::Path;
 use std::process::Stdio;
 
+use ravi_broker::secret::Secret;
 use serde_json::{Value, json};
 use tokio::io::{AsyncBufReadExt, AsyncWriteExt, BufReader, Lines};
 use tokio::process::{Child, ChildStdin, ChildStdout, Command};
@@ -53,8 +54,8 @@ impl Adapter {
         serde_json::from_str(&line).expect("JSON on standard output")
     }
 
-    /// Every tool, and what they refuse.
-    pub(crate) async fn drive(&mut self) {
+    /// The tools that carry values in either direction and those that show names, and what they refuse.
+    pub(crate) async fn drive(&mut self, written: &Secret) {
         let password = json!({ "domain": "github.com", "username": "notes-agent" });
         for (tool, arguments, fails) in [
             ("broker_whoami", json!({}), false),
@@ -65,6 +66,9 @@ impl Adapter {
             ("secrets_get", json!({ "key": "CANARY" }), false),
             ("secrets_get", json!({ "key": "ABSENT" }), true),
             ("secrets_get", json!({ "key": 7 }), true),
+            ("secrets_set", json!({ "key": "WRITTEN", "value": written.expose() }), false),
+            ("secrets_set", json!({ "key": 7, "value": written.expose() }), true),
+            ("secrets_get", json!({ "key": "WRITTEN" }), false),
         ] {
             let answer = self.request("tools/call", json!({ "name": tool, "arguments": arguments })).await;
             assert_eq!(answer["result"]["isError"], fails, "{tool}");
@@ -84,7 +88,8 @@ async fn the_adapter_keeps_no_copy_of_what_it_has_answered() {
     stage.plant_secret("CANARY");
     stage.plant_password(NOTES, "github.com", "notes-agent");
     let mut adapter = Adapter::start(&stage.stack.setup.agent_socket, "notes").await;
-    adapter.drive().await;
+    let written = stage.fresh(Kind::Written);
+    adapter.drive(&written).await;
     // Its session is its own; the token is learnt from its memory.
     let mut tokens = Vec::new();
     let frozen = Frozen::new(adapter.pid());

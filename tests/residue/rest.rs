@@ -1,6 +1,7 @@
 //! Every call, from every kind of client, and then a search at each stage of rest.
 
 use crate::adapter::Adapter;
+use crate::canary::Kind;
 use crate::command;
 use crate::drive::Driven;
 use crate::memory::may_look;
@@ -20,7 +21,8 @@ async fn every_call_leaves_nothing_behind() {
     let mut shell = command::drive(&mut stage).await;
     let shell_pid = shell.succeed("echo $$").await.trim().parse().unwrap();
     let mut adapter = Adapter::start(&stage.stack.setup.agent_socket, "notes").await;
-    adapter.drive().await;
+    let written = stage.fresh(Kind::Written);
+    adapter.drive(&written).await;
     driven.timed_out().await;
     stage.search("idle", &tokens_of_open_connections);
     let outside = stage.outside(&[adapter.pid(), shell_pid]).await;

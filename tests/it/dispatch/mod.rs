@@ -1,6 +1,7 @@
 //! Wake-up: a message that comes in at Ravi is posted to a callback by the shipped daemon.
 
 pub(crate) mod callback;
+mod kills;
 
 use std::fs;
 use std::io::Write;
@@ -8,7 +9,7 @@ use std::os::unix::fs::PermissionsExt;
 
 use ravi_broker::client::{ClientError, DispatchState, Dispatched, ErrorReason};
 use ravi_broker::clock::{Clock, SystemClock};
-use ravi_broker::sandbox::{NewMail, NewSms};
+use ravi_broker::sandbox::{Control, NewMail, NewSms};
 
 use crate::dispatch::callback::Callback;
 use crate::support::{NOTES, Setup, Stack, bounded, until};
@@ -32,6 +33,13 @@ fn with_rules(setup: &mut Setup, rules: &str) {
 async fn looks(stack: &Stack) {
     let seen = stack.control().requests("GET", "/api/email-messages/");
     bounded(stack.control().reached("GET", "/api/email-messages/", seen.max(1) + 1)).await;
+}
+
+/// Delivers a mail; its name.
+fn mail_to(control: &Control, text: &str) -> String {
+    let (identity, from) = (NOTES.to_owned(), "stranger@example.com".to_owned());
+    let mail = NewMail { identity, from, subject: "Hello".into(), text: text.into(), ..NewMail::default() };
+    format!("email/{}", control.deliver_mail(mail).unwrap())
 }
 
 fn deliver(stack: &Stack, from: &str, text: &str) {
