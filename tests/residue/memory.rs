@@ -9,6 +9,7 @@ pub(crate) struct Mapping {
     pub(crate) start: u64,
     pub(crate) end: u64,
     readable: bool,
+    writable: bool,
     /// File, `[heap]`, `stack of NAME`, or `anon`.
     pub(crate) name: String,
     /// Stack pointer of the thread whose stack this is: what lies below it is of calls that have returned.
@@ -20,6 +21,11 @@ pub(crate) struct Mapping {
 impl Mapping {
     pub(crate) fn has(&self, flag: &str) -> bool {
         self.flags.iter().any(|has| has == flag)
+    }
+
+    /// What a program file had before it ran: nothing was ever written there.
+    pub(crate) fn is_constant(&self) -> bool {
+        !self.writable && self.name.starts_with('/')
     }
 
     /// Where in the mapping, in words.
@@ -61,9 +67,18 @@ fn head(line: &str) -> Option<Mapping> {
     let mut words = line.split_whitespace();
     let (start, end) = words.next()?.split_once('-')?;
     let [start, end] = [start, end].map(|text| u64::from_str_radix(text, 16).ok());
-    let readable = words.next()?.starts_with('r');
+    let permissions = words.next()?;
+    let (readable, writable) = (permissions.starts_with('r'), permissions.contains('w'));
     let name = words.nth(3).unwrap_or("anon").to_owned();
-    Some(Mapping { start: start?, end: end?, readable, name, stack_pointer: None, flags: Vec::new() })
+    Some(Mapping {
+        start: start?,
+        end: end?,
+        readable,
+        writable,
+        name,
+        stack_pointer: None,
+        flags: Vec::new(),
+    })
 }
 
 /// Name and stack pointer of each thread. `/proc/PID/task/TID/syscall` ends with the stack pointer and the
