@@ -16,7 +16,7 @@ use crate::inbox::store::cursors::Cursor;
 use crate::inbox::store::{claims, cursors};
 use crate::inbox::watch::{Fit, Offer};
 use crate::types::{Channel, IdentityUuid};
-use crate::upstream::{AnswerFault, UpstreamError};
+use crate::upstream::{AnswerFault, Mail, UpstreamError};
 
 /// Between two looks at least, whoever asks for them.
 const GAP: Duration = Duration::from_secs(1);
@@ -26,6 +26,8 @@ const LONGEST_PAUSE: Duration = Duration::from_secs(120);
 const OVERLAP: Duration = Duration::from_secs(120);
 /// Messages in one answer.
 const PAGE: usize = 100;
+/// Bytes of texts from which on an answer may have been cut.
+const HEAVY: usize = 256 * 1024;
 /// Answers in one look; what is left is seen in the next one.
 const PAGES: usize = 10;
 /// Messages that wait for room in the outbox; with more, nothing is looked at until there is some.
@@ -43,6 +45,8 @@ pub(super) struct Line {
     seen: Option<Seen>,
     /// Seen, and not in the outbox yet, which was full. The saved cursor stands before them.
     held: Vec<Arc<Arrived>>,
+    /// The last look did not come to the end.
+    crowded: bool,
     failures: u32,
 }
 
@@ -64,7 +68,7 @@ impl Line {
         channel: Channel,
         asks: mpsc::Receiver<Ask>,
     ) -> Self {
-        Self { inbox, identity, channel, asks, seen: None, held: Vec::new(), failures: 0 }
+        Self { inbox, identity, channel, asks, seen: None, held: Vec::new(), crowded: false, failures: 0 }
     }
 
     /// Looks until the daemon stops.
@@ -147,18 +151,28 @@ impl Line {
             self.seen = Some(self.begin().await?);
         }
         self.let_go().await?;
+        let mut after = self.start();
         for _ in 0..PAGES {
-            let fetched = self.fetch().await.map_err(LookError::Upstream)?;
-            let fresh = self.note(fetched).await?;
-            for arrived in &fresh.came_in {
-                self.tell(arrived).await;
+            let Fetched { messages, next } = self.fetch(after).await.map_err(LookError::Upstream)?;
+            for arrived in self.note(messages).await? {
+                self.tell(&arrived).await;
             }
-            // An answer may hold less than was asked for.
-            if fresh.count == 0 || self.channel == Channel::Sms {
-                break;
-            }
+            self.crowded = next.is_some();
+            after = match next {
+                Some(next) => Some(next),
+                None => break,
+            };
         }
         Ok(())
+    }
+
+    /// From where mail is asked for. The overlap must not take all of a look.
+    fn start(&self) -> Option<Timestamp> {
+        let seen = self.seen.as_ref()?;
+        let recent = self.inbox.clock.now() < seen.at + OVERLAP && !self.crowded;
+        let overlap = if recent { OVERLAP } else { Duration::ZERO };
+        let after = seen.newest.created.checked_sub(overlap).unwrap_or(Timestamp::UNIX_EPOCH);
+        (after > Timestamp::UNIX_EPOCH).then_some(after)
     }
 
     /// Where a former run stood, or else at the newest message there is: what came before is nobody's news.
@@ -194,38 +208,34 @@ impl Line {
         Seen { newest, floor: newest.id, recent: BTreeSet::new(), at: self.inbox.clock.now() }
     }
 
-    async fn fetch(&self) -> Result<Vec<Message>, UpstreamError> {
-        let Some(seen) = &self.seen else { return Ok(Vec::new()) };
+    async fn fetch(&self, after: Option<Timestamp>) -> Result<Fetched, UpstreamError> {
+        let Some(seen) = &self.seen else { return Ok(Fetched { messages: Vec::new(), next: None }) };
         match self.channel {
             Channel::Email => {
-                let fresh = self.inbox.clock.now() < seen.at + OVERLAP;
-                let overlap = if fresh { OVERLAP } else { Duration::ZERO };
-                let after = seen.newest.created.checked_sub(overlap).unwrap_or(Timestamp::UNIX_EPOCH);
-                let after = (after > Timestamp::UNIX_EPOCH).then_some(after);
                 let mails = match self.inbox.mailbox.list_mail(self.identity, after, PAGE).await {
                     // Mail that names another identity and not this one is left out. Anybody can write such a one
                     // as a blind copy, and must not keep the inbox shut with it.
                     Err(UpstreamError::Answer(AnswerFault::Foreign)) => Vec::new(),
                     mails => mails?,
                 };
-                Ok(mails.into_iter().map(Message::from).collect())
+                let next = next_page(&mails, after);
+                Ok(Fetched { messages: mails.into_iter().map(Message::from).collect(), next })
             }
             Channel::Sms => {
                 let texts = self.inbox.mailbox.list_texts(self.identity, Some(seen.newest.id)).await?;
-                Ok(texts.into_iter().map(Message::from).collect())
+                Ok(Fetched { messages: texts.into_iter().map(Message::from).collect(), next: None })
             }
         }
     }
 
     /// Saves how far was read, and what is to be dispatched. Who waits for a code does not wait for the outbox.
-    async fn note(&mut self, messages: Vec<Message>) -> Result<Fresh, LookError> {
+    async fn note(&mut self, messages: Vec<Message>) -> Result<Vec<Arc<Arrived>>, LookError> {
         let (identity, channel) = (self.identity, self.channel);
-        let nothing = Fresh { count: 0, came_in: Vec::new() };
-        let Some(seen) = &mut self.seen else { return Ok(nothing) };
+        let Some(seen) = &mut self.seen else { return Ok(Vec::new()) };
         let mut fresh: Vec<Message> =
             messages.into_iter().filter(|message| seen.is_new(message.name.id)).collect();
         if fresh.is_empty() {
-            return Ok(nothing);
+            return Ok(Vec::new());
         }
         fresh.sort_by_key(|message| (message.created, message.name.id));
         let ids: Vec<i64> = fresh.iter().map(|message| message.name.id).collect();
@@ -246,9 +256,8 @@ impl Line {
         } else {
             self.held.clear();
         }
-        let count = ids.len();
         seen.take(newest, ids, self.inbox.clock.now());
-        Ok(Fresh { count, came_in: news })
+        Ok(news)
     }
 
     /// Once there is room again, what was held goes into the outbox.
@@ -332,11 +341,22 @@ enum Saved {
     Full,
 }
 
-/// What a look saw first.
-struct Fresh {
-    count: usize,
-    /// Oldest first.
-    came_in: Vec<Arc<Arrived>>,
+/// One answer.
+struct Fetched {
+    messages: Vec<Message>,
+    /// From where the next one is asked for, if there may be more.
+    next: Option<Timestamp>,
+}
+
+/// A full answer may be followed by another; a heavy one may hold less than was asked for. Those of the last moment
+/// are asked for again, as not all of them need be in this answer.
+fn next_page(mails: &[Mail], after: Option<Timestamp>) -> Option<Timestamp> {
+    let weight: usize = mails.iter().map(|mail| mail.text.len() + mail.html.len()).sum();
+    let may_be_cut = mails.len() >= PAGE || weight > HEAVY || mails.iter().any(|mail| mail.oversized);
+    let last = mails.iter().map(|mail| mail.created).max().filter(|_| may_be_cut)?;
+    let before = last.checked_sub(Duration::from_micros(1)).unwrap_or(last);
+    let onwards = |from: &Timestamp| after.is_none_or(|after| *from > after);
+    Some(before).filter(onwards).or(Some(last).filter(onwards))
 }
 
 #[derive(Clone, Copy)]
@@ -350,4 +370,60 @@ fn jittered(interval: Duration) -> Duration {
     let random = RandomState::new().build_hasher().finish() % 2_001;
     let share = 0.9 + 0.2 * (random as f64 / 2_000.0);
     interval.mul_f64(share)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::secret::Secret;
+    use crate::upstream::Direction;
+
+    fn mail(id: i64, micros: i64, text: &str) -> Mail {
+        let nothing = || Secret::new(String::new());
+        Mail {
+            id,
+            created: at(micros),
+            direction: Direction::Incoming,
+            from: String::new(),
+            to: String::new(),
+            cc: String::new(),
+            subject: nothing(),
+            text: Secret::copy_of(text),
+            html: nothing(),
+            thread: String::new(),
+            message_id: String::new(),
+            is_read: false,
+            attachments: Vec::new(),
+            oversized: false,
+        }
+    }
+
+    fn at(micros: i64) -> Timestamp {
+        Timestamp::from_microsecond(micros).unwrap()
+    }
+
+    fn page(created: impl Fn(usize) -> i64) -> Vec<Mail> {
+        (0..PAGE).map(|number| mail(1, created(number), "")).collect()
+    }
+
+    #[test]
+    fn a_full_answer_is_followed_by_one_that_begins_with_its_last_moment() {
+        let full = page(|number| 1_000 + number as i64);
+        assert_eq!(next_page(&full, Some(at(500))), Some(at(1_098)));
+        assert_eq!(next_page(&full[..PAGE - 1], Some(at(500))), None);
+        assert_eq!(next_page(&[], None), None);
+    }
+
+    #[test]
+    fn an_answer_of_one_moment_does_not_come_again_and_again() {
+        let full = page(|_| 1_000);
+        assert_eq!(next_page(&full, Some(at(999))), Some(at(1_000)));
+        assert_eq!(next_page(&full, Some(at(1_000))), None);
+    }
+
+    #[test]
+    fn a_heavy_answer_may_have_been_cut() {
+        let heavy = [mail(1, 1_000, &"x".repeat(HEAVY + 1))];
+        assert_eq!(next_page(&heavy, None), Some(at(999)));
+    }
 }
