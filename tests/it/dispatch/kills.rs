@@ -17,7 +17,7 @@ use super::{callback::Callback, rule, with_rules};
 use crate::support::{Daemon, NOTES, Stack, bounded};
 
 /// `RAVI_TEST_KILLS=200` asks for more.
-const KILLS: usize = 25;
+const KILLS: usize = 15;
 /// A daemon lives at most so long once it is ready.
 const LIFE: Duration = Duration::from_millis(2_500);
 
@@ -61,7 +61,7 @@ async fn killed_at_any_moment_it_loses_no_message_gives_no_code_twice_and_sends_
             for part in 0..4 {
                 delivered.insert(super::mail_to(&control, &format!("message {round}.{part}")));
                 deliver_code(&control, round, part);
-                pause(LIFE / 8).await;
+                pause(LIFE / 3).await;
             }
         };
         tokio::select! {
