@@ -217,7 +217,7 @@ fn limits(mut table: Table<'_>) -> RawLimits {
 fn inbox(mut table: Table<'_>) -> RawInbox {
     let section = RawInbox {
         poll: table.read("poll", duration(seconds(2)..=seconds(60))),
-        idle_poll: table.read("idle_poll", duration(seconds(5)..=days(1))),
+        idle_poll: table.read("idle_poll", duration(seconds(2)..=days(1))),
         events: table.read("events", Value::boolean),
         email_per_day: table.read("email_per_day", count(0..=100_000)),
         sms_per_day: table.read("sms_per_day", count(0..=100_000)),

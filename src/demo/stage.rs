@@ -29,7 +29,7 @@ pub(super) const NOTES_PHONE: &str = "+12025550111";
 pub(super) const NOTES_EMAIL: &str = "assistant-notes-agent@agents.sandbox.example";
 /// A daemon that is not ready by then will not be.
 const START_LIMIT: Duration = Duration::from_secs(5);
-/// A mail is noticed within five seconds and a little.
+/// A mail is noticed within two seconds and a little.
 const WAKE_LIMIT: Duration = Duration::from_secs(30);
 
 /// A running sandbox and daemon.
@@ -263,7 +263,7 @@ match = {{ uid = {uid}, exe = "{agents}/{DEPLOY}" }}
 scopes = ["secret:read", "secret:list", "password:read:github.com", "identity:read", "sso:mint", "sms:send:+1*", "email:send:*@agents.sandbox.example"]
 
 [inbox]
-idle_poll = "5s"
+idle_poll = "2s"
 "#,
         ca = file("ca.pem"),
         agent = file("broker.sock"),

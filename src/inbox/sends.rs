@@ -3,7 +3,7 @@
 //!
 //! A handle holds whom it went to, when, and hashes of what it said: never the words. It is of one session, and ends
 //! with it. Bounded: [`MAX_UNKNOWN`] handles and [`MAX_FILES`] files for each session, the newest; the names of
-//! [`MAX_KNOWN`] messages that surely went out. Imports `types` and `upstream`.
+//! `MAX_KNOWN` messages that surely went out. Imports `types` and `upstream`.
 
 use std::collections::{HashMap, VecDeque};
 use std::sync::{Mutex, MutexGuard, PoisonError};

@@ -1,6 +1,6 @@
 //! Finds the code or the sign-in link of a message.
 //!
-//! What decides is the form of a candidate ([`shape`]) and the words around it ([`words`], by language), never who
+//! What decides is the form of a candidate (`shape`) and the words around it (`words`, by language), never who
 //! sent the message or which service it names. Where two candidates compete, where the plain part and the HTML
 //! disagree, and where the words do not say that it is a code, the answer is none: a guess is worse.
 //!

@@ -1,6 +1,6 @@
 //! One attempt: fetch the message again, judge it by the rules of now, wrap it, post it.
 //!
-//! What it says lives as long as the attempt. Nothing is written here; what came of it is a [`Step`].
+//! What it says lives as long as the attempt. Nothing is written here; what came of it is a `Step`.
 
 use std::fmt;
 use std::time::Duration;
