@@ -10,6 +10,8 @@ use super::stage::{DEPLOY, NOTES, NOTES_EMAIL, NOTES_PHONE, Stage};
 
 /// More requests than the rate of the first agent's role lets through.
 const MANY: usize = 40;
+/// Mails that are sent until one is new.
+const MAILS: usize = 4;
 const DENIED: i32 = 4;
 const LIMITED: i32 = 5;
 const ENDED: i32 = 6;
@@ -28,9 +30,9 @@ pub(super) fn tell(stage: &mut Stage, teller: &mut Teller) -> Result<()> {
     impersonate(stage, teller)?;
     revoke(stage, teller)?;
     wait_for_code(stage, teller)?;
-    wake_up(stage, teller)?;
     limit(stage, teller)?;
     audit(stage, teller)?;
+    wake_up(stage, teller)?;
     lock(stage, teller)?;
     teller.say("")?;
     teller.say(
@@ -154,10 +156,19 @@ fn wake_up(stage: &Stage, teller: &mut Teller) -> Result<()> {
     teller.say(&format!("A rule tells {} of mail to {NOTES}.", stage.callback.address()))?;
     let (subject, text) = ("Minutes", "Please put the minutes of Monday into the notes.");
     let send = ["send", "email", "--role", DEPLOY, "--to", NOTES_EMAIL, "--subject", subject, "--text", text];
-    let output = teller.agent(stage, DEPLOY, &send)?;
-    expect(&output, 0)?;
-    teller.show(&output)?;
-    let told = stage.callback.told()?;
+    let mut told = None;
+    for _ in 0..MAILS {
+        let output = teller.agent(stage, DEPLOY, &send)?;
+        expect(&output, 0)?;
+        teller.show(&output)?;
+        told = stage.callback.told()?;
+        if told.is_some() {
+            break;
+        }
+        // The daemon had no key until a moment ago: what lay there at its first look is nobody's news.
+        teller.say("It came before the daemon had looked for the first time, so once more:")?;
+    }
+    let told = told.context("nobody was told of the mail")?;
     ensure!(told.contains(text), "the callback was told something else");
     for line in told.lines().filter(|line| !line.trim().is_empty()) {
         teller.result(line)?;

@@ -2,7 +2,7 @@
 //! every link with a token, is replaced.
 //!
 //! Looser than the search for the code: a number too many is replaced rather than one too few. What
-//! [`extract`](super::code::extract) would find is left in no form. HTML is answered as the text that it shows, never
+//! [`extract`] would find is left in no form. HTML is answered as the text that it shows, never
 //! as markup: what nobody sees is not handed on. Spelled-out numbers, pictures and attachments are not judged.
 //! Imports `types`, `inbox::text` and `inbox::code`.
 
