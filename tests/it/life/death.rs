@@ -30,9 +30,14 @@ const LEASES: usize = 10;
 /// Of a thousand deaths, 990 are over so soon. The promise is for the program as it is shipped; of one that was built for
 /// the tests, while others are built, only the order of magnitude is looked at.
 const P99: Duration = Duration::from_millis(10);
-/// The same where all of them are killed by one signal. A thousand processes then want the processor at once to end, for
-/// some 200 ms on two of them, and the daemon has to wait its turn among them.
-const AT_ONCE: Duration = Duration::from_millis(400);
+/// The same where all of them are killed by one signal and the host has not set the daemon apart from its agents: a
+/// thousand processes then want the processor at once to end, and the daemon waits its turn among them.
+const IN_ONE_GROUP: Duration = Duration::from_millis(700);
+/// What `CPUWeight=` of the shipped unit gives the daemon against what else runs, in the form that a host without a
+/// service manager has: a scheduling group of its own (sched(7), "The autogroup feature") of nice -15, which weighs
+/// 28 times a usual one.
+const SET_APART: &str =
+    "exec setsid sh -c 'echo -15 >/proc/self/autogroup && exec \"$0\" \"$@\"' \"$DAEMON\" \"$@\"";
 /// What may be left in memory: the last 1,024 sessions that ended and are still told why, the last 1,000 audit records,
 /// and pages that the allocator keeps.
 const RESIDENT: u64 = 8 << 10;
@@ -56,17 +61,19 @@ const SIZE: &str = "RAVI_TEST_HERD_SIZE";
 /// Names a daemon that was built in another way, to be measured in place of the one of the tests.
 const OTHER: &str = "RAVI_TEST_DAEMON";
 
-fn for_herds(setup: &mut Setup) {
+fn for_herds(setup: &mut Setup, apart: bool) {
     setup.roles.push_str(ROLE);
     setup.sections = LIMITS.into();
-    setup.wrapper = std::env::var(OTHER).ok().map(|daemon| format!("exec '{daemon}' \"$@\""));
+    let daemon = std::env::var(OTHER).map_or("DAEMON=$0".to_owned(), |daemon| format!("DAEMON='{daemon}'"));
+    let start = if apart { SET_APART } else { "exec \"$DAEMON\" \"$@\"" };
+    setup.wrapper = Some(format!("{daemon}; {start}"));
 }
 
-/// The environment of the daemon, without the log of every step, which would be what is measured.
-async fn stack() -> Stack {
-    let (setup, sandbox) = Stack::prepared(for_herds).await;
+/// A daemon without the log of every step, which would be what is measured.
+async fn stack(apart: bool) -> Stack {
+    let (setup, sandbox) = Stack::prepared(|setup| for_herds(setup, apart)).await;
     let daemon = crate::support::Daemon::start_with(&setup, |command| {
-        command.env("RAVI_BROKER_LOG", "warn");
+        command.env("RAVI_BROKER_LOG", "warn").env("PATH", "/usr/bin:/bin");
     })
     .await;
     Stack::of(daemon, setup, sandbox)
@@ -74,7 +81,13 @@ async fn stack() -> Stack {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn of_a_thousand_agents_that_are_killed_nothing_is_left_within_milliseconds() {
-    let mut stack = stack().await;
+    let apart = may_set_apart();
+    if !apart {
+        say(
+            "skipped: the daemon is not set apart from its agents, which takes root and the kernel's autogroups",
+        );
+    }
+    let mut stack = stack(apart).await;
     let admin = stack.admin().await;
     let gone = async || {
         let status = admin.status().await.unwrap();
@@ -108,7 +121,14 @@ async fn of_a_thousand_agents_that_are_killed_nothing_is_left_within_millisecond
     assert_eq!(recorded(&stack, "lease.revoked"), 2 * AGENTS * LEASES);
     let slower = if optimised() { 1 } else { 25 };
     assert!(one_by_one.p99 < P99 * slower, "{one_by_one}");
-    assert!(at_once.p99 < AT_ONCE * slower, "{at_once}");
+    let bound = if apart { P99 } else { IN_ONE_GROUP };
+    assert!(at_once.p99 < bound * slower, "{at_once}");
+}
+
+/// Whether groups of the scheduler are made and this user may raise one.
+fn may_set_apart() -> bool {
+    let made = fs::read_to_string("/proc/sys/kernel/sched_autogroup_enabled");
+    made.is_ok_and(|made| made.trim() == "1") && nix::unistd::geteuid().is_root()
 }
 
 fn optimised() -> bool {
