@@ -54,7 +54,11 @@ pub async fn run(
     serve(access, sockets, stdio::Input::default(), stdio::Output::default(), stop).await
 }
 
-async fn serve<R, W>(
+/// Serves MCP on any pair of streams, until the input ends or `stop` is done.
+///
+/// # Errors
+/// [`ServiceFailed`], which no input should be able to cause.
+pub async fn serve<R, W>(
     access: Access,
     sockets: Vec<PathBuf>,
     input: R,

@@ -11,6 +11,7 @@ use std::path::PathBuf;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
+use futures_util::future::BoxFuture;
 use thiserror::Error;
 use tokio::sync::{Notify, OnceCell, watch};
 use tokio::time::timeout;
@@ -30,6 +31,17 @@ const CLOSE_DEADLINE: Duration = Duration::from_secs(1);
 /// One opened session, or one that is being opened. Callers that find it being opened wait for it, so
 /// that a burst of first calls opens one session.
 type Generation = OnceCell<HeldSession>;
+
+/// A connection, or why there is none, and the session that it is for.
+type Connected = (Arc<Generation>, Result<AgentClient, ClientError>);
+
+/// What a call that failed may still try.
+struct Chances {
+    /// Another connection, where the first was lost.
+    reconnect: bool,
+    /// Another session, where the first has ended.
+    reopen: bool,
+}
 
 /// The session, shared by all calls.
 pub(super) struct BrokerSession {
@@ -156,30 +168,54 @@ impl BrokerSession {
         });
     }
 
-    async fn call<T, F, A>(&self, mut may_reconnect: bool, call: F) -> Result<T, CallError>
+    async fn call<T, F, A>(&self, may_reconnect: bool, call: F) -> Result<T, CallError>
     where
         F: Fn(AgentClient) -> A,
         A: Future<Output = Result<T, ClientError>>,
     {
-        let mut may_reopen = true;
+        let mut chances = Chances { reconnect: may_reconnect, reopen: true };
         loop {
-            let generation = Arc::clone(&self.current());
-            let held = generation.get_or_try_init(|| self.open()).await?;
-            let result = match held.connect().await {
+            let (generation, connected) = self.connect().await?;
+            let result = match connected {
                 Ok(client) => call(client).await,
                 Err(error) => Err(error),
             };
             match result {
-                Err(ClientError::Lost) if take(&mut may_reconnect) => {}
-                Err(error) if ends_session(&error) => {
-                    self.forget(&generation);
-                    if !take(&mut may_reopen) {
-                        return Err(error.into());
-                    }
-                    tracing::info!("the session with the broker has ended, opening another");
-                }
-                result => return Ok(result?),
+                Ok(answer) => return Ok(answer),
+                Err(error) => self.look_again(error, &generation, &mut chances)?,
             }
+        }
+    }
+
+    /// A connection under the session, which is opened if there is none. Boxed, so that it is compiled once and
+    /// not into every tool.
+    fn connect(&self) -> BoxFuture<'_, Result<Connected, CallError>> {
+        Box::pin(async {
+            let generation = Arc::clone(&self.current());
+            let held = generation.get_or_try_init(|| self.open()).await?;
+            let connected = held.connect().await;
+            Ok((generation, connected))
+        })
+    }
+
+    /// Whether a call that failed is made again; its error if not.
+    fn look_again(
+        &self,
+        error: ClientError,
+        generation: &Arc<Generation>,
+        chances: &mut Chances,
+    ) -> Result<(), CallError> {
+        match error {
+            ClientError::Lost if take(&mut chances.reconnect) => Ok(()),
+            error if ends_session(&error) => {
+                self.forget(generation);
+                if !take(&mut chances.reopen) {
+                    return Err(error.into());
+                }
+                tracing::info!("the session with the broker has ended, opening another");
+                Ok(())
+            }
+            error => Err(error.into()),
         }
     }
 
