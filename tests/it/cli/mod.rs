@@ -2,6 +2,7 @@
 
 mod agent;
 mod alone;
+mod assistant;
 mod doctor;
 mod exits;
 mod helper;
@@ -12,6 +13,7 @@ mod login;
 mod operator;
 mod run;
 mod send;
+mod setup;
 mod skill;
 
 use std::fs::File;
