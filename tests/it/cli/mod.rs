@@ -15,6 +15,7 @@ mod run;
 mod send;
 mod setup;
 mod skill;
+mod walk;
 
 use std::fs::File;
 use std::io::{Read, Write};
