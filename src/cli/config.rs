@@ -58,6 +58,17 @@ pub(super) fn accepted(global: &Global) -> Result<Config, CliError> {
     Ok(judged(global)?.config)
 }
 
+/// The configuration in force by the file, and the file.
+pub(super) fn in_force(global: &Global) -> Result<(PathBuf, Config), ConfigError> {
+    let draft = judged(global)?;
+    Ok((draft.origins.path().to_owned(), draft.config))
+}
+
+/// Whether a text would be accepted as this file.
+pub(super) fn would_hold(path: &Path, text: &str) -> bool {
+    read_and_judge(&Source::of(path, text), &Environment::capture()).is_ok()
+}
+
 /// The sockets that the configuration names: the agents' and the operator's. A file that nobody named
 /// and that cannot be used names none; the usual places are tried then.
 pub(super) fn named_sockets(global: &Global) -> Result<[Option<PathBuf>; 2], CliError> {
@@ -77,7 +88,12 @@ pub(super) fn named_sockets(global: &Global) -> Result<[Option<PathBuf>; 2], Cli
 }
 
 fn judged(global: &Global) -> Result<Draft, ConfigError> {
-    let draft = draft(global, &Environment::capture())?;
+    let environment = Environment::capture();
+    read_and_judge(&Source::find(global.config.as_deref(), &environment)?, &environment)
+}
+
+fn read_and_judge(source: &Source, environment: &Environment) -> Result<Draft, ConfigError> {
+    let draft = config::read(source, environment, &Overrides::default())?;
     let mut problems = Policy::compile(&draft.config).err().unwrap_or_default();
     problems.extend(Rules::compile(&draft.config).err().unwrap_or_default());
     draft.clone().finish(problems)?;

@@ -12,6 +12,7 @@ use super::notes::Notes;
 use super::output::{Document, Output};
 use crate::client::{self, AdminClient, AgentClient, OpenSession, SessionFile, locate};
 use crate::clock::SystemClock;
+use crate::config::ConfigError;
 use crate::types::{Reason, RoleName};
 
 /// The surroundings of one command.
@@ -47,6 +48,21 @@ impl Context {
     /// Connects to the agent socket, without a session.
     pub(crate) async fn agent(&self) -> Result<AgentClient, CliError> {
         Ok(AgentClient::connect(&self.agent_sockets()?).await?)
+    }
+
+    /// The agent socket, where the command line, the environment or the configuration names one.
+    pub(crate) fn named_agent_socket(&self) -> Result<Option<PathBuf>, CliError> {
+        let flag = self.global.socket.as_deref();
+        if is_named(flag, locate::AGENT_SOCKET_VARIABLE) {
+            let named = locate::agent_sockets(flag).into_iter().next();
+            return Ok(named.map(|path| std::path::absolute(&path).unwrap_or(path)));
+        }
+        match config::named_sockets(&self.global) {
+            Ok([configured, _]) => Ok(configured),
+            // It may be there later.
+            Err(CliError::Config(ConfigError::NotFound { .. })) => Ok(None),
+            Err(error) => Err(error),
+        }
     }
 
     fn agent_sockets(&self) -> Result<Vec<PathBuf>, CliError> {

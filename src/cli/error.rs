@@ -15,6 +15,7 @@ use super::helper::RequestError;
 use super::inject::InjectError;
 use super::input::InputError;
 use super::ravi_file::RaviFileError;
+use super::setup::SetupError;
 use super::skill::SkillError;
 use crate::audit::AuditError;
 use crate::client::{Attempt, BrokerError, ClientError, ConnectFailure, ErrorReason, SessionFileError};
@@ -49,6 +50,9 @@ pub(crate) enum CliError {
     /// The skill was not installed or removed.
     #[error(transparent)]
     Skill(#[from] SkillError),
+    /// A host was not set up, or not undone.
+    #[error(transparent)]
+    Setup(#[from] SetupError),
     /// A person ran what a program is to run.
     #[error(
         "a helper answers the program that starts it, and not a terminal\nconfigure it there as --help says"
@@ -175,6 +179,8 @@ impl CliError {
             Self::NoUsername | Self::NoUsernameOf => own("FIELD_ABSENT", Exit::Other, self),
             Self::Request(_) => own("REQUEST_REFUSED", Exit::Usage, self),
             Self::Skill(_) => own("SKILL_UNCHANGED", Exit::Other, self),
+            Self::Setup(error) if error.is_usage() => own("SETUP_UNCHANGED", Exit::Usage, self),
+            Self::Setup(_) => own("SETUP_UNCHANGED", Exit::Other, self),
             Self::Inject(InjectError::File(_) | InjectError::NotAFile) => {
                 own("OUTPUT_FAILED", Exit::Other, self)
             }
@@ -378,6 +384,9 @@ mod tests {
             CliError::InjectTerminal,
             SkillError::NoHome.into(),
             SkillError::Declined.into(),
+            SetupError::NotAsked.into(),
+            SetupError::NoProject { host: "print" }.into(),
+            SetupError::Changed("/f".into()).into(),
             InjectError::Open(1).into(),
             InjectError::NoReference(1).into(),
             CliError::Request(RequestError::NotHttps),

@@ -55,6 +55,8 @@
 //! dispatch list           [{dispatch_id, rule, target, identity_uuid, message,
 //!                         state: pending|delivered|dropped|dead, attempts, queued_at, next_at, fault}]
 //! dispatch retry, drop    {dispatches}
+//! setup                   {host, role, changed, files, diff, notes: [text]}
+//! setup print             {mcpServers, role: {name, text}}; text is null where the role is there
 //! config check            {path, valid, problems: [{line, message}]}
 //! config show             [{key, value, origin}]
 //! audit verify            {valid, first, last, hash, unfinished, files: [{path, first, last}],
@@ -69,6 +71,7 @@
 //! ```
 
 mod args;
+mod ask;
 mod audit;
 mod config;
 mod context;
@@ -95,6 +98,7 @@ mod ravi_file;
 mod run;
 mod send;
 mod session;
+mod setup;
 mod skill;
 mod status;
 mod usage;
@@ -196,6 +200,7 @@ async fn dispatch(context: &mut Context, command: &Command) -> Result<(), CliErr
         Command::Unlock => operator::unlock(context).await,
         Command::Reload => operator::reload(context).await,
         Command::Dispatch(command) => dispatch::run(context, command).await,
+        Command::Setup(args) => setup::run(context, args),
         Command::Skill(command) => skill::run(context, command),
         Command::Completions(args) => manual::completions(context, args),
         Command::Man(args) => manual::pages(context, args),

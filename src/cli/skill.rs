@@ -4,18 +4,19 @@
 //! neither replaced nor removed. Imports its siblings alone.
 
 use std::fs::{self, OpenOptions};
-use std::io::{self, BufRead, IsTerminal, Read, Write};
+use std::io::{self, Read, Write};
 use std::os::unix::fs::OpenOptionsExt;
 use std::path::{Path, PathBuf};
 
 use thiserror::Error;
 
 use super::args::{SkillCommand, SkillPlace};
+use super::ask::{self, Answer};
 use super::context::Context;
 use super::error::CliError;
 
 /// What is installed.
-const SKILL: &str = include_str!("../../integrations/skill/SKILL.md");
+pub(super) const SKILL: &str = include_str!("../../integrations/skill/SKILL.md");
 const FILE: &str = "SKILL.md";
 const DIRECTORY: &str = "ravi-broker";
 /// By which a file is known as ours, of whichever version.
@@ -135,21 +136,12 @@ fn write(path: &Path) -> io::Result<()> {
     written
 }
 
-/// Asks on the terminal, unless that was answered before.
 fn agree(yes: bool, question: &str) -> Result<(), SkillError> {
-    if yes {
-        return Ok(());
+    match ask::agree(yes, question) {
+        Answer::Yes => Ok(()),
+        Answer::No => Err(SkillError::Declined),
+        Answer::Nobody => Err(SkillError::NotAsked),
     }
-    let input = io::stdin();
-    if !input.is_terminal() || !io::stderr().is_terminal() {
-        return Err(SkillError::NotAsked);
-    }
-    // A question that cannot be shown still has its answer read.
-    let _ = io::stderr().write_all(format!("{question} [y/N] ").as_bytes());
-    let mut answer = String::new();
-    let read = input.lock().take(16).read_line(&mut answer);
-    let agreed = read.is_ok() && matches!(answer.trim(), "y" | "Y" | "yes");
-    if agreed { Ok(()) } else { Err(SkillError::Declined) }
 }
 
 #[cfg(test)]

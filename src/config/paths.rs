@@ -57,9 +57,15 @@ pub fn runtime_directory(environment: &Environment) -> Result<PathBuf, PathError
 pub fn state_directory(environment: &Environment) -> Result<PathBuf, PathError> {
     first_of(environment, Variable::StateDirectory)
         .or_else(|| (environment.uid() == 0).then(|| SYSTEM_STATE.into()))
-        .or_else(|| environment.path(Variable::XdgStateHome).map(|path| path.join(FOLDER)))
-        .or_else(|| environment.path(Variable::Home).map(|home| home.join(".local/state").join(FOLDER)))
+        .or_else(|| user_state_directory(environment))
         .ok_or(PathError::NoStateDirectory)
+}
+
+/// Where programs of this user note what must survive, also for root and under systemd:
+/// `$XDG_STATE_HOME/ravi-broker`, else `~/.local/state/ravi-broker`.
+pub fn user_state_directory(environment: &Environment) -> Option<PathBuf> {
+    let own = || environment.path(Variable::Home).map(|home| home.join(".local/state"));
+    environment.path(Variable::XdgStateHome).or_else(own).map(|state| state.join(FOLDER))
 }
 
 /// The configuration files that apply when none is named, best first.

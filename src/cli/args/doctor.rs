@@ -6,9 +6,10 @@ use crate::types::RoleName;
 
 #[derive(Args, Debug)]
 #[command(after_help = "\
-It looks at the configuration, the kernel, the daemon, its sockets, the session of this shell, the
-roles and Ravi, as far as this process may, and says what to do about each thing that is wrong. The
-exit code is 0 only if nothing is. It opens and closes a session of each role, which is recorded.
+It looks at the configuration, the kernel, the hosts that were set up, the daemon, its sockets, the
+session of this shell, the roles and Ravi, as far as this process may, and says what to do about
+each thing that is wrong. The exit code is 0 only if nothing is. It opens and closes a session of
+each role, which is recorded.
 
 Example:
   ravi-broker doctor

@@ -13,6 +13,7 @@ mod messages;
 mod operator;
 mod parse;
 mod run;
+mod setup;
 
 use std::path::PathBuf;
 
@@ -38,6 +39,7 @@ pub(crate) use operator::{
     Login, Revoke, RevokeTarget, ShowConfig, StateName, TailAudit, VerifyAudit, WhichDispatches,
 };
 pub(crate) use run::{MAX_DESCRIPTOR, Named, Numbered, Run};
+pub(crate) use setup::{HostName, Setup};
 
 /// Keys, passwords and sign-in tokens for AI agents: leased for minutes, by role, on the record.
 #[derive(Debug, Parser)]
@@ -186,6 +188,8 @@ pub(crate) enum Command {
     /// Read the audit trail, or prove that nobody changed it
     #[command(subcommand, after_help = "Example:\n  ravi-broker audit tail --follow")]
     Audit(AuditCommand),
+    /// Give a host of agents a role of its own, or take it out again
+    Setup(Box<Setup>),
     /// Teach an agent that has a shell to use this program
     #[command(subcommand, after_help = "Example:\n  ravi-broker skill install")]
     Skill(SkillCommand),

@@ -5,6 +5,7 @@
 //! other. It changes nothing. Imports `client`, `clock`, `types`.
 
 mod daemon;
+mod hosts;
 mod report;
 mod session;
 
@@ -20,6 +21,7 @@ pub(super) async fn run(context: &mut Context, args: &Doctor) -> Result<(), CliE
     let mut findings = Findings::default();
     daemon::configuration(context, &mut findings);
     daemon::kernel(&mut findings);
+    hosts::noted(&mut findings);
     let admin = daemon::admin(context, &mut findings).await;
     let Some(agent) = daemon::agent_socket(context, &mut findings).await else {
         return told(context, &findings);

@@ -2,6 +2,7 @@
 
 mod agent;
 mod alone;
+mod assistant;
 mod doctor;
 mod exits;
 mod helper;
@@ -12,7 +13,9 @@ mod login;
 mod operator;
 mod run;
 mod send;
+mod setup;
 mod skill;
+mod walk;
 
 use std::fs::File;
 use std::io::{Read, Write};
