@@ -40,6 +40,15 @@ pub enum BrokerError {
     /// The value may be used, and not in this way.
     #[error("the role does not let this value be delivered in that way")]
     DeliveryNotAllowed,
+    /// The operator said no.
+    #[error("the operator refused this request, and keeps to that for a while")]
+    ApprovalDenied,
+    /// Nobody decided.
+    #[error("the operator did not decide in time, so nothing was released")]
+    ApprovalExpired,
+    /// The call ends before the question does.
+    #[error("the operator has not decided yet and is still asked; make the same call again to go on waiting")]
+    ApprovalPending,
     /// Absent or foreign lease.
     #[error("no such lease is available to this session")]
     LeaseNotAvailable,

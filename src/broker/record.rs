@@ -47,6 +47,7 @@ impl Broker {
         let of_leases = leases.iter().map(|lease| revoked(lease, &holder, Cause::SessionEnded));
         let events: Vec<Event<'_>> = std::iter::once(of_session).chain(of_leases).collect();
         let _ = self.told(self.audit.record_all(&events));
+        ended.lapsed.iter().for_each(|lapsed| self.record_lapsed(lapsed, Cause::SessionEnded));
     }
 
     pub(super) fn record_performed(

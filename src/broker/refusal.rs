@@ -204,6 +204,12 @@ impl Broker {
         self.refuse(refused.about(action), rule(denied));
     }
 
+    /// What the operator did not allow, at a bounded rate: an agent can ask again and again.
+    pub(super) fn refuse_held(&self, admitted: &Admitted, action: &Action, cause: Cause) {
+        let refused = Refused { verb: refused(action), ..Refused::within(admitted) };
+        self.refuse(refused.about(action).bounded(), cause);
+    }
+
     /// A value that only the broker's own programs are given.
     pub(super) fn refuse_program(&self, admitted: &Admitted, action: &Action) -> BrokerError {
         let runs = admitted.peer.process.and_then(ProcessId::executable);

@@ -7,6 +7,7 @@
 
 use ravi_broker::client::{BrokerError, ClientError, ErrorReason};
 
+mod approval;
 mod binding;
 mod cache;
 mod delegate;
