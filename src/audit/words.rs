@@ -53,6 +53,9 @@ pub enum Verb {
     /// A request of a session was refused before it was known, or asked, what it is about.
     #[serde(rename = "request.denied")]
     RequestDenied,
+    /// A session asked for a name that no honest agent asks for, and was ended.
+    #[serde(rename = "honeytoken.touched")]
+    HoneytokenTouched,
     /// A request waits for the operator.
     #[serde(rename = "approval.asked")]
     ApprovalAsked,
@@ -183,6 +186,8 @@ pub enum Cause {
     ScopeMissing,
     /// Denied: the session may use the value, and the role forbids this way of delivery.
     DeliveryForbidden,
+    /// Denied, or ended: the name is one that no honest agent asks for.
+    Honeytoken,
     /// Denied: the operator was to be asked first, which this call cannot wait for.
     ApprovalRequired,
     /// Denied: the operator said no.

@@ -41,6 +41,10 @@ impl Broker {
         action: Action,
         purpose: Purpose<'_>,
     ) -> Result<Grant> {
+        if let Some(resource) = action.resource().filter(|_| self.is_trap(&action)) {
+            self.spring(admitted, &action, &resource);
+            return Err(self.look_in_vain(admitted, &action).await);
+        }
         let held = match self.consult(admitted, action)? {
             Decision::Granted(grant) => return self.handed_to(admitted, grant),
             Decision::Ask(held) => held,
@@ -94,6 +98,10 @@ impl Broker {
     /// which, except that another way of delivery would do.
     fn consult(&self, admitted: &Admitted, action: Action) -> Result<Decision> {
         let session = &admitted.session;
+        if let Some(resource) = action.resource().filter(|_| self.is_trap(&action)) {
+            self.spring(admitted, &action, &resource);
+            return Err(BrokerError::ResourceNotAvailable);
+        }
         let decided = self.policy.load().authorize(&session.role, session.narrowed.as_ref(), action.clone());
         decided.map_err(|denied| {
             self.refuse_action(admitted, &action, denied);

@@ -221,9 +221,12 @@ impl From<End> for BrokerError {
     fn from(end: End) -> Self {
         match end {
             End::Expired => Self::SessionExpired,
-            End::Closed | End::Revoked | End::ProcessEnded | End::ParentEnded | End::RoleChanged => {
-                Self::SessionRevoked
-            }
+            End::Closed
+            | End::Revoked
+            | End::ProcessEnded
+            | End::ParentEnded
+            | End::RoleChanged
+            | End::Honeytoken => Self::SessionRevoked,
             End::Locked => Self::Locked,
             End::Stopping => Self::Draining,
         }
@@ -234,6 +237,7 @@ impl From<OpenError> for BrokerError {
     fn from(error: OpenError) -> Self {
         match error {
             OpenError::ScopeNotGranted => Self::ScopeNotGranted,
+            OpenError::Barred => Self::RoleNotAvailable,
             OpenError::NoAnchor => Self::Argument {
                 field: "anchor",
                 problem: "the process to bind to has ended or is the init process; use the caller itself",

@@ -56,6 +56,7 @@ impl Broker {
         let room = self.leases.check_room(session.id, grant.bounds().lease_max_live);
         room.map_err(|error| explained(session, error)).inspect_err(failed)?;
         let (credential, found) = self.look_up(session, &grant, &resource).await.inspect_err(failed)?;
+        self.check_found(admitted, grant.action(), &found.resource)?;
         // Once more: a reload may have taken the right away while the value was fetched.
         let grant = self.again(admitted, &grant)?;
         let failed = |error: &BrokerError| self.record_failed(admitted, grant.action(), error);

@@ -12,6 +12,7 @@ mod death;
 mod dispatch;
 mod error;
 mod gate;
+mod honeytoken;
 mod identity;
 mod inbox;
 mod lease;

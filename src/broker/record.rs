@@ -40,6 +40,7 @@ impl Broker {
             End::Stopping => event(Verb::SessionRevoked).because(Cause::Stopping),
             End::ProcessEnded => event(Verb::SessionRevoked).because(Cause::PeerExited),
             End::ParentEnded => event(Verb::SessionRevoked).because(Cause::SessionEnded),
+            End::Honeytoken => event(Verb::SessionRevoked).because(Cause::Honeytoken),
             End::RoleChanged => event(Verb::SessionRevoked).because(Cause::Reload),
         };
         let holder =

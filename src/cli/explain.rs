@@ -101,6 +101,7 @@ fn meaning(rule: &str) -> Option<&'static str> {
         "scope_missing" => "no scope of the role allows it",
         "scope_not_granted" => "the session gave it up, or asks for more than it or its role has",
         "delivery_forbidden" => "the role does not let the value be delivered in this way",
+        "honeytoken" => "the name is a honeytoken; the session was ended, and its process opens no other",
         "approval_required" => "the operator has to be asked, which this call cannot wait for",
         "approval_denied" => "the operator said no",
         "approval_expired" => "the operator did not decide in time",

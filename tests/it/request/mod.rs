@@ -14,6 +14,7 @@ mod delegate;
 mod delivery;
 mod explain;
 mod fault;
+mod honeytoken;
 mod identity;
 mod inbox;
 mod lease;
