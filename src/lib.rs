@@ -6,7 +6,7 @@
 //! 5  bin/*   program   demo                        wiring only
 //! 4  daemon   grpc   client   cli   mcp            edges: process, wire, people, models
 //! 3  broker                                        the request path: one function per verb
-//! 2  session  policy  limit  lease  inbox  audit   the rules
+//! 2  session  policy  approval  limit  lease  inbox  audit   the rules
 //! 1  vault -> upstream   peer                      secrets at rest; the only outbound network; who calls
 //! 0  secret  clock  types  config  sys  telemetry  pb  link
 //! ```
@@ -68,6 +68,7 @@
 //!   `request::trail::every_refusal_leaves_one_record_with_its_rule`,
 //!   `life::harden::an_attestor_that_hangs_denies_the_roles_that_need_it_and_no_others`.
 
+pub mod approval;
 pub mod audit;
 pub mod broker;
 pub mod cli;

@@ -56,12 +56,14 @@ const UNITS: &[Unit] = &[
     unit("vault", 1, Below(&["upstream"])),
     //
     unit("session", 2, Below(&["policy", "audit"])),
-    unit("policy", 2, Below(&[])),
+    // The proof that a marked scope asks for.
+    unit("policy", 2, Below(&["approval"])),
+    unit("approval", 2, Below(&[])),
     unit("limit", 2, Below(&["policy"])),
-    unit("lease", 2, Below(&["policy", "session"])),
+    unit("lease", 2, Below(&["policy", "session", "approval"])),
     unit("inbox", 2, Below(&[])),
-    unit("audit", 2, Below(&[])),
-    unit("inbox", 2, Below(&["policy", "audit"])),
+    unit("audit", 2, Below(&["approval"])),
+    unit("inbox", 2, Below(&["policy", "audit", "approval"])),
     //
     unit("broker", 3, Below(&[])),
     //

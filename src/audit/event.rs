@@ -1,7 +1,7 @@
 //! What happened, in a form that cannot express a secret: closed words, names and numbers. The one
 //! free text is the caller's own [`Reason`], which nobody believes.
 //!
-//! An event borrows what it tells about and is written down at once. Imports `types` alone.
+//! An event borrows what it tells about and is written down at once. Imports `types` and `approval`'s words.
 
 use std::fmt;
 use std::os::unix::ffi::OsStrExt;
@@ -13,8 +13,10 @@ use serde::ser::SerializeMap;
 use serde::{Serialize, Serializer};
 
 use super::words::{Cause, Outcome, Verb};
+use crate::approval::Wish;
 use crate::types::{
-    DenialId, DispatchId, IdentityUuid, LeaseId, MessageRef, Reason, Resource, RoleName, SessionId, Subject,
+    ApprovalId, DenialId, DispatchId, IdentityUuid, LeaseId, MessageRef, Reason, Resource, RoleName,
+    SessionId, Subject,
 };
 
 /// Who did it, as far as it is known. Held by the session, so that an event costs no copy.
@@ -76,6 +78,9 @@ pub struct Event<'a> {
     previous: Option<&'a str>,
     message: Option<MessageRef>,
     attempts: Option<u32>,
+    approval: Option<ApprovalId>,
+    wish: Option<&'a Wish>,
+    operator: Option<(u32, Option<u32>)>,
 }
 
 impl<'a> Event<'a> {
@@ -102,6 +107,9 @@ impl<'a> Event<'a> {
             previous: None,
             message: None,
             attempts: None,
+            approval: None,
+            wish: None,
+            operator: None,
         }
     }
 
@@ -182,6 +190,21 @@ impl<'a> Event<'a> {
         Self { target: Some(Target::Dispatch(id)), message: Some(message), attempts, ..self }
     }
 
+    /// Which question to the operator it is about.
+    pub const fn approval(self, id: ApprovalId) -> Self {
+        Self { approval: Some(id), ..self }
+    }
+
+    /// What the operator is asked about: verb, and resource or recipients.
+    pub const fn wish(self, wish: Option<&'a Wish>) -> Self {
+        Self { wish, ..self }
+    }
+
+    /// Who decided, by the kernel: user and process.
+    pub const fn operator(self, uid: u32, pid: Option<u32>) -> Self {
+        Self { operator: Some((uid, pid)), ..self }
+    }
+
     /// `audit.recovered`: so many bytes of an unfinished record were cut off.
     pub(super) const fn recovered(cut_bytes: u64) -> Event<'static> {
         Event { cut_bytes: Some(cut_bytes), ..Event::of(Verb::AuditRecovered, &NOBODY) }
@@ -224,6 +247,14 @@ impl Serialize for Stamped<'_> {
         fields.put("lease", self.event.lease.map(Text))?;
         fields.put("resource", self.event.resource.map(Text))?;
         fields.put("target", self.event.target.map(Text))?;
+        fields.put("approval", self.event.approval.map(Text))?;
+        fields.put("action", self.event.wish.map(|wish| wish.verb))?;
+        fields.put(
+            "about",
+            self.event.wish.map(|wish| bounded(&wish.about)).filter(|about| !about.is_empty()),
+        )?;
+        fields.put("operator_uid", self.event.operator.map(|(uid, _)| uid))?;
+        fields.put("operator_pid", self.event.operator.and_then(|(_, pid)| pid))?;
         fields.put("message", self.event.message.map(Text))?;
         fields.put("attempts", self.event.attempts)?;
         fields.put("ttl", self.event.ttl.map(|ttl| ttl.as_secs()))?;
@@ -265,6 +296,15 @@ fn ascii(path: &Path) -> String {
     match bytes.len().checked_sub(LONGEST) {
         None | Some(0) => bytes.escape_ascii().to_string(),
         Some(cut) => format!("...{}", bytes[cut..].escape_ascii()),
+    }
+}
+
+/// Names that are all of one record: many recipients do not make a long one.
+fn bounded(about: &str) -> String {
+    const LONGEST: usize = 512;
+    match about.char_indices().nth(LONGEST) {
+        None => about.to_owned(),
+        Some((cut, _)) => format!("{}...", &about[..cut]),
     }
 }
 

@@ -53,6 +53,21 @@ pub enum Verb {
     /// A request of a session was refused before it was known, or asked, what it is about.
     #[serde(rename = "request.denied")]
     RequestDenied,
+    /// A session asked for a name that no honest agent asks for, and was ended.
+    #[serde(rename = "honeytoken.touched")]
+    HoneytokenTouched,
+    /// A request waits for the operator.
+    #[serde(rename = "approval.asked")]
+    ApprovalAsked,
+    /// The operator allowed a request that waits.
+    #[serde(rename = "approval.allowed")]
+    ApprovalAllowed,
+    /// The operator refused a request that waits.
+    #[serde(rename = "approval.denied")]
+    ApprovalDenied,
+    /// A request waited in vain, or its session ended.
+    #[serde(rename = "approval.expired")]
+    ApprovalExpired,
     /// Names were listed.
     #[serde(rename = "vault.list")]
     VaultList,
@@ -171,6 +186,14 @@ pub enum Cause {
     ScopeMissing,
     /// Denied: the session may use the value, and the role forbids this way of delivery.
     DeliveryForbidden,
+    /// Denied, or ended: the name is one that no honest agent asks for.
+    Honeytoken,
+    /// Denied: the operator was to be asked first, which this call cannot wait for.
+    ApprovalRequired,
+    /// Denied: the operator said no.
+    ApprovalDenied,
+    /// Denied, or ended: the operator did not decide in time.
+    ApprovalExpired,
     /// Denied: no token was sent.
     TokenMissing,
     /// Denied: the token is of no session.

@@ -30,6 +30,8 @@ pub struct Snapshot {
     pub sessions: usize,
     /// Live leases.
     pub leases: usize,
+    /// Requests that wait for the operator.
+    pub approvals: usize,
     /// Requests that were answered with what they asked for.
     pub served: u64,
     /// Requests that were refused.
@@ -92,6 +94,7 @@ impl Broker {
             identity_keys: self.vault.keyring().identity_keys(),
             sessions: self.sessions.len(),
             leases: self.leases.len(),
+            approvals: self.approvals.len(),
             served: self.served.load(Ordering::Relaxed),
             denied: self.denied.load(Ordering::Relaxed),
             upstream_calls: self.upstream.calls(),

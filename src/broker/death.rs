@@ -50,6 +50,19 @@ impl Broker {
         Ok(())
     }
 
+    /// Has the ends of sessions recorded that have lost their access already.
+    pub(super) fn record_later(&self, ended: Vec<Ended>) {
+        let count = ended.len();
+        self.unrecorded.lock().extend(ended);
+        let broker = self.me.clone();
+        tokio::spawn(async move {
+            let Some(broker) = broker.upgrade() else { return };
+            for _ in 0..count {
+                broker.record_death();
+            }
+        });
+    }
+
     /// Writes what is left to be written of sessions whose process has ended: a runtime that stops does not
     /// come to it any more.
     pub(super) fn record_deaths(&self) {

@@ -40,6 +40,15 @@ pub enum BrokerError {
     /// The value may be used, and not in this way.
     #[error("the role does not let this value be delivered in that way")]
     DeliveryNotAllowed,
+    /// The operator said no.
+    #[error("the operator refused this request, and keeps to that for a while")]
+    ApprovalDenied,
+    /// Nobody decided.
+    #[error("the operator did not decide in time, so nothing was released")]
+    ApprovalExpired,
+    /// The call ends before the question does.
+    #[error("the operator has not decided yet and is still asked; make the same call again to go on waiting")]
+    ApprovalPending,
     /// Absent or foreign lease.
     #[error("no such lease is available to this session")]
     LeaseNotAvailable,
@@ -212,9 +221,12 @@ impl From<End> for BrokerError {
     fn from(end: End) -> Self {
         match end {
             End::Expired => Self::SessionExpired,
-            End::Closed | End::Revoked | End::ProcessEnded | End::ParentEnded | End::RoleChanged => {
-                Self::SessionRevoked
-            }
+            End::Closed
+            | End::Revoked
+            | End::ProcessEnded
+            | End::ParentEnded
+            | End::RoleChanged
+            | End::Honeytoken => Self::SessionRevoked,
             End::Locked => Self::Locked,
             End::Stopping => Self::Draining,
         }
@@ -225,6 +237,7 @@ impl From<OpenError> for BrokerError {
     fn from(error: OpenError) -> Self {
         match error {
             OpenError::ScopeNotGranted => Self::ScopeNotGranted,
+            OpenError::Barred => Self::RoleNotAvailable,
             OpenError::NoAnchor => Self::Argument {
                 field: "anchor",
                 problem: "the process to bind to has ended or is the init process; use the caller itself",

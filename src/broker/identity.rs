@@ -2,7 +2,7 @@
 
 use super::error::{BrokerError, Result};
 use super::provision::Order;
-use super::{Admitted, Broker};
+use super::{Admitted, Broker, Purpose};
 use crate::audit::{Event, NOBODY, Verb};
 use crate::config::IdentityRef;
 use crate::inbox::budget::Standing;
@@ -41,7 +41,9 @@ impl Broker {
         name: IdentityName,
         reason: Option<Reason>,
     ) -> Result<Identity> {
-        let grant = self.authorize(admitted, Action::CreateIdentity(name.clone()))?;
+        let action = Action::CreateIdentity(name.clone());
+        let grant = self.permit(admitted, action, Purpose::of(reason.as_ref())).await?;
+        self.ensure_open(&admitted.session)?;
         let actor = admitted.session.actor.clone();
         let order = Order { actor, reason, insists: false, with_phone: false };
         let created = self.create_new(&name, order).await;
@@ -55,7 +57,8 @@ impl Broker {
         country: Option<String>,
         reason: Option<Reason>,
     ) -> Result<Identity> {
-        let grant = self.authorize(admitted, Action::ProvisionPhone)?;
+        let purpose = Purpose::of(reason.as_ref());
+        let grant = self.permit(admitted, Action::ProvisionPhone, purpose).await?;
         self.record_performed(&admitted.session, grant.action(), reason.as_ref())?;
         let provisioned = async {
             let identity = self.identity_of(&admitted.session, grant.role()).await?;
@@ -64,7 +67,7 @@ impl Broker {
                 return Ok(now);
             }
             // A reload, a revocation or a lock may have come while it was read.
-            self.authorize(admitted, Action::ProvisionPhone)?;
+            self.again(admitted, &grant)?;
             self.ensure_open(&admitted.session)?;
             self.give_phone(identity, country.as_deref()).await
         };
@@ -77,17 +80,17 @@ impl Broker {
 
     /// Whom the identity knows, at most 50.
     pub async fn search_contacts(&self, admitted: &Admitted, query: &str) -> Result<Vec<Contact>> {
-        let grant = self.authorize(admitted, Action::SearchContacts)?;
+        let grant = self.permit(admitted, Action::SearchContacts, Purpose::default()).await?;
         self.record_performed(&admitted.session, grant.action(), None)?;
         let found = async {
             let identity = self.identity_of(&admitted.session, grant.role()).await?;
             // As in every read: who lost the right meanwhile costs no call.
-            self.authorize(admitted, Action::SearchContacts)?;
+            self.again(admitted, &grant)?;
             Ok(self.mailbox.search_contacts(identity, query).await?)
         };
         let found = found.await;
         let mut found = found.inspect_err(|error| self.record_failed(admitted, grant.action(), error))?;
-        self.authorize(admitted, Action::SearchContacts)?;
+        self.again(admitted, &grant)?;
         self.still_open(&admitted.session)?;
         found.truncate(MAX_CONTACTS);
         Ok(found)

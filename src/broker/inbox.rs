@@ -9,7 +9,7 @@ use tokio_util::sync::CancellationToken;
 
 use super::error::{BrokerError, Result};
 use super::lease::explained_end;
-use super::{Admitted, Broker};
+use super::{Admitted, Broker, Purpose};
 use crate::audit::Cause;
 use crate::clock::BootInstant;
 use crate::inbox::code::Wanted;
@@ -17,7 +17,7 @@ use crate::inbox::message::{Message, Shown};
 use crate::inbox::poll::{Arrived, Attention, LookError};
 use crate::inbox::sender::SenderPattern;
 use crate::inbox::watch::{Given, Waiting, WatchError};
-use crate::policy::Action;
+use crate::policy::{Action, Decision};
 use crate::session::Session;
 use crate::types::{Channel, IdentityUuid, MessageRef, Reason, WatchId};
 use crate::upstream::{Mail, Mailbox, Text};
@@ -98,7 +98,9 @@ impl Broker {
             let list = move |_, identity| async move {
                 newest(&*mailbox, identity, channel, left_out, count + 1).await
             };
-            found.extend(self.perform(admitted, Action::ReadMessages(channel), None, list).await?.1);
+            found.extend(
+                self.perform(admitted, Action::ReadMessages(channel), Purpose::default(), list).await?.1,
+            );
         }
         found.sort_by_key(|message| std::cmp::Reverse((message.created, message.name)));
         let more = found.len() > count;
@@ -113,7 +115,8 @@ impl Broker {
     pub async fn read_message(&self, admitted: &Admitted, name: MessageRef) -> Result<Read> {
         let mailbox = self.mailbox.clone();
         let fetch = move |_, identity| async move { one(&*mailbox, identity, name).await };
-        let (_, message) = self.perform(admitted, Action::ReadMessage(name), None, fetch).await?;
+        let (_, message) =
+            self.perform(admitted, Action::ReadMessage(name), Purpose::default(), fetch).await?;
         Ok(self.read(admitted, message))
     }
 
@@ -125,12 +128,15 @@ impl Broker {
     ) -> Result<(WatchId, BootInstant)> {
         let session = &admitted.session;
         let WatchOpening { channel, from, wanted, purpose, ttl } = opening;
+        let asked = Purpose::of(purpose.as_ref());
+        let grant = self.permit(admitted, Action::AwaitCode(channel), asked).await?;
+        let approval = grant.approval().cloned();
         let id = WatchId(random().ok_or(BrokerError::Internal)?);
         let ttl = ttl.unwrap_or(WATCH_TTL).min(LONGEST_WATCH);
         let ends_at = (self.clock.now() + ttl).min(session.expires_at());
         let (inbox, of) = (self.inbox.clone(), session.id);
         let open = move |_, identity| async move {
-            let waiting = Waiting { identity, channel, from, wanted, session: of, ends_at };
+            let waiting = Waiting { identity, channel, from, wanted, session: of, ends_at, approval };
             if let Err(error) = inbox.watches.open(id, waiting) {
                 return Ok(Err(watch_error(error)));
             }
@@ -140,7 +146,7 @@ impl Broker {
             }
             Ok(armed)
         };
-        let opened = self.perform(admitted, Action::AwaitCode(channel), purpose.as_ref(), open).await;
+        let opened = self.perform_granted(admitted, grant, purpose.as_ref(), open).await;
         // The session may have ended before there was a watch to end with it.
         let opened = opened.and_then(|(_, opened)| opened).and_then(|()| self.ensure_open(session));
         opened.map(|()| (id, ends_at)).inspect_err(|_| {
@@ -183,7 +189,7 @@ impl Broker {
     /// Policy as it is now, the record, and the last check: as for any value.
     fn release_code(&self, admitted: &Admitted, given: Given) -> Result<Given> {
         let session = &admitted.session;
-        self.authorize(admitted, Action::AwaitCode(given.message.channel))?;
+        self.under(admitted, Action::AwaitCode(given.message.channel), given.approval.as_ref())?;
         self.record_claimed(session, &given)?;
         self.still_open(session)?;
         Ok(given)
@@ -204,7 +210,7 @@ impl Broker {
             let attend =
                 move |_, identity| async move { Ok((identity, inbox.attend(identity, channel).await)) };
             let (identity, attended) =
-                self.perform(admitted, Action::ReadMessages(channel), None, attend).await?.1;
+                self.perform(admitted, Action::ReadMessages(channel), Purpose::default(), attend).await?.1;
             channels.push((channel, self.may_be_given_codes(admitted, channel)));
             attention.push(attended);
             whose = Some(identity);
@@ -217,10 +223,10 @@ impl Broker {
     /// The one that was asked for, or those that the session may read. It has to be at least one.
     fn readable(&self, admitted: &Admitted, channel: Option<Channel>) -> Result<Vec<Channel>> {
         let Some(channel) = channel else {
-            let may = |channel: &Channel| self.allows(admitted, Action::ReadMessages(*channel));
+            let may = |channel: &Channel| self.decision(admitted, Action::ReadMessages(*channel)).is_some();
             let readable: Vec<Channel> = Channel::ALL.into_iter().filter(may).collect();
             if readable.is_empty() {
-                self.authorize(admitted, Action::ReadMessages(Channel::Email))?;
+                self.may(admitted, Action::ReadMessages(Channel::Email))?;
             }
             return Ok(readable);
         };
@@ -236,10 +242,15 @@ impl Broker {
         self.allows(admitted, Action::AwaitCode(channel))
     }
 
-    /// Asks policy without a refusal that would be recorded.
+    /// Asks policy without a refusal that would be recorded. What the operator would have to be asked about is not
+    /// allowed yet.
     fn allows(&self, admitted: &Admitted, action: Action) -> bool {
+        matches!(self.decision(admitted, action), Some(Decision::Granted(_)))
+    }
+
+    fn decision(&self, admitted: &Admitted, action: Action) -> Option<Decision> {
         let session = &admitted.session;
-        self.policy.load().authorize(&session.role, session.narrowed.as_ref(), action).is_ok()
+        self.policy.load().authorize(&session.role, session.narrowed.as_ref(), action).ok()
     }
 
     fn refuse_watch(&self, admitted: &Admitted, id: WatchId, error: WatchError) -> BrokerError {

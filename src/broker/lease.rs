@@ -7,7 +7,7 @@ use tokio::sync::broadcast;
 use tokio_util::sync::CancellationToken;
 
 use super::error::{BrokerError, Result};
-use super::{Admitted, Broker};
+use super::{Admitted, Broker, Purpose};
 use crate::lease::{Event, Found, Lease, LeaseError};
 use crate::policy::{Action, Grant};
 use crate::session::Session;
@@ -50,13 +50,16 @@ impl Broker {
         reason: Option<Reason>,
     ) -> Result<Leased> {
         let session = &admitted.session;
-        let grant = self.authorize(admitted, Action::Acquire(resource.clone(), delivery))?;
+        let action = Action::Acquire(resource.clone(), delivery);
+        let grant = self.permit(admitted, action, Purpose::of(reason.as_ref())).await?;
         let failed = |error: &BrokerError| self.record_failed(admitted, grant.action(), error);
         let room = self.leases.check_room(session.id, grant.bounds().lease_max_live);
         room.map_err(|error| explained(session, error)).inspect_err(failed)?;
         let (credential, found) = self.look_up(session, &grant, &resource).await.inspect_err(failed)?;
+        self.check_found(admitted, grant.action(), &found.resource)?;
         // Once more: a reload may have taken the right away while the value was fetched.
-        let grant = self.authorize(admitted, Action::Acquire(resource, delivery))?;
+        let grant = self.again(admitted, &grant)?;
+        let failed = |error: &BrokerError| self.record_failed(admitted, grant.action(), error);
         let lease = self.leases.grant(session, &grant, found, ttl);
         let lease = lease.map_err(|error| explained(session, error)).inspect_err(failed)?;
         let recorded = self.record_acquired(session, &lease, reason.as_ref());
@@ -69,11 +72,12 @@ impl Broker {
     /// The value again, under a live lease and today's policy.
     pub async fn read_lease(&self, admitted: &Admitted, id: LeaseId) -> Result<Leased> {
         let session = &admitted.session;
-        let Lease { resource, identity, delivery, .. } = self.own_lease(admitted, id)?;
-        let grant = self.authorize(admitted, Action::Acquire(resource.clone(), delivery))?;
+        let Lease { resource, identity, delivery, approval, .. } = self.own_lease(admitted, id)?;
+        let action = Action::Acquire(resource.clone(), delivery);
+        let grant = self.under(admitted, action, approval.as_ref())?;
         let failed = |error: &BrokerError| self.record_failed(admitted, grant.action(), error);
         let (credential, found) = self.look_up(session, &grant, &resource).await.inspect_err(failed)?;
-        let grant = self.authorize(admitted, Action::Acquire(resource, delivery))?;
+        let grant = self.again(admitted, &grant)?;
         let failed = |error: &BrokerError| self.record_failed(admitted, grant.action(), error);
         // The lease is for the identity that the role had when it was granted.
         if found.identity != identity {
@@ -90,7 +94,8 @@ impl Broker {
     pub fn renew(&self, admitted: &Admitted, id: LeaseId, ttl: Option<Duration>) -> Result<Lease> {
         let session = &admitted.session;
         let lease = self.own_lease(admitted, id)?;
-        let grant = self.authorize(admitted, Action::Acquire(lease.resource.clone(), lease.delivery))?;
+        let action = Action::Acquire(lease.resource.clone(), lease.delivery);
+        let grant = self.under(admitted, action, lease.approval.as_ref())?;
         let bounds = grant.bounds();
         let ttl = ttl.unwrap_or(bounds.lease_default_ttl);
         // Before it is moved: a lease that was is not moved back.

@@ -6,10 +6,13 @@
 //! only then a value leaves (I9). May import everything below.
 
 mod admin;
+mod alarm;
+mod approval;
 mod death;
 mod dispatch;
 mod error;
 mod gate;
+mod honeytoken;
 mod identity;
 mod inbox;
 mod lease;
@@ -30,10 +33,14 @@ use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, Weak};
 
 use arc_swap::ArcSwap;
+use aws_lc_rs::hmac;
 use tokio::sync::watch;
-use tokio_util::sync::CancellationToken;
+use tokio_util::sync::{CancellationToken, DropGuard};
 
 pub use self::admin::{Revocation, Revoked, SessionView, Snapshot};
+pub use self::alarm::Alarm;
+use self::alarm::Alarms;
+pub use self::approval::Purpose;
 use self::death::Unrecorded;
 pub use self::error::{BrokerError, Result};
 use self::gate::Gate;
@@ -47,9 +54,10 @@ use self::refusal::Refusals;
 pub use self::refusal::{Asked, Refusal};
 pub use self::send::{Answered, Dispatched};
 pub use self::session::{Described, Opened};
+use crate::approval::Approvals;
 use crate::audit::{AuditFile, Cause};
-use crate::clock::Clock;
-use crate::config::{Config, UseBy};
+use crate::clock::{BootInstant, Clock};
+use crate::config::Config;
 use crate::inbox::budget::Budgets;
 use crate::inbox::dispatch::Dispatches;
 use crate::inbox::poll::Inbox;
@@ -59,9 +67,9 @@ use crate::inbox::watch::Watches;
 use crate::lease::Leases;
 use crate::limit::{Class, Limits, Share};
 use crate::peer::{Peer, ProcessId};
-use crate::policy::{Action, Denied, Grant, Policy};
+use crate::policy::Policy;
 use crate::session::{End, Session, Sessions, TokenError};
-use crate::types::{Delivery, DenialId, SessionId};
+use crate::types::{DenialId, SessionId};
 use crate::upstream::{Mailbox, Upstream};
 use crate::vault::Vault;
 use crate::vault::arena::Arena;
@@ -74,6 +82,10 @@ pub struct Broker {
     policy: ArcSwap<Policy>,
     sessions: Sessions,
     leases: Leases,
+    approvals: Approvals,
+    alarms: Alarms,
+    /// Tells contents apart in questions, and tells nothing of them.
+    fingerprints: hmac::Key,
     limits: Limits,
     vault: Arc<Vault>,
     upstream: Arc<dyn Upstream>,
@@ -161,6 +173,10 @@ pub struct Admitted {
     session: Arc<Session>,
     peer: Arc<Peer>,
     denial: DenialId,
+    /// Until when the caller waits for an answer, if it says so.
+    answer_by: Option<BootInstant>,
+    /// Cancelled when nobody waits for the answer any more.
+    left: CancellationToken,
 }
 
 impl Broker {
@@ -189,6 +205,9 @@ impl Broker {
             policy: ArcSwap::from_pointee(policy),
             sessions: Sessions::new(config.limits.sessions, clock.clone()),
             leases: Leases::new(clock.clone()),
+            approvals: Approvals::new(clock.clone()),
+            alarms: Alarms::default(),
+            fingerprints: approval::fingerprint_key(),
             limits: Limits::new(config, clock.clone()),
             vault,
             upstream,
@@ -268,25 +287,6 @@ impl Broker {
         Err(TokenError::Exec(verdict.lines))
     }
 
-    /// The answer of [`Policy::authorize`]. A refusal is recorded with its rule; the agent is not told which, except
-    /// that another way of delivery would do.
-    fn authorize(&self, admitted: &Admitted, action: Action) -> Result<Grant> {
-        let session = &admitted.session;
-        let decided = self.policy.load().authorize(&session.role, session.narrowed.as_ref(), action.clone());
-        let grant = decided.map_err(|denied| {
-            self.refuse_action(admitted, &action, denied);
-            match denied {
-                Denied::Delivery => BrokerError::DeliveryNotAllowed,
-                _ => BrokerError::ResourceNotAvailable,
-            }
-        })?;
-        let only_own = grant.delivery() != Delivery::Shown && grant.role().use_by == UseBy::Cli;
-        if only_own && !self.programs.include(&admitted.peer) {
-            return Err(self.refuse_program(admitted, grant.action()));
-        }
-        Ok(grant)
-    }
-
     /// A request that is not in its form is refused before policy sees it, and recorded like a refusal.
     pub fn refuse_form(&self, admitted: &Admitted) {
         self.refuse_unasked(admitted.caller(), &admitted.session, Cause::ArgumentInvalid);
@@ -333,11 +333,22 @@ impl Broker {
 
 impl Admitted {
     fn of(caller: Caller<'_>, session: Arc<Session>) -> Self {
-        Self { session, peer: caller.peer.clone(), denial: caller.denial }
+        let left = CancellationToken::new();
+        Self { session, peer: caller.peer.clone(), denial: caller.denial, answer_by: None, left }
     }
 
     fn caller(&self) -> Caller<'_> {
         Caller { peer: &self.peer, token: None, linked: None, denial: self.denial }
+    }
+
+    /// What waits for somebody is to be answered by then.
+    pub fn answer_by(self, deadline: BootInstant) -> Self {
+        Self { answer_by: Some(deadline), ..self }
+    }
+
+    /// To be held for as long as somebody waits for the answer: what has not begun yet is then not begun.
+    pub fn wanted(&self) -> DropGuard {
+        self.left.clone().drop_guard()
     }
 
     /// The session's handle, for logs.

@@ -40,6 +40,7 @@ impl Broker {
             End::Stopping => event(Verb::SessionRevoked).because(Cause::Stopping),
             End::ProcessEnded => event(Verb::SessionRevoked).because(Cause::PeerExited),
             End::ParentEnded => event(Verb::SessionRevoked).because(Cause::SessionEnded),
+            End::Honeytoken => event(Verb::SessionRevoked).because(Cause::Honeytoken),
             End::RoleChanged => event(Verb::SessionRevoked).because(Cause::Reload),
         };
         let holder =
@@ -47,6 +48,7 @@ impl Broker {
         let of_leases = leases.iter().map(|lease| revoked(lease, &holder, Cause::SessionEnded));
         let events: Vec<Event<'_>> = std::iter::once(of_session).chain(of_leases).collect();
         let _ = self.told(self.audit.record_all(&events));
+        ended.lapsed.iter().for_each(|lapsed| self.record_lapsed(lapsed, Cause::SessionEnded));
     }
 
     pub(super) fn record_performed(

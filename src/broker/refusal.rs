@@ -204,6 +204,18 @@ impl Broker {
         self.refuse(refused.about(action), rule(denied));
     }
 
+    /// A name that no honest agent asks for. One record, as for any other refusal.
+    pub(super) fn refuse_trapped(&self, admitted: &Admitted, action: &Action) {
+        let refused = Refused { verb: Verb::HoneytokenTouched, ..Refused::within(admitted) };
+        self.refuse(refused.about(action), Cause::Honeytoken);
+    }
+
+    /// What the operator did not allow, at a bounded rate: an agent can ask again and again.
+    pub(super) fn refuse_held(&self, admitted: &Admitted, action: &Action, cause: Cause) {
+        let refused = Refused { verb: refused(action), ..Refused::within(admitted) };
+        self.refuse(refused.about(action).bounded(), cause);
+    }
+
     /// A value that only the broker's own programs are given.
     pub(super) fn refuse_program(&self, admitted: &Admitted, action: &Action) -> BrokerError {
         let runs = admitted.peer.process.and_then(ProcessId::executable);
@@ -341,6 +353,7 @@ fn unopened(error: OpenError, role: &Arc<Role>, narrowed: Option<Arc<[Scope]>>) 
             (Cause::PeerUnknown, Compared::Nothing)
         }
         OpenError::ParentEnded => (Cause::SessionOver, Compared::Nothing),
+        OpenError::Barred => (Cause::Honeytoken, Compared::Nothing),
         OpenError::Capacity(limit) => (Cause::CapacityReached, Compared::Limit(limit)),
         OpenError::NoRandom => (Cause::Internal, Compared::Nothing),
     }
@@ -363,6 +376,7 @@ fn ended(end: End) -> &'static str {
         End::ProcessEnded => "the process that the session belonged to has ended",
         End::ParentEnded => "the session that this one was delegated from has ended",
         End::RoleChanged => "after a reload the role was gone or did not match",
+        End::Honeytoken => "the session asked for a honeytoken",
         End::Stopping => "the daemon was told to stop",
     }
 }

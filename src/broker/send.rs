@@ -5,7 +5,8 @@
 //! to be unknown, and can be asked for ([`Broker::check_send`]).
 
 use super::error::{BrokerError, Result};
-use super::{Admitted, Broker};
+use super::{Admitted, Broker, Purpose};
+use crate::approval::Fingerprint;
 use crate::audit::{Event, Target, Verb};
 use crate::inbox::budget::{Budgets, Standing, TakeError, Taken};
 use crate::inbox::letter::{MAX_RECIPIENTS, addresses_of, holds_secret, is_own, sender_of, without_doubles};
@@ -54,9 +55,11 @@ impl Broker {
         draft: Draft,
         reason: Option<Reason>,
     ) -> Result<Dispatched> {
-        let grant =
-            self.authorize(admitted, Action::SendEmail(with_copies(vec![draft.to.clone()], &draft.rest)?))?;
+        let action = Action::SendEmail(with_copies(vec![draft.to.clone()], &draft.rest)?);
+        self.may(admitted, action.clone())?;
         self.own_files(admitted, &draft.rest)?;
+        let content = Some(self.content_of(draft.subject.expose(), &draft.rest));
+        let grant = self.permit(admitted, action, Purpose { reason: reason.as_ref(), content }).await?;
         let identity = self.sender(admitted, &grant).await?;
         let subject = Secret::copy_of(draft.subject.expose());
         self.hand_over(admitted, identity, grant, Out::New(draft), &subject, reason).await
@@ -82,7 +85,9 @@ impl Broker {
         if !(answer.cc.is_empty() && answer.bcc.is_empty()) {
             self.may_show(admitted, &original)?;
         }
-        let grant = self.authorize(admitted, Action::SendEmail(with_copies(to, &answer)?))?;
+        let action = Action::SendEmail(with_copies(to, &answer)?);
+        let content = Some(self.content_of(&mail.to_string(), &answer));
+        let grant = self.permit(admitted, action, Purpose { reason: reason.as_ref(), content }).await?;
         let out = Out::Reply(mail, answered, answer);
         self.hand_over(admitted, identity, grant, out, &original.subject, reason).await
     }
@@ -96,9 +101,12 @@ impl Broker {
         answer: Answering,
         reason: Option<Reason>,
     ) -> Result<Dispatched> {
-        let grant = self.authorize(admitted, Action::SendEmail(with_copies(vec![to.clone()], &answer)?))?;
+        let action = Action::SendEmail(with_copies(vec![to.clone()], &answer)?);
+        self.may(admitted, action.clone())?;
         self.authorize(admitted, Action::ReadMessages(Channel::Email))?;
         self.own_files(admitted, &answer)?;
+        let content = Some(self.content_of(&mail.to_string(), &answer));
+        let grant = self.permit(admitted, action, Purpose { reason: reason.as_ref(), content }).await?;
         let identity = self.sender(admitted, &grant).await?;
         let failed = |error: &BrokerError| self.record_failed(admitted, grant.action(), error);
         let original = self.mailbox.read_mail(identity, mail).await;
@@ -116,7 +124,9 @@ impl Broker {
         text: Secret,
         reason: Option<Reason>,
     ) -> Result<Dispatched> {
-        let grant = self.authorize(admitted, Action::SendSms(to.clone()))?;
+        let content = Some(self.fingerprint(&[text.expose()]));
+        let purpose = Purpose { reason: reason.as_ref(), content };
+        let grant = self.permit(admitted, Action::SendSms(to.clone()), purpose).await?;
         let identity = self.sender(admitted, &grant).await?;
         let subject = Secret::copy_of("");
         self.hand_over(admitted, identity, grant, Out::Text(to, text), &subject, reason).await
@@ -153,13 +163,13 @@ impl Broker {
             self.refuse_form(admitted);
             return Err(BrokerError::ResourceNotAvailable);
         };
-        let grant = self.authorize(admitted, unknown.recipients.action())?;
+        self.may(admitted, unknown.recipients.action())?;
         let subject = Subject::Send(id);
         let event = Event::of(Verb::InboxList, &session.actor).identity(unknown.identity);
         self.must_record(&event.target(Target::Subject(&subject)))?;
-        let failed = |error: &BrokerError| self.record_failed(admitted, grant.action(), error);
+        let failed = |error: &BrokerError| self.record_failed(admitted, &unknown.recipients.action(), error);
         let candidates = self.look_for(&unknown).await.map_err(BrokerError::from).inspect_err(failed)?;
-        self.authorize(admitted, unknown.recipients.action())?;
+        self.may(admitted, unknown.recipients.action())?;
         self.still_open(session)?;
         Ok(self.sends.judge(&unknown, &candidates))
     }
@@ -257,7 +267,7 @@ impl Broker {
         let ready =
             self.record_performed(&admitted.session, grant.action(), reason.as_ref()).and_then(|()| {
                 // A reload, a revocation or a lock may have come meanwhile.
-                self.authorize(admitted, grant.action().clone())?;
+                self.again(admitted, &grant)?;
                 self.ensure_open(&admitted.session)
             });
         if let Err(error) = ready {
@@ -287,6 +297,14 @@ impl Broker {
                 Err(BrokerError::from(error)).inspect_err(failed)
             }
         }
+    }
+
+    /// What the operator's word about a mail is bound to.
+    fn content_of(&self, subject: &str, answer: &Answering) -> Fingerprint {
+        let files: Vec<String> = answer.attachments.iter().map(ToString::to_string).collect();
+        let mut parts = vec![subject, answer.content.expose()];
+        parts.extend(files.iter().map(String::as_str));
+        self.fingerprint(&parts)
     }
 
     async fn send_once(&self, identity: IdentityUuid, out: &Out) -> crate::upstream::Result<Sent> {

@@ -6,6 +6,7 @@ use std::time::Duration;
 use super::error::{BrokerError, Result};
 use super::refusal::NO_CALL;
 use super::{Admitted, Broker, Caller, Revoked};
+use crate::approval::Lapsed;
 use crate::clock::BootInstant;
 use crate::lease::Lease;
 use crate::limit::Remaining;
@@ -52,6 +53,7 @@ pub(super) struct Ended {
     pub(super) session: Arc<Session>,
     pub(super) end: End,
     pub(super) leases: Vec<Lease>,
+    pub(super) lapsed: Vec<Lapsed>,
     exposed: Vec<Resource>,
 }
 
@@ -169,8 +171,9 @@ impl Broker {
             self.limits.forget(session.id);
             self.sends.forget(session.id);
             self.inbox.watches.end_session(session.id);
+            let lapsed = self.approvals.end_session(session.id);
             let end = session.end().unwrap_or(End::Closed);
-            Ended { session, end, leases, exposed }
+            Ended { session, end, leases, lapsed, exposed }
         };
         sessions.into_iter().map(forget).collect()
     }

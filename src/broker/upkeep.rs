@@ -54,6 +54,7 @@ impl Broker {
             let watched = self.leases.watched();
             self.vault.prune(&watched);
             self.limits.prune();
+            self.approvals.prune();
             self.inbox.watches.prune(self.clock.now());
             for (identity, resource) in &watched {
                 self.vault.refresh_ahead(*identity, resource);

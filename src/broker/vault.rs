@@ -4,7 +4,7 @@ use std::future::Future;
 use std::sync::Arc;
 
 use super::error::{BrokerError, Result};
-use super::{Admitted, Broker};
+use super::{Admitted, Broker, Purpose};
 use crate::policy::{Action, Grant};
 use crate::secret::Secret;
 use crate::types::{IdentityUuid, PasswordName, Reason, SecretKey};
@@ -14,7 +14,8 @@ impl Broker {
     /// Names of the secrets that the session may list.
     pub async fn list_secrets(&self, admitted: &Admitted) -> Result<Vec<SecretKey>> {
         let list = |vault: Arc<Vault>, identity| async move { vault.secret_names(identity).await };
-        let (grant, mut names) = self.perform(admitted, Action::ListSecrets, None, list).await?;
+        let (grant, mut names) =
+            self.perform(admitted, Action::ListSecrets, Purpose::default(), list).await?;
         names.retain(|name| grant.lists_secret(name));
         Ok(names)
     }
@@ -22,7 +23,8 @@ impl Broker {
     /// Names of the passwords that the session may list.
     pub async fn list_passwords(&self, admitted: &Admitted) -> Result<Vec<PasswordName>> {
         let list = |vault: Arc<Vault>, identity| async move { vault.password_names(identity).await };
-        let (grant, mut names) = self.perform(admitted, Action::ListPasswords, None, list).await?;
+        let (grant, mut names) =
+            self.perform(admitted, Action::ListPasswords, Purpose::default(), list).await?;
         names.retain(|name| grant.lists_password(name));
         Ok(names)
     }
@@ -30,7 +32,7 @@ impl Broker {
     /// Who the session acts as.
     pub async fn read_identity(&self, admitted: &Admitted) -> Result<Card> {
         let read = |vault: Arc<Vault>, identity| async move { vault.card(identity).await };
-        Ok(self.perform(admitted, Action::ReadIdentity, None, read).await?.1)
+        Ok(self.perform(admitted, Action::ReadIdentity, Purpose::default(), read).await?.1)
     }
 
     /// Creates a secret or replaces its value. True if it is new.
@@ -42,8 +44,10 @@ impl Broker {
         reason: Option<Reason>,
     ) -> Result<bool> {
         let action = Action::SetSecret(key.clone());
+        let content = Some(self.fingerprint(&[value.expose()]));
+        let purpose = Purpose { reason: reason.as_ref(), content };
         let set = |vault: Arc<Vault>, identity| async move { vault.set_secret(identity, &key, &value).await };
-        Ok(self.perform(admitted, action, reason.as_ref(), set).await?.1)
+        Ok(self.perform(admitted, action, purpose, set).await?.1)
     }
 
     /// Deletes a secret.
@@ -55,7 +59,7 @@ impl Broker {
     ) -> Result<()> {
         let action = Action::DeleteSecret(key.clone());
         let delete = |vault: Arc<Vault>, identity| async move { vault.delete_secret(identity, &key).await };
-        self.perform(admitted, action, reason.as_ref(), delete).await.map(drop)
+        self.perform(admitted, action, Purpose::of(reason.as_ref()), delete).await.map(drop)
     }
 
     /// Creates a password entry with a generated password. Returns its name as Ravi stored it.
@@ -69,7 +73,7 @@ impl Broker {
         let action = Action::CreatePassword(name.clone());
         let create =
             |vault: Arc<Vault>, identity| async move { vault.create_password(identity, &name, length).await };
-        Ok(self.perform(admitted, action, reason.as_ref(), create).await?.1)
+        Ok(self.perform(admitted, action, Purpose::of(reason.as_ref()), create).await?.1)
     }
 
     /// Changes the password of an entry.
@@ -81,9 +85,14 @@ impl Broker {
         reason: Option<Reason>,
     ) -> Result<PasswordName> {
         let action = Action::UpdatePassword(name.clone());
+        let content = match &change {
+            Change::To(password) => Some(self.fingerprint(&[password.expose()])),
+            Change::Generated(_) => None,
+        };
+        let purpose = Purpose { reason: reason.as_ref(), content };
         let update =
             |vault: Arc<Vault>, identity| async move { vault.update_password(identity, &name, change).await };
-        Ok(self.perform(admitted, action, reason.as_ref(), update).await?.1)
+        Ok(self.perform(admitted, action, purpose, update).await?.1)
     }
 
     /// Deletes a password entry.
@@ -96,7 +105,7 @@ impl Broker {
         let action = Action::DeletePassword(name.clone());
         let delete =
             |vault: Arc<Vault>, identity| async move { vault.delete_password(identity, &name).await };
-        self.perform(admitted, action, reason.as_ref(), delete).await.map(drop)
+        self.perform(admitted, action, Purpose::of(reason.as_ref()), delete).await.map(drop)
     }
 
     /// Policy, record, then the vault's work on the identity of the grant.
@@ -104,18 +113,32 @@ impl Broker {
         &self,
         admitted: &Admitted,
         action: Action,
+        purpose: Purpose<'_>,
+        work: impl FnOnce(Arc<Vault>, IdentityUuid) -> F + Send,
+    ) -> Result<(Grant, T)>
+    where
+        F: Future<Output = vault::Result<T>> + Send,
+    {
+        let grant = self.permit(admitted, action, purpose).await?;
+        self.perform_granted(admitted, grant, purpose.reason, work).await
+    }
+
+    /// The same from where it is permitted.
+    pub(super) async fn perform_granted<T, F>(
+        &self,
+        admitted: &Admitted,
+        grant: Grant,
         reason: Option<&Reason>,
         work: impl FnOnce(Arc<Vault>, IdentityUuid) -> F + Send,
     ) -> Result<(Grant, T)>
     where
         F: Future<Output = vault::Result<T>> + Send,
     {
-        let grant = self.authorize(admitted, action)?;
         self.record_performed(&admitted.session, grant.action(), reason)?;
         let failed = |error: &BrokerError| self.record_failed(admitted, grant.action(), error);
         let identity = self.identity_of(&admitted.session, grant.role()).await.inspect_err(failed)?;
         // A reload, a revocation or a lock may have come while the identity was looked up.
-        let grant = self.authorize(admitted, grant.action().clone())?;
+        let grant = self.again(admitted, &grant)?;
         self.ensure_open(&admitted.session)?;
         let failed = |error: &BrokerError| self.record_failed(admitted, grant.action(), error);
         let done = work(self.vault.clone(), identity).await.map_err(BrokerError::from).inspect_err(failed)?;
@@ -123,7 +146,7 @@ impl Broker {
         if grant.action().is_change() {
             return Ok((grant, done));
         }
-        let grant = self.authorize(admitted, grant.action().clone())?;
+        let grant = self.again(admitted, &grant)?;
         self.still_open(&admitted.session)?;
         Ok((grant, done))
     }

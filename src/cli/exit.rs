@@ -50,6 +50,10 @@ pub(crate) fn outcome(reason: ErrorReason) -> (Exit, &'static str) {
         R::DeliveryNotAllowed => {
             (Exit::Denied, "the operator allows other ways with `inject` and `use_by` of the role")
         }
+        R::ApprovalDenied => (Exit::Denied, "do not ask for it in another way; talk to the operator"),
+        R::ApprovalTimeout => {
+            (Exit::Denied, "run it again to go on waiting; the operator decides with `ravi-broker approvals`")
+        }
         R::LeaseNotAvailable => (Exit::Denied, "`ravi-broker lease list` shows the leases of this session"),
         R::LeaseExpired | R::LeaseRevoked => (Exit::Ended, "acquire a new lease"),
         R::WatchNotAvailable => (Exit::Denied, "begin to wait anew, then trigger the message again"),
@@ -119,11 +123,12 @@ mod tests {
             + codes(4, &[R::SessionRequired, R::SessionInvalid, R::RoleNotAvailable, R::ScopeNotGranted])
             + codes(4, &[R::ResourceNotAvailable, R::LeaseNotAvailable, R::BrokerLocked])
             + codes(4, &[R::DeliveryNotAllowed, R::WatchNotAvailable])
+            + codes(4, &[R::ApprovalDenied, R::ApprovalTimeout])
             + codes(5, &[R::RateLimited, R::CapacityReached, R::UpstreamThrottled, R::QuotaReached])
             + codes(6, &[R::WatchExpired])
             + codes(6, &[R::SessionExpired, R::SessionRevoked, R::LeaseExpired, R::LeaseRevoked])
             + codes(7, &[R::LoginRequired, R::UpstreamUnavailable, R::UpstreamRefused, R::UpstreamInvalid])
             + codes(7, &[R::UpstreamOutcomeUnknown, R::UpstreamPlanRequired]);
-        assert_eq!(told, 33, "a new reason needs its line here");
+        assert_eq!(told, 35, "a new reason needs its line here");
     }
 }

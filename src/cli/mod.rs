@@ -38,13 +38,19 @@
 //!                         identity_keys_held, connections, requests_served, requests_denied,
 //!                         upstream_calls, audit: {sequence, hash, healthy}, config_path, roles,
 //!                         protections: [{name, tier, full}],
-//!                         dispatches: {pending, dead, oldest_pending, full}, sessions}
+//!                         dispatches: {pending, dead, oldest_pending, full}, approvals, sessions}
 //!   sessions              [{session_id, role, identity, uid, pid, executable, reason, age, expires_in,
 //!                         parent_session_id, binding,
 //!                         leases: [{lease_id, resource, expires_in, revocable, uses}]}]
 //! doctor                  {well, findings: [{check, state: good|note|bad, found, fix}]}
 //! explain                 {denial_id, denied_at, rule, asked, session_id, role, uid, pid, executable,
 //!                         tier, selectors: [text]}
+//! approvals, list         {approvals: [{approval_id, session_id, role, uid, pid, executable, action, about,
+//!                         delivery, claimed_reason, waited, expires_in, calls}],
+//!                         alarms: [{number, kind, raised_at, session_id, role, uid, pid, executable,
+//!                         resource}]}
+//! approvals watch *       {event: asked|alarm, and the fields of it} or {event: over, approval_id}
+//! approvals allow, deny   {approval_id, decision: once|for|deny, for_seconds}
 //! revoke                  {sessions, leases, exposed_resources}
 //! lock                    {locked, sessions, leases}
 //! identity list           [{name, uuid, email, phone, roles, key_held}]
@@ -70,6 +76,7 @@
 //!                         denial_id only where a rule refused and `explain` may tell which
 //! ```
 
+mod approvals;
 mod args;
 mod ask;
 mod audit;
@@ -194,6 +201,7 @@ async fn dispatch(context: &mut Context, command: &Command) -> Result<(), CliErr
         Command::Status => status::run(context).await,
         Command::Doctor(args) => doctor::run(context, args).await,
         Command::Explain(args) => explain::run(context, args).await,
+        Command::Approvals(args) => approvals::run(context, args).await,
         Command::Revoke(args) => operator::revoke(context, args).await,
         Command::Identity(command) => identity::run(context, command).await,
         Command::Lock(purpose) => operator::lock(context, purpose).await,

@@ -38,6 +38,8 @@ struct StatusView<'a> {
     roles: &'a [String],
     protections: Vec<ProtectionView<'a>>,
     dispatches: BacklogView,
+    /// Requests that wait for the operator.
+    approvals: u32,
     sessions: Vec<SessionView<'a>>,
 }
 
@@ -120,6 +122,7 @@ impl<'a> StatusView<'a> {
             config_path: &status.config_path,
             roles: &status.roles,
             dispatches: BacklogView::of(&status.dispatches),
+            approvals: status.approvals,
             protections: protections
                 .map(|p| ProtectionView { name: &p.name, tier: &p.tier, full: p.full })
                 .collect(),
@@ -235,6 +238,7 @@ impl Document for StatusView<'_> {
             ("Connections", Cell::from(self.connections.to_string())),
             ("Audit", self.audit_state()),
             ("Dispatches", self.dispatches.cell()),
+            ("Approvals", approvals(self.approvals)),
             ("Configuration", self.config_path.into()),
             ("Roles", Cell::from(self.roles.join(", "))),
         ]);
@@ -297,6 +301,13 @@ impl StatusView<'_> {
     }
 }
 
+fn approvals(waiting: u32) -> Cell {
+    match waiting {
+        0 => "none waits".into(),
+        waiting => Cell::new(format!("waiting {waiting}: see `ravi-broker approvals`"), Tone::Warn),
+    }
+}
+
 #[cfg(test)]
 mod tests {
     use jiff::Timestamp;
@@ -324,6 +335,7 @@ mod tests {
             config_path: "/etc/ravi-broker/config.toml".into(),
             roles: vec!["notes-agent".into()],
             dispatches: DispatchBacklog::default(),
+            approvals: 0,
             protections: vec![Protection { name: "memory lock".into(), tier: "locked".into(), full: true }],
         }
     }

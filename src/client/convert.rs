@@ -60,7 +60,7 @@ pub(super) fn wire_delivery(delivery: Delivery) -> pb::Delivery {
     }
 }
 
-fn delivery(delivery: pb::Delivery) -> Delivery {
+pub(super) fn delivery(delivery: pb::Delivery) -> Delivery {
     match delivery {
         pb::Delivery::Unspecified | pb::Delivery::Shown => Delivery::Shown,
         pb::Delivery::File => Delivery::File,
@@ -183,6 +183,7 @@ pub(super) fn status(status: pb::GetStatusResponse) -> Result<Status> {
         roles: status.roles,
         protections: status.protections.into_iter().map(protection).collect(),
         dispatches: super::dispatch::backlog(status.dispatches),
+        approvals: status.approvals,
     })
 }
 
@@ -264,7 +265,7 @@ pub(super) fn wire_duration(duration: Duration) -> prost_types::Duration {
 }
 
 /// Absent means zero, as everywhere on the wire.
-fn duration(duration: Option<prost_types::Duration>) -> Result<Duration> {
+pub(super) fn duration(duration: Option<prost_types::Duration>) -> Result<Duration> {
     duration.map_or(Ok(Duration::ZERO), |d| d.try_into().map_err(|_| ClientError::Protocol))
 }
 
@@ -273,7 +274,7 @@ pub(super) fn timestamp(timestamp: Option<prost_types::Timestamp>) -> Result<Tim
     Timestamp::new(timestamp.seconds, timestamp.nanos).map_err(|_| ClientError::Protocol)
 }
 
-fn handle<T: FromStr>(text: &str) -> Result<T> {
+pub(super) fn handle<T: FromStr>(text: &str) -> Result<T> {
     text.parse().map_err(|_| ClientError::Protocol)
 }
 

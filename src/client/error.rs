@@ -185,6 +185,8 @@ reasons! {
     WatchNotAvailable = "WATCH_NOT_AVAILABLE",
     WatchExpired = "WATCH_EXPIRED",
     QuotaReached = "QUOTA_REACHED",
+    ApprovalDenied = "APPROVAL_DENIED",
+    ApprovalTimeout = "APPROVAL_TIMEOUT",
 }
 
 impl fmt::Display for ErrorReason {
@@ -330,7 +332,7 @@ mod tests {
             assert_eq!(ErrorReason::of(name).as_str(), name);
             known.insert(ErrorReason::of(name));
         }
-        assert_eq!(known.len(), 32);
+        assert_eq!(known.len(), 34);
         assert_eq!(ErrorReason::of("UNSPECIFIED"), ErrorReason::Unrecognised);
     }
 

@@ -492,6 +492,29 @@ impl AdminService for Fake {
         unused()
     }
 
+    async fn list_approvals(
+        &self,
+        _: Request<pb::ListApprovalsRequest>,
+    ) -> Answer<pb::ListApprovalsResponse> {
+        unused()
+    }
+
+    type WatchApprovalsStream = BoxStream<'static, Result<pb::WatchApprovalsResponse, Status>>;
+
+    async fn watch_approvals(
+        &self,
+        _: Request<pb::WatchApprovalsRequest>,
+    ) -> Answer<Self::WatchApprovalsStream> {
+        unused()
+    }
+
+    async fn decide_approval(
+        &self,
+        _: Request<pb::DecideApprovalRequest>,
+    ) -> Answer<pb::DecideApprovalResponse> {
+        unused()
+    }
+
     async fn retry_dispatch(
         &self,
         _: Request<pb::RetryDispatchRequest>,

@@ -9,6 +9,7 @@
 
 mod admin;
 mod agent;
+mod approvals;
 mod channel;
 mod convert;
 mod dispatch;
@@ -25,6 +26,7 @@ mod session_file;
 
 pub use admin::AdminClient;
 pub use agent::{AgentClient, HeldSession};
+pub use approvals::{Alarm, ApprovalDecision, Attention, PendingApproval};
 pub use channel::Events;
 pub use dispatch::{DispatchBacklog, DispatchInfo, DispatchState, Dispatched};
 pub use error::{Attempt, BrokerError, ClientError, ConnectFailure, ErrorReason};

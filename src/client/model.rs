@@ -272,6 +272,8 @@ pub struct Status {
     pub protections: Vec<Protection>,
     /// What callbacks are still to be told.
     pub dispatches: DispatchBacklog,
+    /// Requests that wait for the operator.
+    pub approvals: u32,
 }
 
 /// The newest audit record.

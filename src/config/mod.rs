@@ -128,6 +128,8 @@ pub struct Config {
     pub limits: LimitsConfig,
     /// `[inbox]`.
     pub inbox: InboxConfig,
+    /// `honeytokens`: names that no honest agent asks for, still text. In force with a reload.
+    pub honeytokens: Vec<Located<String>>,
     /// `[role.<name>]`, in the order of the file.
     pub roles: Vec<RoleConfig>,
     /// `[[dispatch]]`, in the order of the file.
@@ -280,6 +282,10 @@ pub struct RoleConfig {
     pub matchers: Vec<MatchConfig>,
     /// `scopes`, still text.
     pub scopes: Vec<Located<String>>,
+    /// `approve`: what the operator is asked about each time, still text. Default: nothing.
+    pub approve: Vec<Located<String>>,
+    /// `approval`.
+    pub approval: ApprovalConfig,
     /// `bind`. Default `subtree`.
     pub bind: Bind,
     /// `use_by`. Default `cli`.
@@ -291,6 +297,17 @@ pub struct RoleConfig {
     pub inject: Vec<Delivery>,
     /// `session`, `lease` and `rate`.
     pub bounds: Bounds,
+}
+
+/// How requests wait for the operator.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct ApprovalConfig {
+    /// `wait`: how long a question waits. Default `2m`.
+    pub wait: Duration,
+    /// `max_pending`: questions of the role at once. Default 8.
+    pub max_pending: usize,
+    /// `session_pending`: questions of one session at once. Default 4.
+    pub session_pending: usize,
 }
 
 /// What is created for a role whose identity is not there yet.

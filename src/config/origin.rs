@@ -10,7 +10,8 @@ use super::dispatch;
 use super::units::duration_text;
 use super::values::{BINDS, CALLERS, USERS};
 use super::{
-    Config, IdentityRef, InboxConfig, LimitsConfig, MatchConfig, Provision, RoleConfig, UpstreamConfig,
+    Config, IdentityRef, InboxConfig, LimitsConfig, Located, MatchConfig, Provision, RoleConfig,
+    UpstreamConfig,
 };
 use crate::types::{CgroupPath, UnitName};
 
@@ -93,6 +94,7 @@ pub fn show(config: &Config, origins: &Origins) -> Vec<Shown> {
     listing.put("audit.max_bytes", audit.max_bytes);
     listing.limits(config.limits);
     listing.inbox(config.inbox);
+    listing.put_each("honeytokens", &config.honeytokens);
     config.roles.iter().for_each(|role| listing.role(role));
     for (key, value) in config.dispatches.iter().flat_map(dispatch::shown) {
         listing.put(&key, value);
@@ -114,6 +116,12 @@ impl Listing<'_> {
     fn put_option(&mut self, key: &str, value: Option<impl fmt::Display>) {
         let value = value.map_or_else(|| "-".to_owned(), |value| value.to_string());
         self.put(key, value);
+    }
+
+    fn put_each(&mut self, key: &str, listed: &[Located<String>]) {
+        for (at, item) in listed.iter().enumerate() {
+            self.put(&format!("{key}[{at}]"), &item.value);
+        }
     }
 
     fn upstream(&mut self, upstream: &UpstreamConfig) {
@@ -150,9 +158,11 @@ impl Listing<'_> {
         for (at, matcher) in role.matchers.iter().enumerate() {
             self.put(&key(&format!("match[{at}]")), match_text(matcher));
         }
-        for (at, scope) in role.scopes.iter().enumerate() {
-            self.put(&key(&format!("scopes[{at}]")), &scope.value);
-        }
+        self.put_each(&key("scopes"), &role.scopes);
+        self.put_each(&key("approve"), &role.approve);
+        self.put(&key("approval.wait"), duration_text(role.approval.wait));
+        self.put(&key("approval.max_pending"), role.approval.max_pending);
+        self.put(&key("approval.session_pending"), role.approval.session_pending);
         self.put(&key("bind"), word(&BINDS, &role.bind));
         self.put(&key("use_by"), word(&USERS, &role.use_by));
         self.put(&key("provision"), role.provision >= Provision::Identity);

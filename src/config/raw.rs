@@ -39,6 +39,7 @@ pub(super) struct RawConfig {
     pub(super) audit: RawAudit,
     pub(super) limits: RawLimits,
     pub(super) inbox: RawInbox,
+    pub(super) honeytokens: Vec<Located<String>>,
     pub(super) roles: Vec<RawRole>,
     pub(super) dispatches: Vec<DispatchConfig>,
 }
@@ -97,6 +98,10 @@ pub(super) struct RawRole {
     pub(super) identity: Set<IdentityRef>,
     pub(super) matchers: Vec<Located<MatchConfig>>,
     pub(super) scopes: Vec<Located<String>>,
+    pub(super) approve: Vec<Located<String>>,
+    pub(super) approval_wait: Set<Duration>,
+    pub(super) approval_max_pending: Set<usize>,
+    pub(super) approval_session_pending: Set<usize>,
     pub(super) bind: Set<Bind>,
     pub(super) use_by: Set<UseBy>,
     pub(super) inject: Set<Vec<Delivery>>,
@@ -136,6 +141,7 @@ pub(super) fn read(report: &Report, text: &str, origins: &mut Origins) -> RawCon
         audit: audit(file.table("audit")),
         limits: limits(file.table("limits")),
         inbox: inbox(file.table("inbox")),
+        honeytokens: texts(&mut file, "honeytokens"),
         roles: roles(file.table("role")),
         dispatches: dispatch::read(&mut file, report, origins),
     };
@@ -241,12 +247,17 @@ fn role(name: &str, value: Value<'_>) -> RawRole {
     let mut session = table.table("session");
     let mut lease = table.table("lease");
     let mut rates = table.table("rate");
+    let mut approval = table.table("approval");
     let role = RawRole {
         name,
         line: table.line(),
         identity: table.require("identity", identity),
         matchers: matchers(&mut table),
         scopes: scopes(&mut table),
+        approve: texts(&mut table, "approve"),
+        approval_wait: approval.read("wait", duration(seconds(1)..=seconds(3600))),
+        approval_max_pending: approval.read("max_pending", count(1..=64)),
+        approval_session_pending: approval.read("session_pending", count(1..=64)),
         bind: table.read("bind", |value| one_of(&BINDS, value)),
         use_by: table.read("use_by", |value| one_of(&USERS, value)),
         inject: table.read("inject", deliveries),
@@ -262,7 +273,7 @@ fn role(name: &str, value: Value<'_>) -> RawRole {
         session_read_rate: rates.read("session_read", rate),
         session_send_rate: rates.read("session_send", rate),
     };
-    [session, lease, rates, table].into_iter().for_each(Table::finish);
+    [session, lease, rates, approval, table].into_iter().for_each(Table::finish);
     role
 }
 
@@ -271,10 +282,16 @@ fn scopes(table: &mut Table<'_>) -> Vec<Located<String>> {
     items.map_or_else(Vec::new, |items| items.value.iter().filter_map(scope).collect())
 }
 
+/// A list that need not be there, of what `policy` reads.
+fn texts(table: &mut Table<'_>, key: &'static str) -> Vec<Located<String>> {
+    let items = table.read(key, |value| value.items(MAX_SCOPES));
+    items.map_or_else(Vec::new, |items| items.value.iter().filter_map(scope).collect())
+}
+
 fn scope(item: &Value<'_>) -> Set<String> {
     let text = item.text().and_then(|text| match text.len() {
         1..=MAX_SCOPE_BYTES => Ok(text.to_owned()),
-        _ => Err(format!("expected a scope of 1 to {MAX_SCOPE_BYTES} bytes")),
+        _ => Err(format!("expected 1 to {MAX_SCOPE_BYTES} bytes")),
     });
     text.map_err(|message| item.refuse(&message)).ok().map(|value| Located { value, line: item.line() })
 }

@@ -13,9 +13,9 @@ use super::report::Report;
 use super::units::duration_text;
 use super::values::{base_url, plain_path, socket_path};
 use super::{
-    AuditConfig, Bind, Bounds, Config, Environment, IdentityRef, InboxConfig, LimitsConfig, ListenConfig,
-    Located, MemoryConfig, MemoryTier, Overrides, Provision, Rate, RoleConfig, UpstreamConfig, UseBy,
-    Variable, VaultConfig,
+    ApprovalConfig, AuditConfig, Bind, Bounds, Config, Environment, IdentityRef, InboxConfig, LimitsConfig,
+    ListenConfig, Located, MemoryConfig, MemoryTier, Overrides, Provision, Rate, RoleConfig, UpstreamConfig,
+    UseBy, Variable, VaultConfig,
 };
 use crate::types::{BaseUrl, Delivery, IdentityUuid, RoleName};
 
@@ -31,7 +31,9 @@ pub(super) fn resolve(
     origins: &mut Origins,
 ) -> Config {
     let mut deciding = Deciding { environment, overrides, report, origins };
-    let RawConfig { upstream, listen, vault, memory, audit, limits, inbox, roles, dispatches } = raw;
+    let RawConfig { upstream, listen, vault, memory, audit, limits, inbox, honeytokens, roles, dispatches } =
+        raw;
+    deciding.note_each("honeytokens", &honeytokens);
     let config = Config {
         upstream: UpstreamConfig {
             base_url: deciding.base_url(upstream.base_url),
@@ -73,6 +75,7 @@ pub(super) fn resolve(
             grace: deciding.setting("limits.grace", limits.grace, Duration::from_secs(5)),
         },
         inbox: deciding.inbox(inbox),
+        honeytokens,
         roles: roles.into_iter().map(|role| deciding.role(role)).collect(),
         dispatches,
     };
@@ -112,6 +115,12 @@ impl Deciding<'_> {
         let Located { value, line } = file?;
         self.origins.note(key, Origin::File(line));
         Some(value)
+    }
+
+    fn note_each(&mut self, key: &str, listed: &[Located<String>]) {
+        for (at, item) in listed.iter().enumerate() {
+            self.origins.note(&format!("{key}[{at}]"), Origin::File(item.line));
+        }
     }
 
     fn base_url(&mut self, file: Set<BaseUrl>) -> BaseUrl {
@@ -219,9 +228,8 @@ impl Deciding<'_> {
         for (at, matcher) in raw.matchers.iter().enumerate() {
             self.origins.note(&key(&format!("match[{at}]")), Origin::File(matcher.line));
         }
-        for (at, scope) in raw.scopes.iter().enumerate() {
-            self.origins.note(&key(&format!("scopes[{at}]")), Origin::File(scope.line));
-        }
+        self.note_each(&key("scopes"), &raw.scopes);
+        self.note_each(&key("approve"), &raw.approve);
         let default_line = raw.lease_default_ttl.as_ref().map(|ttl| ttl.line);
         let lease_max_ttl = self.setting(&key("lease.max_ttl"), raw.lease_max_ttl, HOUR);
         let usual = lease_max_ttl.min(5 * MINUTE);
@@ -240,6 +248,16 @@ impl Deciding<'_> {
             identity: self.setting(&key("identity"), raw.identity, stand_in_identity()),
             matchers: raw.matchers.into_iter().map(|matcher| matcher.value).collect(),
             scopes: raw.scopes,
+            approve: raw.approve,
+            approval: ApprovalConfig {
+                wait: self.setting(&key("approval.wait"), raw.approval_wait, 2 * MINUTE),
+                max_pending: self.setting(&key("approval.max_pending"), raw.approval_max_pending, 8),
+                session_pending: self.setting(
+                    &key("approval.session_pending"),
+                    raw.approval_session_pending,
+                    4,
+                ),
+            },
             bind: self.setting(&key("bind"), raw.bind, Bind::default()),
             use_by: self.setting(&key("use_by"), raw.use_by, UseBy::default()),
             provision,

@@ -67,6 +67,7 @@ fn upkeep(broker: &Arc<Broker>, budget: &Arc<UpstreamBudget>, clock: &Arc<dyn Cl
     let mut tasks = JoinSet::new();
     tasks.spawn(broker.clone().expire_sessions());
     tasks.spawn(broker.clone().expire_leases());
+    tasks.spawn(broker.clone().expire_approvals());
     tasks.spawn(broker.clone().announce_rotations());
     tasks.spawn(broker.clone().keep_house());
     tasks.spawn(broker.clone().attend_dispatches());

@@ -12,7 +12,7 @@ use tokio_stream::wrappers::ReceiverStream;
 use tokio_util::sync::CancellationToken;
 use tonic::{Request, Response, Status};
 
-use super::{Answer, MAX_MESSAGE_BYTES, convert, dispatch};
+use super::{Answer, MAX_MESSAGE_BYTES, approval, convert, dispatch};
 use crate::audit::Follow;
 use crate::broker::{Asked, Broker, BrokerError, LoginDone, LoginEvent, Refusal, Revocation, SessionView};
 use crate::clock::Clock;
@@ -140,6 +140,7 @@ impl AdminService for Admin {
             roles: now.roles.iter().map(ToString::to_string).collect(),
             protections: protections.collect(),
             dispatches: Some(dispatch::backlog(&self.broker).await),
+            approvals: convert::count(now.approvals),
         }))
     }
 
@@ -201,6 +202,29 @@ impl AdminService for Admin {
         let reloaded = reload.await.unwrap_or(Err(BrokerError::Internal))?;
         let sessions_ended = convert::count(reloaded.sessions_ended);
         Ok(Response::new(pb::ReloadResponse { roles: reloaded.roles, sessions_ended }))
+    }
+
+    async fn list_approvals(
+        &self,
+        _: Request<pb::ListApprovalsRequest>,
+    ) -> Answer<pb::ListApprovalsResponse> {
+        Ok(Response::new(approval::list(&self.broker, &*self.clock)))
+    }
+
+    type WatchApprovalsStream = approval::Changes;
+
+    async fn watch_approvals(
+        &self,
+        _: Request<pb::WatchApprovalsRequest>,
+    ) -> Answer<Self::WatchApprovalsStream> {
+        Ok(Response::new(approval::watch(&self.broker, &self.clock)))
+    }
+
+    async fn decide_approval(
+        &self,
+        request: Request<pb::DecideApprovalRequest>,
+    ) -> Answer<pb::DecideApprovalResponse> {
+        approval::decide(&self.broker, request)
     }
 
     type LoginStream = Events<pb::LoginResponse>;

@@ -176,7 +176,7 @@ pub(super) fn lease(lease: &Lease, clock: &dyn Clock) -> pb::Lease {
     }
 }
 
-fn wire_delivery(delivery: Delivery) -> pb::Delivery {
+pub(super) fn wire_delivery(delivery: Delivery) -> pb::Delivery {
     match delivery {
         Delivery::Shown => pb::Delivery::Shown,
         Delivery::File => pb::Delivery::File,

@@ -5,7 +5,7 @@ use tonic::{Request, Response};
 use super::persona::{country, wire_identity};
 use super::send::wire_budget;
 use super::{Agent, Answer, Retire, convert};
-use crate::broker::BrokerError;
+use crate::broker::{Admitted, BrokerError};
 use crate::limit::Class;
 use crate::pb;
 use crate::pb::identity_service_server::IdentityService;
@@ -42,8 +42,9 @@ impl IdentityService for Agent {
             Ok((convert::name("name", &message.name)?, convert::reason(&message.reason)?))
         })?;
         let broker = self.broker.clone();
-        let create = async move { broker.create_identity(&admitted, name, reason).await };
-        let identity = Some(wire_identity(Self::to_the_end(create).await?));
+        let create =
+            |admitted: Admitted| async move { broker.create_identity(&admitted, name, reason).await };
+        let identity = Some(wire_identity(Self::to_the_end(admitted, create).await?));
         Ok(Response::new(pb::CreateIdentityResponse { identity }))
     }
 
@@ -55,8 +56,9 @@ impl IdentityService for Agent {
             Ok((country(message.country)?, convert::reason(&message.reason)?))
         })?;
         let broker = self.broker.clone();
-        let provision = async move { broker.provision_phone(&admitted, country, reason).await };
-        let identity = Some(wire_identity(Self::to_the_end(provision).await?));
+        let provision =
+            |admitted: Admitted| async move { broker.provision_phone(&admitted, country, reason).await };
+        let identity = Some(wire_identity(Self::to_the_end(admitted, provision).await?));
         Ok(Response::new(pb::ProvisionPhoneResponse { identity }))
     }
 

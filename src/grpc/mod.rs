@@ -2,6 +2,7 @@
 //! broker, encodes. Decides nothing. May import `broker` and everything below, and `pb`.
 
 mod admin;
+mod approval;
 mod convert;
 mod dispatch;
 mod edge;
@@ -17,6 +18,7 @@ mod status;
 mod vault;
 
 use std::sync::Arc;
+use std::time::Duration;
 
 use tokio::sync::Semaphore;
 use tonic::metadata::MetadataMap;
@@ -51,6 +53,17 @@ pub struct Agent {
     clock: Arc<dyn Clock>,
     /// Files that are being taken in, each in memory.
     uploads: Arc<Semaphore>,
+}
+
+/// How long the caller of a request waits for its answer at most.
+#[derive(Clone, Copy, Debug)]
+pub struct Within(pub Duration);
+
+impl Within {
+    /// What waits for somebody ends a little earlier, so that the answer says so.
+    fn for_waits(self) -> Duration {
+        self.0 - (self.0 / 5).min(Duration::from_millis(500))
+    }
 }
 
 /// The session of a link, for the calls that come over it: they need no token.
@@ -117,15 +130,23 @@ impl Agent {
     ) -> Result<(Admitted, P), Status> {
         let (metadata, extensions, message) = request.into_parts();
         let admitted = admit(caller(&metadata, &extensions)?)?;
+        let admitted = match extensions.get::<Within>() {
+            Some(within) => admitted.answer_by(self.clock.now() + within.for_waits()),
+            None => admitted,
+        };
         let parsed = parse(message).inspect_err(|_| self.broker.refuse_form(&admitted))?;
         Ok((admitted, parsed))
     }
 
-    /// Runs a change to its end even if the caller goes away meanwhile: half of it may be done upstream.
-    async fn to_the_end<T: Send + 'static>(
-        change: impl Future<Output = Result<T, BrokerError>> + Send + 'static,
-    ) -> Result<T, Status> {
-        let outcome = tokio::spawn(change).await.unwrap_or(Err(BrokerError::Internal));
+    /// Runs a change to its end even if the caller goes away meanwhile: half of it may be done upstream. One that
+    /// still waits for the operator then is not begun.
+    async fn to_the_end<T, F>(admitted: Admitted, change: impl FnOnce(Admitted) -> F) -> Result<T, Status>
+    where
+        T: Send + 'static,
+        F: Future<Output = Result<T, BrokerError>> + Send + 'static,
+    {
+        let _wanted = admitted.wanted();
+        let outcome = tokio::spawn(change(admitted)).await.unwrap_or(Err(BrokerError::Internal));
         Ok(outcome?)
     }
 }

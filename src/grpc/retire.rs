@@ -27,10 +27,11 @@ const CARRY_A_VALUE: [&str; 9] = [
 ];
 
 /// Methods that answer with a stream, which may last. None carries a value out.
-const STREAM: [&str; 5] = [
+const STREAM: [&str; 6] = [
     "/grpc.health.v1.Health/Watch",
     "/ravi.broker.v1.AdminService/Login",
     "/ravi.broker.v1.AdminService/TailAudit",
+    "/ravi.broker.v1.AdminService/WatchApprovals",
     "/ravi.broker.v1.InboxService/WatchInbox",
     "/ravi.broker.v1.LeaseService/WatchLeases",
 ];

@@ -9,7 +9,7 @@ use tonic::{Request, Response, Status, Streaming};
 use zeroize::Zeroizing;
 
 use super::{Agent, Answer, convert};
-use crate::broker::{Answered, BrokerError, Dispatched, Result};
+use crate::broker::{Admitted, Answered, BrokerError, Dispatched, Result};
 use crate::inbox::budget::Standing;
 use crate::inbox::letter::html_of;
 use crate::inbox::sends::Fate;
@@ -43,8 +43,8 @@ impl Agent {
             Ok((Draft { to, subject, rest }, convert::reason(&message.reason)?))
         })?;
         let broker = self.broker.clone();
-        let send = async move { broker.send_email(&admitted, draft, reason).await };
-        let sent = Some(wire_sent(Self::to_the_end(send).await?));
+        let send = |admitted: Admitted| async move { broker.send_email(&admitted, draft, reason).await };
+        let sent = Some(wire_sent(Self::to_the_end(admitted, send).await?));
         Ok(Response::new(pb::SendEmailResponse { sent }))
     }
 
@@ -83,8 +83,10 @@ impl Agent {
             Ok((mail(&message)?, answering(content)?, convert::reason(&reason)?))
         })?;
         let broker = self.broker.clone();
-        let reply = async move { broker.reply_email(&admitted, mail, answered, answer, reason).await };
-        Ok(wire_sent(Self::to_the_end(reply).await?))
+        let reply = |admitted: Admitted| async move {
+            broker.reply_email(&admitted, mail, answered, answer, reason).await
+        };
+        Ok(wire_sent(Self::to_the_end(admitted, reply).await?))
     }
 
     pub(super) async fn forward(
@@ -98,8 +100,10 @@ impl Agent {
                 Ok((mail, to, answering(message.content)?, convert::reason(&message.reason)?))
             })?;
         let broker = self.broker.clone();
-        let forward = async move { broker.forward_email(&admitted, mail, to, answer, reason).await };
-        let sent = Some(wire_sent(Self::to_the_end(forward).await?));
+        let forward = |admitted: Admitted| async move {
+            broker.forward_email(&admitted, mail, to, answer, reason).await
+        };
+        let sent = Some(wire_sent(Self::to_the_end(admitted, forward).await?));
         Ok(Response::new(pb::ForwardEmailResponse { sent }))
     }
 
@@ -116,8 +120,8 @@ impl Agent {
             Ok((convert::name("to", &message.to)?, plain("text", text)?, convert::reason(&message.reason)?))
         })?;
         let broker = self.broker.clone();
-        let send = async move { broker.send_sms(&admitted, to, text, reason).await };
-        let sent = Some(wire_sent(Self::to_the_end(send).await?));
+        let send = |admitted: Admitted| async move { broker.send_sms(&admitted, to, text, reason).await };
+        let sent = Some(wire_sent(Self::to_the_end(admitted, send).await?));
         Ok(Response::new(pb::SendSmsResponse { sent }))
     }
 
@@ -152,11 +156,11 @@ impl Agent {
         };
         let file = file.inspect_err(|_| self.broker.refuse_form(&admitted))?;
         let broker = self.broker.clone();
-        let attach = async move {
+        let attach = |admitted: Admitted| async move {
             let _permit = permit;
             broker.attach_file(&admitted, file).await
         };
-        let attachment = Self::to_the_end(attach).await?.to_string();
+        let attachment = Self::to_the_end(admitted, attach).await?.to_string();
         Ok(Response::new(pb::AttachFileResponse { attachment }))
     }
 }

@@ -98,6 +98,8 @@ fn classify(error: &BrokerError) -> (Code, ErrorReason) {
         E::ScopeNotGranted => (Code::PermissionDenied, R::ScopeNotGranted),
         E::ResourceNotAvailable => (Code::PermissionDenied, R::ResourceNotAvailable),
         E::DeliveryNotAllowed => (Code::PermissionDenied, R::DeliveryNotAllowed),
+        E::ApprovalDenied => (Code::PermissionDenied, R::ApprovalDenied),
+        E::ApprovalExpired | E::ApprovalPending => (Code::DeadlineExceeded, R::ApprovalTimeout),
         E::LeaseNotAvailable => (Code::PermissionDenied, R::LeaseNotAvailable),
         E::LeaseExpired => (Code::FailedPrecondition, R::LeaseExpired),
         E::LeaseRevoked => (Code::FailedPrecondition, R::LeaseRevoked),

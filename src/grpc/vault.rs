@@ -3,7 +3,7 @@
 use tonic::{Request, Response};
 
 use super::{Agent, Answer, convert};
-use crate::broker::BrokerError;
+use crate::broker::{Admitted, BrokerError};
 use crate::limit::Class;
 use crate::pb;
 use crate::pb::vault_service_server::VaultService;
@@ -48,8 +48,9 @@ impl VaultService for Agent {
             Ok((name, convert::password_length(message.length)?, convert::reason(&message.reason)?))
         })?;
         let broker = self.broker.clone();
-        let create = async move { broker.create_password(&admitted, name, length, reason).await };
-        let password = Some(convert::password_name(Self::to_the_end(create).await?));
+        let create =
+            |admitted: Admitted| async move { broker.create_password(&admitted, name, length, reason).await };
+        let password = Some(convert::password_name(Self::to_the_end(admitted, create).await?));
         Ok(Response::new(pb::CreatePasswordResponse { password }))
     }
 
@@ -68,8 +69,9 @@ impl VaultService for Agent {
             Ok((name, change, reason))
         })?;
         let broker = self.broker.clone();
-        let update = async move { broker.update_password(&admitted, name, change, reason).await };
-        let password = Some(convert::password_name(Self::to_the_end(update).await?));
+        let update =
+            |admitted: Admitted| async move { broker.update_password(&admitted, name, change, reason).await };
+        let password = Some(convert::password_name(Self::to_the_end(admitted, update).await?));
         Ok(Response::new(pb::UpdatePasswordResponse { password }))
     }
 
@@ -81,7 +83,10 @@ impl VaultService for Agent {
             Ok((convert::password(&message.resource)?, convert::reason(&message.reason)?))
         })?;
         let broker = self.broker.clone();
-        Self::to_the_end(async move { broker.delete_password(&admitted, name, reason).await }).await?;
+        Self::to_the_end(admitted, |admitted: Admitted| async move {
+            broker.delete_password(&admitted, name, reason).await
+        })
+        .await?;
         Ok(Response::new(pb::DeletePasswordResponse {}))
     }
 
@@ -91,8 +96,8 @@ impl VaultService for Agent {
             Ok((key, value("value", message.value)?, convert::reason(&message.reason)?))
         })?;
         let (broker, name) = (self.broker.clone(), key.clone());
-        let set = async move { broker.set_secret(&admitted, name, value, reason).await };
-        let created = Self::to_the_end(set).await?;
+        let set = |admitted: Admitted| async move { broker.set_secret(&admitted, name, value, reason).await };
+        let created = Self::to_the_end(admitted, set).await?;
         Ok(Response::new(pb::SetSecretResponse { secret: Some(convert::secret_name(key)), created }))
     }
 
@@ -104,7 +109,10 @@ impl VaultService for Agent {
             Ok((convert::name("key", &message.key)?, convert::reason(&message.reason)?))
         })?;
         let broker = self.broker.clone();
-        Self::to_the_end(async move { broker.delete_secret(&admitted, key, reason).await }).await?;
+        Self::to_the_end(admitted, |admitted: Admitted| async move {
+            broker.delete_secret(&admitted, key, reason).await
+        })
+        .await?;
         Ok(Response::new(pb::DeleteSecretResponse {}))
     }
 }

@@ -13,6 +13,7 @@ use tokio::sync::Notify;
 
 use super::code::{Found, Kind, Wanted};
 use super::sender::{Sender, SenderPattern};
+use crate::approval::Approval;
 use crate::clock::BootInstant;
 use crate::secret::Secret;
 use crate::types::{Channel, IdentityUuid, MessageRef, SessionId, WatchId};
@@ -41,6 +42,8 @@ pub struct Waiting {
     pub session: SessionId,
     /// Until when.
     pub ends_at: BootInstant,
+    /// What the operator said to it, if that was asked for.
+    pub approval: Option<Approval>,
 }
 
 /// A code or link that was found, as its watch is told it.
@@ -57,6 +60,8 @@ pub struct Given {
     pub from: String,
     /// When Ravi got it.
     pub created: Timestamp,
+    /// Of the watch.
+    pub approval: Option<Approval>,
 }
 
 /// Why there is no watch.
@@ -217,7 +222,8 @@ impl Watches {
         let value = self.arena.open(&answer.slot).ok_or(WatchError::NoRoom)?;
         let Answer { kind, host, message, from, created, .. } = answer;
         let (host, from) = (host.clone(), from.clone());
-        Ok(Some(Given { value, kind: *kind, host, message: *message, from, created: *created }))
+        let approval = watch.waiting.approval.clone();
+        Ok(Some(Given { value, kind: *kind, host, message: *message, from, created: *created, approval }))
     }
 
     /// Told when the watch changes; and when it ends.
@@ -314,6 +320,7 @@ mod tests {
             from,
             wanted: Wanted::Either,
             session: HOLDER,
+            approval: None,
             ends_at,
         }
     }

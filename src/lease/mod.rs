@@ -16,6 +16,7 @@ use tokio::sync::broadcast;
 
 use self::book::{Book, Kept};
 pub use self::state::Terms;
+use crate::approval::Approval;
 use crate::clock::{BootInstant, Clock, Deadlines};
 use crate::policy::Grant;
 use crate::session::Session;
@@ -45,6 +46,8 @@ pub struct Lease {
     pub uses: u64,
     /// Whether its end really ends access.
     pub revocable: bool,
+    /// What the operator said to it, if that was asked for: what is done under the lease is not asked about again.
+    pub approval: Option<Approval>,
 }
 
 /// What happens to a lease.
@@ -149,6 +152,7 @@ impl Leases {
             delivery: grant.delivery(),
             terms: Terms::new(now, ttl, limit),
             uses: 1,
+            approval: grant.approval().cloned(),
         };
         let mut book = self.books.get_mut(&session.id).ok_or(LeaseError::SessionEnded)?;
         book.check_room(bounds.lease_max_live)?;
@@ -360,7 +364,7 @@ mod tests {
     use crate::clock::manual::ManualClock;
     use crate::config::{self, Environment, Overrides, Source};
     use crate::peer::{Peer, ProcessId};
-    use crate::policy::{Action, Policy};
+    use crate::policy::{Action, Decision, Policy};
     use crate::session::{Anchor, Opening, Sessions};
 
     const HOUR: Duration = Duration::from_secs(3_600);
@@ -413,7 +417,8 @@ lease = { default_ttl = "5m", max_ttl = "1h", max_live = 3 }
         ) -> Result<Lease, LeaseError> {
             let resource: Resource = name.parse().unwrap();
             let action = Action::Acquire(resource.clone(), Delivery::Shown);
-            let grant = self.policy.authorize(&self.session.role, None, action).unwrap();
+            let decided = self.policy.authorize(&self.session.role, None, action).unwrap();
+            let Decision::Granted(grant) = decided else { panic!("it waits") };
             let ends_at = ends_in.map(|seconds| self.clock.now() + Duration::from_secs(seconds));
             let found = Found { identity: IdentityUuid(uuid::Uuid::nil()), resource, ends_at };
             self.leases.grant(&self.session, &grant, found, ttl.map(Duration::from_secs))

@@ -116,6 +116,14 @@ fn step(error: &BrokerError) -> String {
         Reason::DeliveryNotAllowed => {
             "The role forbids this way of delivery. Do not try others; ask the person you work for."
         }
+        Reason::ApprovalDenied => {
+            "The operator refused this. Do not ask again and do not try another way; go on without it, or ask \
+             the person you work for."
+        }
+        Reason::ApprovalTimeout => {
+            "The operator has to approve this and has not decided. Tell the person you work for: \
+             `ravi-broker approvals list` shows the question. Then call again with the same arguments."
+        }
         Reason::LeaseNotAvailable | Reason::LeaseExpired | Reason::LeaseRevoked => "Call the tool again.",
         Reason::ArgumentInvalid | Reason::ResourceNameInvalid => "Correct the arguments and call again.",
         Reason::RateLimited | Reason::UpstreamThrottled => return wait(error),

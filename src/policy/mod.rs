@@ -1,8 +1,11 @@
 //! Policy: who may do what. Default deny.
 //!
 //! [`Policy::authorize`] returns a [`Grant`], which nothing else can build and which `lease` and the
-//! vault's verbs demand: a path that forgets to ask does not compile. May import layers 0 and 1.
+//! vault's verbs demand: a path that forgets to ask does not compile. What a role marks with `approve` comes as a
+//! [`Conditional`], which only an `Approval` of the operator turns into a grant. May import layers 0 and 1, and
+//! `approval`.
 
+mod ask;
 mod glob;
 mod matching;
 mod role;
@@ -11,10 +14,12 @@ pub mod scope;
 use std::collections::HashMap;
 use std::sync::Arc;
 
+pub use ask::Conditional;
 pub use matching::Verdict;
 pub use role::Role;
 use scope::{Kind, Name, Scope, Verb};
 
+use crate::approval::Approval;
 use crate::config::{Bounds, Config, Problem};
 use crate::peer::{Needs, Peer};
 use crate::types::{
@@ -26,6 +31,8 @@ use crate::types::{
 #[derive(Debug, Default)]
 pub struct Policy {
     roles: HashMap<RoleName, Arc<Role>>,
+    /// Names that no honest agent asks for.
+    honeytokens: Vec<Scope>,
 }
 
 /// What a session asks to do.
@@ -123,12 +130,22 @@ impl Action {
     }
 }
 
-/// Proof that policy allowed an action. Only [`Policy::authorize`] makes one.
+/// What policy decided.
+#[derive(Debug)]
+pub enum Decision {
+    /// It is allowed.
+    Granted(Grant),
+    /// It is allowed once the operator has said so.
+    Ask(Conditional),
+}
+
+/// Proof that policy allowed an action. Only [`Policy::authorize`] makes one, or an approval of what it held back.
 #[derive(Debug)]
 pub struct Grant {
     role: Arc<Role>,
     narrowed: Option<Arc<[Scope]>>,
     action: Action,
+    approval: Option<Approval>,
 }
 
 /// Which rule refused. For the audit trail and the operator; an agent is not told.
@@ -157,7 +174,8 @@ impl Policy {
                 Err(mut found) => problems.append(&mut found),
             }
         }
-        if problems.is_empty() { Ok(Self { roles }) } else { Err(problems) }
+        let honeytokens = ask::honeytokens(&config.honeytokens, &mut problems);
+        if problems.is_empty() { Ok(Self { roles, honeytokens }) } else { Err(problems) }
     }
 
     /// The role of that name.
@@ -181,6 +199,16 @@ impl Policy {
         self.role(name).map_or_else(Needs::default, |role| role.needs(peer))
     }
 
+    /// Whether the resource has a name that no honest agent asks for.
+    pub fn is_honeytoken(&self, resource: &Resource) -> bool {
+        let fits = |kind, name| self.honeytokens.iter().any(|trap| trap.allows(kind, Verb::Read, name));
+        match resource {
+            Resource::Secret(key) => fits(Kind::Secret, Name::Secret(key)),
+            Resource::Password(name) => fits(Kind::Password, Name::Password(name)),
+            Resource::SsoToken | Resource::IdentityEmail | Resource::IdentityPhone => false,
+        }
+    }
+
     /// Decides an action of a session. The role is looked up afresh, so that a reload reaches sessions
     /// that are open; `narrowed` are the scopes the session was opened with, if fewer.
     pub fn authorize(
@@ -188,7 +216,7 @@ impl Policy {
         role: &RoleName,
         narrowed: Option<&Arc<[Scope]>>,
         action: Action,
-    ) -> Result<Grant, Denied> {
+    ) -> Result<Decision, Denied> {
         let role = self.role(role).ok_or(Denied::NoRole)?;
         if !permits(role.scopes(), &action) {
             return Err(Denied::NoScope);
@@ -202,7 +230,9 @@ impl Policy {
         {
             return Err(Denied::Delivery);
         }
-        Ok(Grant { role: role.clone(), narrowed: narrowed.cloned(), action })
+        let asks = role.asks(&action);
+        let grant = Grant { role: role.clone(), narrowed: narrowed.cloned(), action, approval: None };
+        Ok(if asks { Decision::Ask(Conditional::of(grant)) } else { Decision::Granted(grant) })
     }
 }
 
@@ -210,6 +240,11 @@ impl Grant {
     /// What was allowed.
     pub fn action(&self) -> &Action {
         &self.action
+    }
+
+    /// What the operator said to it, if that was asked for.
+    pub fn approval(&self) -> Option<&Approval> {
+        self.approval.as_ref()
     }
 
     /// In which way the value was granted; what is not about a value is shown.
@@ -248,7 +283,11 @@ impl Grant {
 }
 
 fn permits(scopes: &[Scope], action: &Action) -> bool {
-    let any = |kind, verb, name| scopes.iter().any(|scope| scope.allows(kind, verb, name));
+    permits_by(scopes, &|kind, verb, name| scopes.iter().any(|scope| scope.allows(kind, verb, name)), action)
+}
+
+/// Whether what `any` lets through suffices for the action.
+fn permits_by(scopes: &[Scope], any: &dyn Fn(Kind, Verb, Name<'_>) -> bool, action: &Action) -> bool {
     let some = |kind, verb| scopes.iter().any(|scope| scope.touches(kind, verb));
     // Who may see a value may also have it put somewhere.
     let given = |kind, name, delivery| {
@@ -380,6 +419,7 @@ inject = ["file", "stdin"]
         let narrowed: Arc<[Scope]> = vec!["secret:list:*_KEY".parse().unwrap()].into();
         let grant = policy().authorize(&"notes".parse().unwrap(), Some(&narrowed), Action::ListSecrets);
         let grant = grant.unwrap_or_else(|denied| panic!("{denied:?}"));
+        let Decision::Granted(grant) = grant else { panic!("it waits") };
         assert!(grant.lists_secret(&"OPENAI_API_KEY".parse().unwrap()));
         assert!(!grant.lists_secret(&"OPENAI_ORG_ID".parse().unwrap()));
         assert!(!grant.lists_secret(&"STRIPE_API_KEY".parse().unwrap()));
@@ -410,6 +450,57 @@ inject = ["file", "stdin"]
         assert_eq!(decide(Action::AwaitCode(Channel::Email), None), Some(Denied::NoScope));
         assert_eq!(decide(Action::SearchContacts, None), None);
         assert_eq!(decide(Action::ProvisionPhone, None), Some(Denied::NoScope));
+    }
+
+    /// The same role, with marks. True: the operator is asked.
+    fn asks(marks: &str, action: Action) -> bool {
+        let text = format!("{ROLE}approve = [{marks}]\n");
+        let environment = Environment::of(
+            1000,
+            [(Variable::XdgRuntimeDir, "/run/user/1000"), (Variable::Home, "/home/user")],
+        );
+        let draft = config::read(&Source::of("test", &text), &environment, &Overrides::default()).unwrap();
+        assert!(draft.problems.is_empty(), "{:?}", draft.problems);
+        let policy = Policy::compile(&draft.config).unwrap_or_else(|problems| panic!("{problems:?}"));
+        match policy.authorize(&"notes".parse().unwrap(), None, action) {
+            Ok(decision) => matches!(decision, Decision::Ask(_)),
+            Err(denied) => panic!("{denied:?}"),
+        }
+    }
+
+    #[test]
+    fn the_operator_is_asked_where_only_a_marked_scope_allows_it() {
+        let (openai, gitlab) = ("secret/OPENAI_API_KEY", "password/gitlab.com");
+        let file = |resource| deliver(resource, Delivery::File);
+        assert!(!asks("", acquire(openai)));
+        assert!(asks("\"secret:read:OPENAI_API_*\"", acquire(openai)));
+        assert!(!asks("\"secret:read:OPENAI_API_*\"", acquire("secret/OPENAI_ORG_ID")));
+        // Read allows use; what is marked is the only right to it.
+        assert!(asks("\"secret:read\"", file(openai)));
+        assert!(asks("\"password:use\"", file(gitlab)));
+        let to = |address: &str| Action::SendEmail(vec![address.parse().unwrap()]);
+        assert!(asks("\"email:send:boss@corp.test\"", to("boss@corp.test")));
+        assert!(!asks("\"email:send:boss@corp.test\"", to("a@example.com")));
+        let both =
+            Action::SendEmail(vec!["a@example.com".parse().unwrap(), "boss@corp.test".parse().unwrap()]);
+        assert!(asks("\"email:send:boss@corp.test\"", both), "one of them is enough");
+        assert!(asks("\"sms:await\"", Action::AwaitCode(Channel::Sms)));
+        assert!(!asks("\"email:send\"", Action::Send(Channel::Email)), "nothing is sent yet");
+    }
+
+    #[test]
+    fn who_is_asked_about_a_use_is_asked_about_showing_it_too() {
+        let role = ROLE.replace("password:use:gitlab.com", "secret:use:OPENAI_*");
+        let marked = format!("{role}approve = [\"secret:use:OPENAI_*\"]\n");
+        let draft = config::read(
+            &Source::of("test", &marked),
+            &Environment::of(1000, [(Variable::XdgRuntimeDir, "/run"), (Variable::Home, "/home/user")]),
+            &Overrides::default(),
+        );
+        let policy = Policy::compile(&draft.unwrap().config).unwrap();
+        let decided =
+            policy.authorize(&"notes".parse().unwrap(), None, acquire("secret/OPENAI_API_KEY")).unwrap();
+        assert!(matches!(decided, Decision::Ask(_)));
     }
 
     #[test]

@@ -2,6 +2,8 @@
 
 use super::matching::{self, Verdict};
 use super::scope::{Kind, Name, Scope, Verb};
+use super::{Action, ask, permits_by};
+use crate::approval;
 use crate::config::{Bind, Bounds, IdentityRef, MatchConfig, Problem, Provision, RoleConfig, UseBy};
 use crate::peer::{Needs, Peer};
 use crate::types::{Delivery, RoleName};
@@ -13,6 +15,10 @@ pub struct Role {
     identity: IdentityRef,
     matchers: Vec<MatchConfig>,
     scopes: Vec<Scope>,
+    /// What the operator is asked about.
+    approve: Vec<Scope>,
+    /// How it waits for the answer.
+    pub approval: approval::Bounds,
     inject: Vec<Delivery>,
     /// Which processes may use a session that one of them opened.
     pub bind: Bind,
@@ -38,10 +44,17 @@ impl Role {
                 }),
             }
         }
+        let approve = ask::marks(config, &scopes, &mut problems);
         if !problems.is_empty() {
             return Err(problems);
         }
         Ok(Self {
+            approve,
+            approval: approval::Bounds {
+                role: config.approval.max_pending,
+                session: config.approval.session_pending,
+                wait: config.approval.wait,
+            },
             name: config.name.clone(),
             identity: config.identity.clone(),
             matchers: config.matchers.clone(),
@@ -111,6 +124,17 @@ impl Role {
     /// Whether its sessions may be used from other user and PID namespaces.
     pub fn admits_other_namespaces(&self) -> bool {
         self.matchers.iter().any(|entry| entry.foreign)
+    }
+
+    /// Whether the operator is to be asked first: no scope that is not marked suffices. A mark on `use` is one on
+    /// `read` too, which gives more.
+    pub fn asks(&self, action: &Action) -> bool {
+        let marked = |kind, verb, name: Name<'_>| {
+            let marks = |verb| self.approve.iter().any(|mark| mark.concerns(kind, verb, name));
+            marks(verb) || (verb == Verb::Read && marks(Verb::Use))
+        };
+        let free = |kind, verb, name: Name<'_>| self.allows(kind, verb, name) && !marked(kind, verb, name);
+        !self.approve.is_empty() && !permits_by(&self.scopes, &free, action)
     }
 
     /// Whether one of the role's scopes allows this.

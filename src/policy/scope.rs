@@ -150,9 +150,36 @@ impl Scope {
         self.kind == kind && self.verb == verb && self.pattern.fits(name)
     }
 
+    /// Whether the name, or what it turns out to mean, is among those of this scope: a password that is asked for by
+    /// its domain alone can be any of the domain's.
+    pub fn concerns(&self, kind: Kind, verb: Verb, name: Name<'_>) -> bool {
+        let by_domain = |domain: &Glob| match name {
+            Name::Password(name) => name.username.is_none() && domain.matches(name.domain.as_str()),
+            _ => false,
+        };
+        let fits = match &self.pattern {
+            Pattern::Password { domain, .. } if by_domain(domain) => true,
+            pattern => pattern.fits(name),
+        };
+        self.kind == kind && self.verb == verb && fits
+    }
+
     /// Whether this scope allows the verb on at least one name of the kind.
     pub fn touches(&self, kind: Kind, verb: Verb) -> bool {
         self.kind == kind && self.verb == verb
+    }
+
+    /// The kind and the verb.
+    pub fn means(&self) -> (Kind, Verb) {
+        (self.kind, self.verb)
+    }
+
+    /// Whether it allows the verb on every name of the kind.
+    pub fn is_for_all(&self) -> bool {
+        match &self.pattern {
+            Pattern::Name(glob) => glob.is_any(),
+            Pattern::Password { domain, .. } => domain.is_any(),
+        }
     }
 
     /// Whether everything that `other` allows is allowed by `self`.

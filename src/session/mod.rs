@@ -29,6 +29,8 @@ use crate::types::{Reason, RoleName, SessionId};
 
 /// Ended sessions that are still told why.
 const REMEMBERED: usize = 1024;
+/// Holders that may open no session any more; the oldest give way.
+const MAX_BARRED: usize = 256;
 /// The first process of a system or container: everything descends from it.
 const INIT: u32 = 1;
 
@@ -132,6 +134,8 @@ pub enum End {
     ParentEnded,
     /// After a reload its role is gone or no longer matches.
     RoleChanged,
+    /// It asked for a name that no honest agent asks for.
+    Honeytoken,
     /// The daemon is shutting down.
     Stopping,
 }
@@ -145,6 +149,8 @@ pub enum OpenError {
     NoAnchor,
     /// The role binds to a cgroup, and the process is in none but the root.
     NoCgroup,
+    /// A process whose session asked for a honeytoken opens no other.
+    Barred,
     /// The named process is not alive, or may not use the parent session.
     NoProcess,
     /// The parent session is over.
@@ -181,6 +187,8 @@ pub struct Sessions {
     /// added to a parent that ends.
     changing: Mutex<()>,
     remembered: Mutex<VecDeque<Past>>,
+    /// Whose sessions asked for a honeytoken.
+    barred: Mutex<VecDeque<Holder>>,
     deadlines: Deadlines<SessionId>,
     max: usize,
     clock: Arc<dyn Clock>,
@@ -249,6 +257,7 @@ impl Sessions {
             live: DashMap::new(),
             changing: Mutex::new(()),
             remembered: Mutex::new(VecDeque::new()),
+            barred: Mutex::new(VecDeque::new()),
             deadlines: Deadlines::new(),
             max,
             clock,
@@ -262,6 +271,9 @@ impl Sessions {
         opener: &Arc<Peer>,
         opening: Opening,
     ) -> Result<(Arc<Session>, Secret), OpenError> {
+        if self.is_barred(opener) {
+            return Err(OpenError::Barred);
+        }
         let covered = |wanted: &Scope| role.scopes().iter().any(|granted| granted.covers(wanted));
         if !opening.scopes.iter().all(covered) {
             return Err(OpenError::ScopeNotGranted);
@@ -371,6 +383,10 @@ impl Sessions {
         self.deadlines.insert(session.expires_at(), session.id);
         self.live.insert(session.id, session.clone());
         Ok(())
+    }
+
+    fn is_barred(&self, opener: &Peer) -> bool {
+        lock(&self.barred).iter().any(|holder| holder.admits(opener))
     }
 
     fn recall(&self, id: SessionId) -> Option<(Holder, End)> {

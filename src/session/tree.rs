@@ -7,7 +7,10 @@ use std::time::Duration;
 
 use tokio_util::sync::CancellationToken;
 
-use super::{Delegation, End, Holder, OpenError, Past, REMEMBERED, Session, Sessions, actor_of, lock, token};
+use super::{
+    Delegation, End, Holder, MAX_BARRED, OpenError, Past, REMEMBERED, Session, Sessions, actor_of, lock,
+    token,
+};
 use crate::audit::Actor;
 use crate::clock::BootInstant;
 use crate::peer::Peer;
@@ -138,6 +141,13 @@ impl Sessions {
         if let Some(parent) = session.parent.and_then(|parent| self.find(parent)) {
             lock(&parent.children).retain(|child| *child != id);
         }
+        if end == End::Honeytoken {
+            let mut barred = lock(&self.barred);
+            if barred.len() == MAX_BARRED {
+                barred.pop_front();
+            }
+            barred.push_back(session.holder.clone());
+        }
         let mut remembered = lock(&self.remembered);
         if remembered.len() == REMEMBERED {
             remembered.pop_front();
@@ -154,7 +164,12 @@ impl End {
     fn of_child(self) -> Self {
         match self {
             Self::Closed | Self::ProcessEnded | Self::ParentEnded => Self::ParentEnded,
-            Self::Expired | Self::Revoked | Self::Locked | Self::RoleChanged | Self::Stopping => self,
+            Self::Expired
+            | Self::Revoked
+            | Self::Locked
+            | Self::RoleChanged
+            | Self::Honeytoken
+            | Self::Stopping => self,
         }
     }
 }

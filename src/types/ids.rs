@@ -66,6 +66,10 @@ pub struct SendId(pub [u8; 16]);
 #[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct DispatchId(pub [u8; 16]);
 
+/// Names one question to the operator: 128 random bits, printed as `apr_` and base32 in lower case.
+#[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub struct ApprovalId(pub [u8; 16]);
+
 macro_rules! prefixed_text {
     ($($name:ident = $prefix:literal),*) => {$(
         impl fmt::Display for $name {
@@ -102,7 +106,8 @@ prefixed_text!(
     DenialId = "den_",
     WatchId = "wat_",
     SendId = "snd_",
-    DispatchId = "dsp_"
+    DispatchId = "dsp_",
+    ApprovalId = "apr_"
 );
 
 #[cfg(test)]

@@ -16,7 +16,9 @@ pub use base_url::{BaseUrl, BaseUrlError, LOCALHOST};
 pub use callback::{CallbackUrl, CallbackUrlError};
 pub use delivery::Delivery;
 pub use host::{CgroupPath, FileHash, HostNameError, UnitName};
-pub use ids::{DenialId, DispatchId, EntryUuid, IdentityUuid, LeaseId, SendId, SessionId, WatchId};
+pub use ids::{
+    ApprovalId, DenialId, DispatchId, EntryUuid, IdentityUuid, LeaseId, SendId, SessionId, WatchId,
+};
 pub use message::{Channel, EmailAddress, MessageRef, PhoneNumber};
 pub use names::{Domain, IdentityName, NameError, Reason, RoleName, SecretKey, Username};
 pub use reference::{Field, Reference};

@@ -4,6 +4,7 @@
 //! secret is never an argument: other processes can read those.
 
 mod agent;
+mod approvals;
 mod doctor;
 mod helper;
 mod inbox;
@@ -24,6 +25,7 @@ pub(crate) use agent::{
     LeaseCommand, ListCommand, OneCall, OneLease, OpenSession, PasswordCommand, Purpose, ReadLease,
     RenewLease, RenewSession, SessionCommand, SetSecret, Shown, UnderSession, UpdatePassword,
 };
+pub(crate) use approvals::{AllowApproval, Approvals, ApprovalsCommand, WatchApprovals};
 pub(crate) use doctor::Doctor;
 #[cfg(test)]
 pub(crate) use helper::Bound;
@@ -165,6 +167,8 @@ pub(crate) enum Command {
     Doctor(Doctor),
     /// Tell why a call was refused: the rule that decided, and what it looked at
     Explain(Explain),
+    /// Decide requests that wait for you, and see alarms
+    Approvals(Approvals),
     /// End access: of one lease, one session, a role, or everybody
     Revoke(Revoke),
     /// Show and create the identities of the account

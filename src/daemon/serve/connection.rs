@@ -20,7 +20,7 @@ use tower::{Service, ServiceExt};
 
 use super::calls::{Calls, answer_within, deadline};
 use super::retirement::Triggers;
-use crate::grpc::{MAX_HEADER_BYTES, Retire};
+use crate::grpc::{MAX_HEADER_BYTES, Retire, Within};
 use crate::peer::PeerInfo;
 
 /// Streams of one connection at once.
@@ -71,6 +71,7 @@ where
         request.extensions_mut().insert(peer.clone());
         request.extensions_mut().insert(handle.clone());
         let within = deadline(request.headers(), times.call);
+        request.extensions_mut().insert(Within(within));
         answer_within(within, service.clone().oneshot(request), call)
     });
     let mut connection = pin!(bounded().serve_connection(TokioIo::new(io), service));

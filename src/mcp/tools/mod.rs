@@ -11,6 +11,8 @@ mod schema;
 mod send;
 mod vault;
 
+use std::time::Duration;
+
 use futures_util::future::BoxFuture;
 use rmcp::model::{CallToolResult, JsonObject, Tool};
 use serde::de::DeserializeOwned;
@@ -109,6 +111,8 @@ pub(super) async fn call(name: &str, call: Call<'_>) -> Called {
     } else {
         tokio::select! {
             answer = short(name, session, call.arguments) => answer,
+            // Says that it goes on, and never ends.
+            () = report(call.progress.as_ref()) => Err(Failure::Cancelled),
             () = cancelled.cancelled() => Err(Failure::Cancelled),
         }
     };
@@ -123,6 +127,24 @@ pub(super) async fn call(name: &str, call: Call<'_>) -> Called {
             }
             Called::Answered(failure.result())
         }
+    }
+}
+
+/// What takes longer than this waits for something: for the operator, where the role has to ask.
+const FIRST_PROGRESS: Duration = Duration::from_secs(2);
+const PROGRESS_INTERVAL: Duration = Duration::from_secs(5);
+/// The broker answers a call that waits for the operator after so long.
+const LONGEST_WAIT: u64 = 50;
+
+async fn report(progress: Option<&Progress>) {
+    let Some(progress) = progress else { return std::future::pending().await };
+    let (mut pause, mut waited) = (FIRST_PROGRESS, Duration::ZERO);
+    loop {
+        tokio::time::sleep(pause).await;
+        waited += pause;
+        let text = "Waiting for the broker; the operator may have to approve this";
+        progress.tell(waited.as_secs(), LONGEST_WAIT, text).await;
+        pause = PROGRESS_INTERVAL;
     }
 }
 

@@ -151,3 +151,28 @@ async fn twenty_calls_at_once_are_all_answered() {
     assert_eq!(stack.audited("session.opened").len(), 1, "one session for a burst of first calls");
     adapter.ended_silently().await;
 }
+
+/// A person takes longer than a host likes to hear nothing.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_host_is_told_that_a_call_waits_for_the_operator() {
+    let stack = daemon(|setup| {
+        setup.roles.push_str(
+            "[role.asking]\nidentity = \"assistant-notes-agent\"\nmatch = { uid = UID }\n\
+             scopes = [\"secret:read\"]\napprove = [\"secret:read\"]\n",
+        );
+    })
+    .await;
+    let mut adapter = adapter(&stack, "asking").await;
+    let meta = json!({ "progressToken": "how far" });
+    let params = json!({ "name": "secrets_get", "arguments": { "key": "OPENAI_API_KEY" }, "_meta": meta });
+    let call = json!({ "jsonrpc": "2.0", "id": 7, "method": "tools/call", "params": params });
+    adapter.send(&call.to_string()).await;
+    let told = adapter.receive().await;
+    assert_eq!(told["method"], "notifications/progress", "{told}");
+    assert!(told["params"]["message"].as_str().unwrap().contains("operator"), "{told}");
+    let admin = stack.admin().await;
+    let waiting = admin.approvals().await.unwrap().approvals;
+    admin.decide_approval(waiting[0].approval_id, ravi_broker::client::ApprovalDecision::Once).await.unwrap();
+    let answer = adapter.receive().await;
+    assert_eq!((&answer["id"], &answer["result"]["isError"]), (&json!(7), &json!(false)), "{answer}");
+}

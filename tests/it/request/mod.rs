@@ -7,12 +7,14 @@
 
 use ravi_broker::client::{BrokerError, ClientError, ErrorReason};
 
+mod approval;
 mod binding;
 mod cache;
 mod delegate;
 mod delivery;
 mod explain;
 mod fault;
+mod honeytoken;
 mod identity;
 mod inbox;
 mod lease;
