@@ -3,14 +3,13 @@
 //!
 //! An event borrows what it tells about and is written down at once. Imports `types` and `approval`'s words.
 
-use std::fmt;
+use std::fmt::{self, Write};
 use std::os::unix::ffi::OsStrExt;
 use std::path::Path;
 use std::time::Duration;
 
 use jiff::Timestamp;
-use serde::ser::SerializeMap;
-use serde::{Serialize, Serializer};
+use serde::Serialize;
 
 use super::words::{Cause, Outcome, Verb};
 use crate::approval::Wish;
@@ -215,76 +214,156 @@ impl<'a> Event<'a> {
         Self { previous: Some(previous), ..Self::of(Verb::AuditRotated, &NOBODY) }
     }
 
-    /// The record's own fields as one JSON object. `time` is RFC 3339 with microseconds.
-    pub(super) fn to_json(&self, time: Timestamp) -> serde_json::Result<String> {
-        serde_json::to_string(&Stamped { time, event: self })
+    /// The record's own fields as one JSON object. `time` is RFC 3339 with microseconds. Written by hand and not by a
+    /// serializer: it is done under the one lock of the trail, before every value that leaves.
+    pub(super) fn to_json(&self, stamp: &mut Stamp, time: Timestamp) -> String {
+        let Event { actor, .. } = self;
+        let mut fields = Fields(String::with_capacity(USUAL));
+        fields.quoted("time", |text| stamp.push(text, time));
+        fields.word("event", Some(self.verb));
+        fields.word("outcome", Some(self.outcome));
+        fields.word("cause", self.cause);
+        fields.id("session", actor.session, SessionId::push_to);
+        fields.text("role", actor.role.as_ref().map(RoleName::as_str));
+        fields.id("identity", self.identity.or(actor.identity), |uuid, text| {
+            text.push_str(uuid.0.as_hyphenated().encode_lower(&mut [0; 36]));
+        });
+        fields.number("uid", actor.uid);
+        fields.number("pid", actor.pid);
+        fields.text("exe", actor.exe.as_deref().map(ascii).as_deref());
+        fields.id("lease", self.lease, LeaseId::push_to);
+        fields.printed("resource", self.resource);
+        fields.printed("target", self.target);
+        fields.printed("approval", self.approval);
+        fields.text("action", self.wish.map(|wish| wish.verb));
+        let about = self.wish.map(|wish| bounded(&wish.about)).filter(|about| !about.is_empty());
+        fields.text("about", about.as_deref());
+        fields.number("operator_uid", self.operator.map(|(uid, _)| uid));
+        fields.number("operator_pid", self.operator.and_then(|(_, pid)| pid));
+        fields.printed("message", self.message);
+        fields.number("attempts", self.attempts);
+        fields.number("ttl", self.ttl.map(|ttl| ttl.as_secs()));
+        fields.flag("exposed", self.exposed);
+        fields.number("ended_sessions", self.ended_sessions);
+        fields.number("ended_leases", self.ended_leases);
+        fields.text("version", self.version);
+        fields.number("cut_bytes", self.cut_bytes);
+        fields.number("unrecorded", self.unrecorded);
+        fields.printed("denial", self.denial);
+        fields.text("previous", self.previous);
+        fields.printed("reason", self.reason);
+        fields.0.push('}');
+        fields.0
     }
 }
+
+/// Bytes of most records.
+const USUAL: usize = 512;
 
 /// The actor of what the daemon does by itself.
 pub static NOBODY: Actor =
     Actor { session: None, role: None, identity: None, uid: None, pid: None, exe: None };
 
-struct Stamped<'a> {
-    time: Timestamp,
-    event: &'a Event<'a>,
+/// Prints times, of which many have the same second.
+#[derive(Default)]
+pub(super) struct Stamp {
+    second: Option<i64>,
+    /// That second, without its zone.
+    text: String,
 }
 
-impl Serialize for Stamped<'_> {
-    fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
-        let Event { actor, .. } = self.event;
-        let mut fields = Fields(serializer.serialize_map(None)?);
-        fields.put("time", Some(Text(format_args!("{:.6}", self.time))))?;
-        fields.put("event", Some(self.event.verb))?;
-        fields.put("outcome", Some(self.event.outcome))?;
-        fields.put("cause", self.event.cause)?;
-        fields.put("session", actor.session.map(Text))?;
-        fields.put("role", actor.role.as_ref().map(Text))?;
-        fields.put("identity", self.event.identity.or(actor.identity).map(Text))?;
-        fields.put("uid", actor.uid)?;
-        fields.put("pid", actor.pid)?;
-        fields.put("exe", actor.exe.as_deref().map(ascii).map(Text))?;
-        fields.put("lease", self.event.lease.map(Text))?;
-        fields.put("resource", self.event.resource.map(Text))?;
-        fields.put("target", self.event.target.map(Text))?;
-        fields.put("approval", self.event.approval.map(Text))?;
-        fields.put("action", self.event.wish.map(|wish| wish.verb))?;
-        fields.put(
-            "about",
-            self.event.wish.map(|wish| bounded(&wish.about)).filter(|about| !about.is_empty()),
-        )?;
-        fields.put("operator_uid", self.event.operator.map(|(uid, _)| uid))?;
-        fields.put("operator_pid", self.event.operator.and_then(|(_, pid)| pid))?;
-        fields.put("message", self.event.message.map(Text))?;
-        fields.put("attempts", self.event.attempts)?;
-        fields.put("ttl", self.event.ttl.map(|ttl| ttl.as_secs()))?;
-        fields.put("exposed", self.event.exposed)?;
-        fields.put("ended_sessions", self.event.ended_sessions)?;
-        fields.put("ended_leases", self.event.ended_leases)?;
-        fields.put("version", self.event.version)?;
-        fields.put("cut_bytes", self.event.cut_bytes)?;
-        fields.put("unrecorded", self.event.unrecorded)?;
-        fields.put("denial", self.event.denial.map(Text))?;
-        fields.put("previous", self.event.previous)?;
-        fields.put("reason", self.event.reason.map(Text))?;
-        fields.0.end()
+impl Stamp {
+    fn push(&mut self, text: &mut String, time: Timestamp) {
+        if time < Timestamp::UNIX_EPOCH {
+            return text.push_str(&format!("{time:.6}"));
+        }
+        let (second, micros) = (time.as_second(), time.subsec_microsecond());
+        if self.second != Some(second) {
+            self.text = format!("{time:.0}");
+            self.text.pop();
+            self.second = Some(second);
+        }
+        text.push_str(&self.text);
+        let mut digits = *b".000000Z";
+        let mut rest = micros.unsigned_abs();
+        for digit in digits[1..7].iter_mut().rev() {
+            *digit = b'0' + (rest % 10) as u8;
+            rest /= 10;
+        }
+        text.push_str(std::str::from_utf8(&digits).unwrap_or_default());
     }
 }
 
-struct Fields<M>(M);
+/// Prints a closed word by the name that its type gives it.
+struct Word<T>(T);
 
-impl<M: SerializeMap> Fields<M> {
-    fn put(&mut self, name: &str, value: Option<impl Serialize>) -> Result<(), M::Error> {
-        value.map_or(Ok(()), |value| self.0.serialize_entry(name, &value))
+impl<T: Serialize> fmt::Display for Word<T> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        self.0.serialize(f)
     }
 }
 
-/// Serializes a value by the text it prints as.
-struct Text<T>(T);
+/// A JSON object without its closing brace. Absent values are left out.
+struct Fields(String);
 
-impl<T: fmt::Display> Serialize for Text<T> {
-    fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
-        serializer.collect_str(&self.0)
+impl Fields {
+    fn name(&mut self, name: &str) {
+        self.0.push(if self.0.is_empty() { '{' } else { ',' });
+        self.0.push('"');
+        self.0.push_str(name);
+        self.0.push_str("\":");
+    }
+
+    /// A text that has nothing in it to escape.
+    fn quoted(&mut self, name: &str, push: impl FnOnce(&mut String)) {
+        self.name(name);
+        self.0.push('"');
+        push(&mut self.0);
+        self.0.push('"');
+    }
+
+    fn id<T>(&mut self, name: &str, id: Option<T>, push: fn(&T, &mut String)) {
+        if let Some(id) = id {
+            self.quoted(name, |text| push(&id, text));
+        }
+    }
+
+    fn text(&mut self, name: &str, value: Option<&str>) {
+        let Some(value) = value else { return };
+        if value.bytes().all(|byte| byte >= b' ' && byte != b'"' && byte != b'\\') {
+            return self.quoted(name, |text| text.push_str(value));
+        }
+        self.name(name);
+        self.0.push_str(&serde_json::Value::from(value).to_string());
+    }
+
+    fn printed(&mut self, name: &str, value: Option<impl fmt::Display>) {
+        if let Some(value) = value {
+            self.text(name, Some(&value.to_string()));
+        }
+    }
+
+    fn word(&mut self, name: &str, word: Option<impl Serialize>) {
+        if let Some(word) = word {
+            self.quoted(name, |text| {
+                // Writing to a text does not fail.
+                let _ = write!(text, "{}", Word(word));
+            });
+        }
+    }
+
+    fn number(&mut self, name: &str, value: Option<impl itoa::Integer>) {
+        if let Some(value) = value {
+            self.name(name);
+            self.0.push_str(itoa::Buffer::new().format(value));
+        }
+    }
+
+    fn flag(&mut self, name: &str, value: Option<bool>) {
+        if let Some(value) = value {
+            self.name(name);
+            self.0.push_str(if value { "true" } else { "false" });
+        }
     }
 }
 
@@ -293,10 +372,18 @@ impl<T: fmt::Display> Serialize for Text<T> {
 fn ascii(path: &Path) -> String {
     const LONGEST: usize = 1024;
     let bytes = path.as_os_str().as_bytes();
+    if let Some(plain) = path.to_str().filter(|path| bytes.len() <= LONGEST && path.bytes().all(is_plain)) {
+        return plain.to_owned();
+    }
     match bytes.len().checked_sub(LONGEST) {
         None | Some(0) => bytes.escape_ascii().to_string(),
         Some(cut) => format!("...{}", bytes[cut..].escape_ascii()),
     }
+}
+
+/// Whether `escape_ascii` leaves it as it is.
+fn is_plain(byte: u8) -> bool {
+    (b' '..=b'~').contains(&byte) && !matches!(byte, b'"' | b'\'' | b'\\')
 }
 
 /// Names that are all of one record: many recipients do not make a long one.
@@ -337,7 +424,7 @@ mod tests {
     }
 
     fn json(event: &Event<'_>) -> String {
-        event.to_json(Timestamp::UNIX_EPOCH).unwrap()
+        event.to_json(&mut Stamp::default(), Timestamp::UNIX_EPOCH)
     }
 
     #[test]
@@ -356,6 +443,21 @@ mod tests {
                 r#""lease":"lea_aibaeaqcaibaeaqcaibaeaqcai","resource":"secret/A","ttl":300,"reason":"deploy \"x\""}"#,
             )
         );
+    }
+
+    #[test]
+    fn a_time_is_printed_to_the_microsecond() {
+        let mut stamp = Stamp::default();
+        for (nanos, expected) in [
+            (1_790_000_000_000_001_999, "2026-09-21T14:13:20.000001Z"),
+            (1_790_000_000_999_999_999, "2026-09-21T14:13:20.999999Z"),
+            (1_790_000_001_012_345_678, "2026-09-21T14:13:21.012345Z"),
+            (-1, "1969-12-31T23:59:59.999999Z"),
+        ] {
+            let mut text = String::new();
+            stamp.push(&mut text, Timestamp::from_nanosecond(nanos).unwrap());
+            assert_eq!(text, expected);
+        }
     }
 
     #[test]

@@ -1,7 +1,8 @@
 //! The file that records are appended to, one `write(2)` each, under one lock: the order of the file
 //! is the order of the numbers.
 //!
-//! A record counts when it and the head file are written. What was written of one that failed is cut
+//! A record counts when it is written. The head file follows within [`LAG`], and whether somebody else has changed the
+//! file is looked at as often: of many records in a row, one pays for both. What was written of a record that failed is cut
 //! off again, at the latest before the next; so a full disk refuses requests and nothing else, and
 //! frees itself when there is room. Nothing here waits for the disk (`fsync`): a record survives the
 //! death of the process, not a power cut.
@@ -12,15 +13,17 @@ use std::io::{self, BufReader, Read, Seek, SeekFrom, Write};
 use std::os::unix::fs::MetadataExt;
 use std::path::{Path, PathBuf};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::time::Duration;
 
 use jiff::Timestamp;
-use tokio::sync::broadcast;
+use tokio::sync::{Notify, broadcast};
 
-use super::chain::{Fault, Head, Walk, seal, walk};
+use super::chain::{FRAME, Fault, Head, Walk, seal, seal_into, walk};
+use super::event::Stamp;
 use super::folder::Folder;
 use super::head::{HeadFile, judge};
 use super::{AuditError, Breach, Event};
-use crate::clock::Clock;
+use crate::clock::{BootInstant, Clock};
 
 /// Records kept in memory for those who want to see the last ones.
 const RECENT: usize = 1000;
@@ -28,13 +31,22 @@ const RECENT: usize = 1000;
 const BEHIND: usize = 1024;
 /// Records of one write: far below the smallest size of a file.
 const AT_ONCE: usize = 16;
-/// What the frame of the chain adds to a record's own fields, at most.
-const FRAME: u64 = 256;
+/// How far the head file may be behind, and how old may be what is known of the file.
+pub(super) const LAG: Duration = Duration::from_millis(10);
 
 /// The audit trail of this daemon. Share it behind an `Arc`; any thread may record.
 pub struct AuditFile {
     log: Mutex<Log>,
     clock: Arc<dyn Clock>,
+    /// The head file has fallen behind.
+    behind: Notify,
+}
+
+/// Now, on both clocks.
+#[derive(Clone, Copy)]
+struct Now {
+    wall: Timestamp,
+    boot: BootInstant,
 }
 
 /// The last records and those to come.
@@ -52,8 +64,8 @@ impl AuditFile {
     /// # Errors
     /// All but [`AuditError::Disturbed`]. The daemon must not start then.
     pub fn open(path: &Path, max_bytes: u64, clock: Arc<dyn Clock>) -> Result<Self, AuditError> {
-        let log = Log::open(path, max_bytes, clock.wall())?;
-        Ok(Self { log: Mutex::new(log), clock })
+        let log = Log::open(path, max_bytes, now(&*clock))?;
+        Ok(Self { log: Mutex::new(log), clock, behind: Notify::new() })
     }
 
     /// Writes one record. Blocks for the time of one `write(2)`; call it before the value leaves.
@@ -61,10 +73,7 @@ impl AuditFile {
     /// # Errors
     /// [`AuditError::Unwritten`] or [`AuditError::Disturbed`]: nothing was recorded, so refuse.
     pub fn record(&self, event: &Event<'_>) -> Result<(), AuditError> {
-        let mut log = self.lock();
-        let written = log.record(event, self.clock.wall());
-        log.healthy = written.is_ok();
-        written
+        self.write(|log, now| log.record(event, now))
     }
 
     /// Writes records that belong together, in order, in as few writes as the files allow.
@@ -72,11 +81,35 @@ impl AuditFile {
     /// # Errors
     /// As [`record`](Self::record). Of a write that failed nothing is recorded; one before it may stand.
     pub fn record_all(&self, events: &[Event<'_>]) -> Result<(), AuditError> {
+        self.write(|log, now| events.chunks(AT_ONCE).try_for_each(|events| log.record_all(events, now)))
+    }
+
+    fn write(&self, write: impl FnOnce(&mut Log, Now) -> Result<(), AuditError>) -> Result<(), AuditError> {
         let mut log = self.lock();
-        let now = self.clock.wall();
-        let written = events.chunks(AT_ONCE).try_for_each(|events| log.record_all(events, now));
+        let was_behind = log.behind;
+        let written = write(&mut log, now(&*self.clock));
         log.healthy = written.is_ok();
+        if log.behind && !was_behind {
+            self.behind.notify_one();
+        }
         written
+    }
+
+    /// Brings the head file up each time when it has fallen behind. Runs until dropped; at most one at a time.
+    pub async fn keep_head(&self) {
+        loop {
+            self.behind.notified().await;
+            self.clock.sleep_until(self.clock.now() + LAG).await;
+            self.settle();
+        }
+    }
+
+    /// Brings the head file up.
+    pub fn settle(&self) {
+        let mut log = self.lock();
+        if log.behind && log.note().is_err() {
+            log.healthy = false;
+        }
     }
 
     /// The newest record, and whether the last attempt to write one succeeded.
@@ -104,6 +137,16 @@ impl AuditFile {
     }
 }
 
+impl Drop for AuditFile {
+    fn drop(&mut self) {
+        self.settle();
+    }
+}
+
+fn now(clock: &dyn Clock) -> Now {
+    Now { wall: clock.wall(), boot: clock.now() }
+}
+
 struct Log {
     folder: Folder,
     path: PathBuf,
@@ -118,13 +161,18 @@ struct Log {
     max_bytes: u64,
     /// More than `length` bytes may be in the file, or another head in the head file.
     dirty: bool,
+    /// The head file names an older record.
+    behind: bool,
+    /// When the file was last looked at, and the head file written.
+    settled_at: Option<BootInstant>,
     healthy: bool,
+    stamp: Stamp,
     recent: VecDeque<Arc<str>>,
     followers: broadcast::Sender<Arc<str>>,
 }
 
 impl Log {
-    fn open(path: &Path, max_bytes: u64, now: Timestamp) -> Result<Self, AuditError> {
+    fn open(path: &Path, max_bytes: u64, now: Now) -> Result<Self, AuditError> {
         let folder = Folder::open(path)?;
         let (head_file, noted) = HeadFile::open(&folder)?;
         let path = folder.log_path();
@@ -138,7 +186,10 @@ impl Log {
             length: 0,
             max_bytes,
             dirty: true,
+            behind: false,
+            settled_at: None,
             healthy: true,
+            stamp: Stamp::default(),
             recent: VecDeque::new(),
             followers: broadcast::Sender::new(BEHIND),
             folder,
@@ -184,7 +235,7 @@ impl Log {
 
     /// Begins a file: the first of a trail, or the one that a crash kept from taking the place of a
     /// full one. Anything else is a trail that has lost its end.
-    fn begin(&mut self, noted: Option<Head>, now: Timestamp) -> Result<(), AuditError> {
+    fn begin(&mut self, noted: Option<Head>, now: Now) -> Result<(), AuditError> {
         let newest_aside = self.folder.asides()?.pop();
         match (noted.unwrap_or(Head::START), newest_aside) {
             (Head::START, None) => self.clean(),
@@ -201,90 +252,99 @@ impl Log {
                 (self.head, self.first) = (noted, noted.sequence + 1);
                 self.clean()?;
                 let name = aside.file_name().unwrap_or_default().to_string_lossy().into_owned();
-                self.append(&self.fields(&Event::rotated(&name), now)?)
+                let fields = self.fields(&Event::rotated(&name), now);
+                self.append(&[fields], now)
             }
         }
     }
 
-    fn record(&mut self, event: &Event<'_>, now: Timestamp) -> Result<(), AuditError> {
-        let fields = self.fields(event, now)?;
-        if self.length > 0 && self.length + fields.len() as u64 + FRAME > self.max_bytes {
-            self.change_files(now)?;
-        }
-        self.append(&fields)
+    fn record(&mut self, event: &Event<'_>, now: Now) -> Result<(), AuditError> {
+        self.record_all(std::slice::from_ref(event), now)
     }
 
-    fn record_all(&mut self, events: &[Event<'_>], now: Timestamp) -> Result<(), AuditError> {
-        let fields = events.iter().map(|event| self.fields(event, now)).collect::<Result<Vec<_>, _>>()?;
-        let bytes: u64 = fields.iter().map(|fields| fields.len() as u64 + FRAME).sum();
-        if self.length > 0 && self.length + bytes > self.max_bytes {
+    fn record_all(&mut self, events: &[Event<'_>], now: Now) -> Result<(), AuditError> {
+        let fields: Vec<String> = events.iter().take(AT_ONCE).map(|event| self.fields(event, now)).collect();
+        let bytes: usize = fields.iter().map(|fields| fields.len() + FRAME).sum();
+        if self.length > 0 && self.length + bytes as u64 > self.max_bytes {
             self.change_files(now)?;
         }
-        self.append_all(&fields)
-    }
-
-    fn append(&mut self, fields: &str) -> Result<(), AuditError> {
-        self.append_all(&[fields])
+        self.append(&fields, now)
     }
 
     /// All of them, or none.
-    fn append_all(&mut self, fields: &[impl AsRef<str>]) -> Result<(), AuditError> {
-        self.prepare()?;
-        let mut newest = self.head;
-        let seal = |fields: &_| {
-            let (line, head) = seal(&newest, AsRef::as_ref(fields));
-            newest = head;
-            (line, head)
-        };
-        let sealed: Vec<(String, Head)> = fields.iter().map(seal).collect();
-        let bytes: String = sealed.iter().map(|(line, _)| line.as_str()).collect();
-        self.dirty = true;
-        let written = self.file.write_all(bytes.as_bytes()).and_then(|()| self.head_file.write(&newest));
-        if let Err(error) = written {
+    fn append(&mut self, fields: &[String], now: Now) -> Result<(), AuditError> {
+        self.prepare(now)?;
+        let (mut text, mut newest) = (String::new(), self.head);
+        for fields in fields {
+            newest = seal_into(&mut text, &newest, fields);
+        }
+        let was_dirty = std::mem::replace(&mut self.dirty, true);
+        debug_assert!(!was_dirty, "what does not count was cut off");
+        if let Err(error) = self.file.write_all(text.as_bytes()) {
             let _ = self.clean();
             return Err(self.unwritten(&error));
         }
-        self.dirty = false;
-        self.length += bytes.len() as u64;
-        sealed.into_iter().for_each(|(line, head)| self.accept(&line, head));
+        let settles = self.settled_at.is_none_or(|at| now.boot.since(at) >= LAG);
+        if settles {
+            self.settled_at = Some(now.boot);
+            if let Err(error) = self.head_file.write(&newest) {
+                let _ = self.clean();
+                return Err(self.unwritten(&error));
+            }
+        }
+        (self.dirty, self.behind) = (false, !settles);
+        self.length += text.len() as u64;
+        self.head = newest;
+        text.lines().for_each(|line| self.show(line));
         Ok(())
     }
 
+    /// Writes the head file. What cannot be is tried again before the next record.
+    fn note(&mut self) -> Result<(), AuditError> {
+        let written = self.head_file.write(&self.head);
+        (self.behind, self.dirty) = (false, written.is_err());
+        written.map_err(|error| self.unwritten(&error))
+    }
+
     /// Sets the full file aside. The new one is complete before it takes the place of the old.
-    fn change_files(&mut self, now: Timestamp) -> Result<(), AuditError> {
-        self.prepare()?;
+    fn change_files(&mut self, now: Now) -> Result<(), AuditError> {
+        self.settled_at = None;
+        self.prepare(now)?;
         let aside = self.folder.names().aside(self.first);
-        let (line, head) = seal(&self.head, &self.fields(&Event::rotated(&aside), now)?);
+        let fields = self.fields(&Event::rotated(&aside), now);
+        let (line, head) = seal(&self.head, &fields);
         let mut next = self.folder.next()?;
         let written = next.write_all(line.as_bytes()).map_err(|error| self.unwritten(&error));
         let changed = written.and_then(|()| self.folder.change_files(&aside));
         changed.inspect_err(|_| self.folder.discard_next())?;
         self.file = next;
         (self.first, self.length, self.dirty) = (head.sequence, line.len() as u64, true);
-        self.accept(&line, head);
+        self.head = head;
+        self.show(line.trim_end());
         self.clean()
     }
 
-    fn fields(&self, event: &Event<'_>, now: Timestamp) -> Result<String, AuditError> {
-        event.to_json(now).map_err(|error| self.unwritten(&error.into()))
+    fn fields(&mut self, event: &Event<'_>, now: Now) -> String {
+        event.to_json(&mut self.stamp, now.wall)
     }
 
-    /// Makes a sealed and written record the newest and shows it to the followers.
-    fn accept(&mut self, line: &str, head: Head) {
-        self.head = head;
-        let line: Arc<str> = line.trim_end().into();
+    /// Shows a record that was written to the followers.
+    fn show(&mut self, line: &str) {
+        let line: Arc<str> = line.into();
         if self.recent.len() == RECENT {
             self.recent.pop_front();
         }
-        self.recent.push_back(Arc::clone(&line));
-        // An error says that nobody follows.
-        let _ = self.followers.send(line);
+        if self.followers.receiver_count() > 0 {
+            let _ = self.followers.send(Arc::clone(&line));
+        }
+        self.recent.push_back(line);
     }
 
     /// Makes sure that the file holds the records that count, and nothing else.
-    fn prepare(&mut self) -> Result<(), AuditError> {
+    fn prepare(&mut self, now: Now) -> Result<(), AuditError> {
         match self.dirty {
             true => self.clean(),
+            false if self.settled_at.is_some_and(|at| now.boot.since(at) < LAG) => Ok(()),
             false if self.size()? == self.length => Ok(()),
             false => Err(AuditError::Disturbed { path: self.path.clone() }),
         }
@@ -296,7 +356,7 @@ impl Log {
             return Err(AuditError::Disturbed { path: self.path.clone() });
         }
         let cleaned = self.file.set_len(self.length).and_then(|()| self.head_file.write(&self.head));
-        self.dirty = cleaned.is_err();
+        (self.dirty, self.behind) = (cleaned.is_err(), false);
         cleaned.map_err(|error| self.unwritten(&error))
     }
 

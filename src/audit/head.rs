@@ -43,7 +43,14 @@ impl HeadFile {
     }
 
     pub(super) fn write(&self, head: &Head) -> io::Result<()> {
-        let text = format!("{:020} {}\n", head.sequence, head.hash);
+        let mut text = String::with_capacity(LENGTH);
+        let mut digits = itoa::Buffer::new();
+        let digits = digits.format(head.sequence);
+        text.extend(std::iter::repeat_n('0', 20 - digits.len()));
+        text.push_str(digits);
+        text.push(' ');
+        head.hash.push_hex(&mut text);
+        text.push('\n');
         self.0.write_all_at(text.as_bytes(), 0)
     }
 }

@@ -132,7 +132,9 @@ impl Broker {
 
     /// Writes the start or the end of the daemon.
     pub fn record_daemon(&self, verb: Verb) -> Result<()> {
-        self.must_record(&Event::daemon(verb))
+        self.must_record(&Event::daemon(verb))?;
+        self.audit.settle();
+        Ok(())
     }
 
     pub(super) fn must_record(&self, event: &Event<'_>) -> Result<()> {

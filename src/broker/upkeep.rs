@@ -46,6 +46,11 @@ impl Broker {
         }
     }
 
+    /// Keeps the head of the audit trail with its records. Runs until dropped.
+    pub async fn keep_trail(self: Arc<Self>) {
+        self.audit.keep_head().await;
+    }
+
     /// Drops what is stale, and fetches again what somebody watches, so that a rotation is noticed. Runs
     /// until dropped.
     pub async fn keep_house(self: Arc<Self>) {

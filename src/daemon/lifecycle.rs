@@ -70,6 +70,7 @@ fn upkeep(broker: &Arc<Broker>, budget: &Arc<UpstreamBudget>, clock: &Arc<dyn Cl
     tasks.spawn(broker.clone().expire_approvals());
     tasks.spawn(broker.clone().announce_rotations());
     tasks.spawn(broker.clone().keep_house());
+    tasks.spawn(broker.clone().keep_trail());
     tasks.spawn(broker.clone().attend_dispatches());
     let (budget, round) = (budget.clone(), clock.clone());
     tasks.spawn(async move {

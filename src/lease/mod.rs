@@ -7,7 +7,7 @@
 mod book;
 mod state;
 
-use std::sync::Arc;
+use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
 use aws_lc_rs::rand;
@@ -110,13 +110,14 @@ enum DueKind {
 pub struct Leases {
     books: DashMap<SessionId, Book>,
     deadlines: Deadlines<Due>,
+    handles: Handles,
     clock: Arc<dyn Clock>,
 }
 
 impl Leases {
     /// None yet.
     pub fn new(clock: Arc<dyn Clock>) -> Self {
-        Self { books: DashMap::new(), deadlines: Deadlines::new(), clock }
+        Self { books: DashMap::new(), deadlines: Deadlines::new(), handles: Handles::default(), clock }
     }
 
     /// Opens the book of a new session.
@@ -143,7 +144,7 @@ impl Leases {
         let limit = found.ends_at.map_or(limit, |ends_at| limit.min(ends_at));
         let ttl = ttl.unwrap_or(bounds.lease_default_ttl);
         let lease = Lease {
-            id: new_id()?,
+            id: self.handles.next()?,
             session: session.id,
             role: session.role.clone(),
             identity: found.identity,
@@ -352,10 +353,22 @@ pub struct Found {
     pub ends_at: Option<BootInstant>,
 }
 
-fn new_id() -> Result<LeaseId, LeaseError> {
-    let mut bytes = [0; 16];
-    rand::fill(&mut bytes).map_err(|_| LeaseError::NoRandom)?;
-    Ok(LeaseId(bytes))
+/// Random handles, of which many are drawn at once: they are no secrets.
+#[derive(Default)]
+struct Handles(Mutex<Vec<[u8; 16]>>);
+
+impl Handles {
+    const DRAWN: usize = 64;
+
+    fn next(&self) -> Result<LeaseId, LeaseError> {
+        let mut drawn = self.0.lock().unwrap_or_else(PoisonError::into_inner);
+        if drawn.is_empty() {
+            let mut more = [[0; 16]; Self::DRAWN];
+            rand::fill(more.as_flattened_mut()).map_err(|_| LeaseError::NoRandom)?;
+            drawn.extend(more);
+        }
+        drawn.pop().map(LeaseId).ok_or(LeaseError::NoRandom)
+    }
 }
 
 #[cfg(test)]

@@ -1,9 +1,8 @@
 //! Session tokens: `rbt_` and base64url of the session's id and 256 random bits.
 //!
-//! The id finds the session without a scan; the broker keeps only the SHA-256 of the random part and
+//! The id finds the session without a scan; the broker keeps only the BLAKE3 hash of the random part and
 //! compares it in constant time. Pure but for the random source.
 
-use aws_lc_rs::digest::{SHA256, digest};
 use aws_lc_rs::rand;
 use data_encoding::BASE64URL_NOPAD;
 use subtle::ConstantTimeEq;
@@ -61,9 +60,7 @@ impl Presented {
 
 impl TokenHash {
     fn of(random: &[u8]) -> Self {
-        let mut hash = [0; 32];
-        hash.copy_from_slice(digest(&SHA256, random).as_ref());
-        Self(hash)
+        Self(*blake3::hash(random).as_bytes())
     }
 }
 

@@ -9,6 +9,7 @@ use std::os::fd::{AsFd, AsRawFd, FromRawFd, OwnedFd};
 
 use nix::errno::Errno;
 use nix::sys::socket::{setsockopt, sockopt};
+use tokio::io::ReadBuf;
 
 use super::peer::{Credentials, has_ended};
 
@@ -99,18 +100,34 @@ pub fn name_senders(socket: impl AsFd) -> nix::Result<()> {
 
 /// Reads without waiting: bytes of one sender, and who that is.
 pub fn receive(socket: impl AsFd, buffer: &mut [u8]) -> io::Result<Received> {
+    // SAFETY: bytes that are initialised are so as well where they need not be, and the kernel only writes there.
+    let buffer = unsafe { &mut *(std::ptr::from_mut(buffer) as *mut [MaybeUninit<u8>]) };
     receive_with::<CREDENTIALS_ONLY>(socket, buffer)
+}
+
+/// The same into the room that a buffer has, at most so much of it, which is not written to before.
+pub fn receive_into(socket: impl AsFd, buffer: &mut ReadBuf<'_>, most: usize) -> io::Result<Received> {
+    // SAFETY: nothing is written there but what the kernel writes, so nothing becomes uninitialised.
+    let room = unsafe { buffer.unfilled_mut() };
+    let most = most.min(room.len());
+    let received = receive_with::<CREDENTIALS_ONLY>(socket, &mut room[..most])?;
+    // SAFETY: the kernel has written so many bytes to its beginning.
+    unsafe { buffer.assume_init(received.length) };
+    buffer.advance(received.length);
+    Ok(received)
 }
 
 /// The same with a descriptor that pins the sender. `EBADMSG` if it sends descriptors along.
 pub fn receive_pinned(socket: impl AsFd, buffer: &mut [u8]) -> io::Result<Received> {
+    // SAFETY: as in `receive`.
+    let buffer = unsafe { &mut *(std::ptr::from_mut(buffer) as *mut [MaybeUninit<u8>]) };
     receive_with::<WITH_PIDFD>(socket, buffer)
 }
 
 #[repr(C, align(8))]
 struct Control<const N: usize>([u8; N]);
 
-fn receive_with<const N: usize>(socket: impl AsFd, buffer: &mut [u8]) -> io::Result<Received> {
+fn receive_with<const N: usize>(socket: impl AsFd, buffer: &mut [MaybeUninit<u8>]) -> io::Result<Received> {
     let mut control = Control([0; N]);
     let mut data = libc::iovec { iov_base: buffer.as_mut_ptr().cast(), iov_len: buffer.len() };
     // SAFETY: a message header of zeros is valid: no name, no data, no control.

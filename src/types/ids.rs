@@ -70,12 +70,44 @@ pub struct DispatchId(pub [u8; 16]);
 #[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct ApprovalId(pub [u8; 16]);
 
+/// Base32 in lower case, without padding (RFC 4648 §6), of 128 bits.
+fn digits(id: &[u8; 16]) -> ArrayString {
+    const ALPHABET: &[u8; 32] = b"abcdefghijklmnopqrstuvwxyz234567";
+    let bits = u128::from_be_bytes(*id);
+    ArrayString(std::array::from_fn(|at| {
+        // The last digit has three bits of its own and two zeros.
+        let digit = if at < DIGITS - 1 { bits >> (123 - 5 * at) } else { bits << 2 };
+        ALPHABET[(digit & 31) as usize]
+    }))
+}
+
+const DIGITS: usize = 26;
+
+/// Text on the stack.
+struct ArrayString([u8; DIGITS]);
+
+impl std::ops::Deref for ArrayString {
+    type Target = str;
+
+    fn deref(&self) -> &str {
+        std::str::from_utf8(&self.0).unwrap_or_default()
+    }
+}
+
 macro_rules! prefixed_text {
     ($($name:ident = $prefix:literal),*) => {$(
         impl fmt::Display for $name {
             fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
                 f.write_str($prefix)?;
-                f.write_str(&BASE32_NOPAD_NOCASE.encode(&self.0).to_ascii_lowercase())
+                f.write_str(&digits(&self.0))
+            }
+        }
+
+        impl $name {
+            /// Appends what it prints as.
+            pub fn push_to(&self, text: &mut String) {
+                text.push_str($prefix);
+                text.push_str(&digits(&self.0));
             }
         }
 
@@ -118,6 +150,15 @@ mod tests {
     fn a_handle_reads_back_as_it_was_printed() {
         let id = LeaseId([7; 16]);
         assert_eq!(id.to_string().parse::<LeaseId>().unwrap(), id);
+    }
+
+    #[test]
+    fn a_handle_is_printed_in_base32() {
+        for seed in 0..=255 {
+            let id = std::array::from_fn(|at| (at as u8).wrapping_mul(37) ^ seed);
+            let expected = BASE32_NOPAD_NOCASE.encode(&id).to_ascii_lowercase();
+            assert_eq!(LeaseId(id).to_string(), format!("lea_{expected}"));
+        }
     }
 
     #[test]

@@ -22,7 +22,7 @@ use zeroize::Zeroizing;
 
 use super::incoming::{Admission, Permit};
 use crate::peer::{Credentials, Peer, PeerInfo};
-use crate::sys::socket::{Received, receive, receive_pinned};
+use crate::sys::socket::{Received, receive_into, receive_pinned};
 
 /// For the client's first bytes. A client on this machine sends them at once.
 const GREETING_WITHIN: Duration = Duration::from_secs(5);
@@ -183,20 +183,18 @@ impl Spoken {
     fn poll_receive(&self, cx: &mut Context<'_>, buf: &mut ReadBuf<'_>) -> Poll<io::Result<usize>> {
         loop {
             ready!(self.stream.poll_read_ready(cx))?;
-            let room = buf.remaining().min(READ);
-            let received = self
-                .stream
-                .try_io(Interest::READABLE, || receive(&self.stream, buf.initialize_unfilled_to(room)));
+            let filled = buf.filled().len();
+            let received = self.stream.try_io(Interest::READABLE, || receive_into(&self.stream, buf, READ));
             match received {
                 Err(error) if error.kind() == io::ErrorKind::WouldBlock => {}
                 Err(error) => return Poll::Ready(Err(error)),
                 Ok(Received { length: 0, .. }) => return Poll::Ready(Ok(0)),
                 Ok(Received { length, sender, .. }) => {
                     if sender.map(|sender| (sender.pid, sender.uid)) != Some(self.speaker) {
+                        buf.set_filled(filled);
                         let _ = self.stranger.0.set(sender.map_or(0, |sender| sender.pid));
                         return Poll::Ready(Err(io::ErrorKind::PermissionDenied.into()));
                     }
-                    buf.advance(length);
                     return Poll::Ready(Ok(length));
                 }
             }
