@@ -131,15 +131,18 @@ async fn a_session_sends_as_its_identity_and_the_record_names_the_recipients_alo
 #[tokio::test(flavor = "multi_thread")]
 async fn plain_text_becomes_html_that_shows_the_same() {
     let stack = start().await;
-    let agent = stack.agent("waiter").await;
-    let own = "assistant-notes-agent@agents.sandbox.example";
-    send_with(&agent, own, content("1 < 2 & <b>\nnext")).await.unwrap();
+    let agent = stack.agent("sender").await;
+    let text = "  Tom & Jerry's \"1 < 2\" <b>\r\n\r\nhttps://example.org/?a=1&b=2  end\n\tx\ty";
+    let html = "&nbsp;&nbsp;Tom &amp; Jerry&#39;s &quot;1 &lt; 2&quot; &lt;b&gt;<br>\n<br>\n\
+        https://example.org/?a=1&amp;b=2 &nbsp;end<br>\n\
+        &nbsp;&nbsp;&nbsp;&nbsp;&nbsp;&nbsp;&nbsp;&nbsp;x&nbsp;&nbsp;&nbsp;&nbsp;&nbsp;&nbsp;&nbsp;y";
+    send_with(&agent, "kim@example.org", content(text)).await.unwrap();
+    // What is HTML already goes out as it is.
+    let markup = MailContent { body: Body::Html(Secret::copy_of("<b>1 &amp; 2</b>")), ..content("") };
+    send_with(&agent, "kim@example.org", markup).await.unwrap();
     let control = stack.control();
-    let key = control.identity_key(NOTES).unwrap();
-    drop(key);
-    let id = control.sent()[0].id;
-    let back = agent.forward(&format!("email/{}", id + 1), "kim@example.org", content("See"), "").await;
-    assert!(back.is_ok(), "the copy that came in is there");
+    let arrived: Vec<_> = control.sent().iter().filter_map(|sent| control.html_of(sent.id)).collect();
+    assert_eq!(arrived, [html, "<b>1 &amp; 2</b>"]);
 }
 
 /// I7.
