@@ -16,7 +16,7 @@ use crate::inbox::store::cursors::Cursor;
 use crate::inbox::store::{claims, cursors};
 use crate::inbox::watch::{Fit, Offer};
 use crate::types::{Channel, IdentityUuid};
-use crate::upstream::{AnswerFault, Mail, UpstreamError};
+use crate::upstream::{Mail, UpstreamError};
 
 /// Between two looks at least, whoever asks for them.
 const GAP: Duration = Duration::from_secs(1);
@@ -212,12 +212,7 @@ impl Line {
         let Some(seen) = &self.seen else { return Ok(Fetched { messages: Vec::new(), next: None }) };
         match self.channel {
             Channel::Email => {
-                let mails = match self.inbox.mailbox.list_mail(self.identity, after, PAGE).await {
-                    // Mail that names another identity and not this one is left out. Anybody can write such a one
-                    // as a blind copy, and must not keep the inbox shut with it.
-                    Err(UpstreamError::Answer(AnswerFault::Foreign)) => Vec::new(),
-                    mails => mails?,
-                };
+                let mails = self.inbox.mailbox.list_mail(self.identity, after, PAGE).await?;
                 let next = next_page(&mails, after);
                 Ok(Fetched { messages: mails.into_iter().map(Message::from).collect(), next })
             }

@@ -36,6 +36,12 @@ scopes = ["sms:await"]
 identity = "deploy-agent"
 match = { uid = UID }
 scopes = ["email:await", "sms:await", "email:read", "sms:read"]
+
+[role.fresh]
+identity = "fresh persona"
+provision = true
+match = { uid = UID }
+scopes = ["email:await", "email:read", "identity:read"]
 "#;
 
 const CODE: &str = "739214";
@@ -120,6 +126,37 @@ async fn the_link_of_a_mail_is_given_with_its_host() {
     stack.control().deliver_mail(mail("no-reply@example.com", "Sign in to Example", &text)).unwrap();
     let code = code(&agent, watch).await;
     assert_eq!((code.value.expose(), code.is_link, code.link_host.as_str()), (link, true, "app.example.com"));
+}
+
+/// Somebody else's address in its head must neither show it nor keep an inbox shut.
+#[tokio::test(flavor = "multi_thread")]
+async fn an_inbox_of_blind_copies_alone_is_an_empty_one_and_takes_codes() {
+    let stack = stack().await;
+    let (agent, deploy) = (stack.agent("fresh").await, stack.agent("other").await);
+    let own = agent.identity().await.unwrap();
+    let to_fresh = |mail: NewMail| NewMail { identity: own.uuid.to_string(), ..mail };
+    let blind = |subject: &str| {
+        let to = Some("deploy-agent@agents.sandbox.example".to_owned());
+        let blind = to_fresh(mail("eve@example.net", subject, "Your code is 555111"));
+        stack.control().deliver_mail(NewMail { to, ..blind }).unwrap()
+    };
+    let list = async |agent: &AgentClient| agent.list_messages(Some(Channel::Email), 0, None).await;
+    let before = list(&deploy).await.unwrap().messages.len();
+    for subject in ["first", "second"] {
+        let id = blind(subject);
+        let listed = list(&agent).await.unwrap_or_else(|error| panic!("{error}"));
+        assert!(listed.messages.is_empty(), "{subject}");
+        let named = agent.message(MessageRef { channel: Channel::Email, id }).await;
+        assert_eq!(reason(named.map(drop)), ErrorReason::UpstreamInvalid);
+    }
+    let watch = agent.open_watch(open(Channel::Email, "")).await.unwrap();
+    blind("third");
+    let code_for_us = to_fresh(mail("noreply@github.com", "Sign in", "Your GitHub code is 739214"));
+    let id = stack.control().deliver_mail(code_for_us).unwrap();
+    let code = code(&agent, watch).await;
+    assert_eq!((code.value.expose(), code.message), (CODE, MessageRef { channel: Channel::Email, id }));
+    assert_eq!(list(&agent).await.unwrap().messages.len(), 1);
+    assert_eq!(list(&deploy).await.unwrap().messages.len(), before);
 }
 
 #[tokio::test(flavor = "multi_thread")]
