@@ -17,6 +17,7 @@ use crate::support::{NOTES, Stack, until};
 
 const COMPOSE: &str = "/api/email-messages/compose/";
 const SMS: &str = "/api/messages/send/";
+const INBOX: &str = "/api/email/";
 /// What is said in these tests, and must be found nowhere.
 const CANARY: &str = "canary-7f3a91";
 
@@ -362,12 +363,16 @@ async fn a_handle_is_of_the_session_that_sent() {
 async fn a_caller_that_goes_away_does_not_stop_its_send() {
     let stack = start().await;
     let agent = stack.agent("sender").await;
-    stack.control().add_fault(Fault::new(COMPOSE, Answer::Held).on("POST").times(1)).unwrap();
-    let posts = stack.control().requests("POST", COMPOSE);
+    let admin = stack.admin().await;
+    // The number of the inbox is asked for before it is sent.
+    stack.control().add_fault(Fault::new(INBOX, Answer::Held).on("GET").times(1)).unwrap();
+    let asked = stack.control().requests("GET", INBOX);
     let call = tokio::spawn(async move { send(&agent, "kim@example.org").await.map(drop) });
-    stack.control().reached("POST", COMPOSE, posts + 1).await;
+    stack.control().reached("GET", INBOX, asked + 1).await;
     call.abort();
     let _ = call.await;
+    until(async || admin.status().await.unwrap().connections == 0).await;
+    assert_eq!(stack.control().sent(), []);
     stack.control().release();
     until(async || stack.control().sent().len() == 1).await;
 }
