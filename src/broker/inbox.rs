@@ -1,6 +1,6 @@
 //! Messages: list, read, wait for a code, be told of new ones. No verb here changes anything at Ravi.
 
-use std::sync::Arc;
+use std::sync::{Arc, Weak};
 use std::time::Duration;
 
 use aws_lc_rs::rand;
@@ -18,7 +18,6 @@ use crate::inbox::poll::{Arrived, Attention, LookError};
 use crate::inbox::sender::SenderPattern;
 use crate::inbox::watch::{Given, Waiting, WatchError};
 use crate::policy::Action;
-use crate::session::Session;
 use crate::types::{Channel, IdentityUuid, MessageRef, Reason, WatchId};
 use crate::upstream::{Mail, Mailbox, Text};
 use crate::vault::VaultError;
@@ -65,9 +64,9 @@ pub struct WatchOpening {
 pub struct InboxWatch {
     arrivals: broadcast::Receiver<Arc<Arrived>>,
     identity: IdentityUuid,
-    /// With each, whether codes are shown.
-    channels: Vec<(Channel, bool)>,
-    session: Arc<Session>,
+    channels: Vec<Channel>,
+    broker: Weak<Broker>,
+    admitted: Admitted,
     stopping: CancellationToken,
     _attention: Vec<Attention>,
 }
@@ -105,7 +104,7 @@ impl Broker {
         found.truncate(count);
         let mut next = before;
         found.iter().for_each(|message| next[place(message.name.channel)] += 1);
-        let messages = found.into_iter().map(|message| self.read(admitted, message)).collect();
+        let messages = self.read(admitted, found).await?;
         Ok(Page { messages, next: more.then_some(next) })
     }
 
@@ -114,7 +113,7 @@ impl Broker {
         let mailbox = self.mailbox.clone();
         let fetch = move |_, identity| async move { one(&*mailbox, identity, name).await };
         let (_, message) = self.perform(admitted, Action::ReadMessage(name), None, fetch).await?;
-        Ok(self.read(admitted, message))
+        self.read(admitted, vec![message]).await?.pop().ok_or(BrokerError::Internal)
     }
 
     /// Begins to wait for a code. Returns when it counts: what comes in from now on is an answer.
@@ -205,13 +204,15 @@ impl Broker {
                 move |_, identity| async move { Ok((identity, inbox.attend(identity, channel).await)) };
             let (identity, attended) =
                 self.perform(admitted, Action::ReadMessages(channel), None, attend).await?.1;
-            channels.push((channel, self.may_be_given_codes(admitted, channel)));
+            channels.push(channel);
             attention.push(attended);
             whose = Some(identity);
         }
         let identity = whose.ok_or(BrokerError::ResourceNotAvailable)?;
-        let (session, stopping) = (admitted.session.clone(), self.stopping.clone());
-        Ok(InboxWatch { arrivals, identity, channels, session, stopping, _attention: attention })
+        let Admitted { session, peer, denial } = admitted;
+        let admitted = Admitted { session: session.clone(), peer: peer.clone(), denial: *denial };
+        let (broker, stopping) = (self.me.clone(), self.stopping.clone());
+        Ok(InboxWatch { arrivals, identity, channels, broker, admitted, stopping, _attention: attention })
     }
 
     /// The one that was asked for, or those that the session may read. It has to be at least one.
@@ -227,9 +228,16 @@ impl Broker {
         Ok(vec![channel])
     }
 
-    fn read(&self, admitted: &Admitted, message: Message) -> Read {
-        let shown = message.shown(self.may_be_given_codes(admitted, message.name.channel));
-        Read { message, shown }
+    /// What the session may see of messages.
+    async fn read(&self, admitted: &Admitted, messages: Vec<Message>) -> Result<Vec<Read>> {
+        let with_codes = Channel::ALL.map(|channel| (channel, self.may_be_given_codes(admitted, channel)));
+        let read = move |message: Message| {
+            let shown = message.shown(with_codes.contains(&(message.name.channel, true)));
+            Read { message, shown }
+        };
+        let read = look_through(move || messages.into_iter().map(read).collect()).await?;
+        self.still_open(&admitted.session)?;
+        Ok(read)
     }
 
     fn may_be_given_codes(&self, admitted: &Admitted, channel: Channel) -> bool {
@@ -258,25 +266,41 @@ impl InboxWatch {
         loop {
             let arrived = tokio::select! {
                 arrived = self.arrivals.recv() => arrived,
-                () = self.session.ended() => {
-                    return Came::Ended(self.session.end().map_or(BrokerError::SessionRevoked, BrokerError::from));
+                () = self.admitted.session.ended() => {
+                    let end = self.admitted.session.end();
+                    return Came::Ended(end.map_or(BrokerError::SessionRevoked, BrokerError::from));
                 }
                 () = self.stopping.cancelled() => return Came::Ended(BrokerError::Draining),
             };
             match arrived {
-                Ok(arrived) if arrived.identity == self.identity => {
-                    let channel = arrived.message.name.channel;
-                    if let Some((_, with_codes)) = self.channels.iter().find(|(own, _)| *own == channel) {
-                        let shown = arrived.message.shown(*with_codes);
-                        return Came::Message(arrived, shown);
+                Ok(arrived) => {
+                    let is_own = arrived.identity == self.identity;
+                    if is_own && self.channels.contains(&arrived.message.name.channel) {
+                        let shown = self.show(arrived.clone()).await;
+                        return shown.map_or_else(Came::Ended, |shown| Came::Message(arrived, shown));
                     }
                 }
-                Ok(_) => {}
                 Err(broadcast::error::RecvError::Lagged(_)) => return Came::Missed,
                 Err(broadcast::error::RecvError::Closed) => return Came::Ended(BrokerError::Draining),
             }
         }
     }
+
+    /// By the rights of now: a reload may have taken some since the stream began.
+    async fn show(&self, arrived: Arc<Arrived>) -> Result<Shown> {
+        let broker = self.broker.upgrade().ok_or(BrokerError::Draining)?;
+        let channel = arrived.message.name.channel;
+        broker.authorize(&self.admitted, Action::ReadMessages(channel))?;
+        let with_codes = broker.may_be_given_codes(&self.admitted, channel);
+        let shown = look_through(move || arrived.message.shown(with_codes)).await?;
+        broker.still_open(&self.admitted.session)?;
+        Ok(shown)
+    }
+}
+
+/// Off the workers: a mail can have megabytes, and a list fifty mails.
+async fn look_through<T: Send + 'static>(look: impl FnOnce() -> T + Send + 'static) -> Result<T> {
+    tokio::task::spawn_blocking(look).await.map_err(|_| BrokerError::Internal)
 }
 
 async fn newest(

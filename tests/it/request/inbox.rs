@@ -37,6 +37,11 @@ identity = "deploy-agent"
 match = { uid = UID }
 scopes = ["email:await", "sms:await", "email:read", "sms:read"]
 
+[role.mailed]
+identity = "assistant-notes-agent"
+match = { uid = UID }
+scopes = ["email:await"]
+
 [role.fresh]
 identity = "fresh persona"
 provision = true
@@ -328,6 +333,31 @@ async fn new_messages_are_told_as_they_come_and_only_ones_own() {
     code(&watcher, watch).await;
     other.close_session().await.unwrap();
     assert_eq!(reason(bounded(others.next()).await.unwrap()), ErrorReason::SessionRevoked);
+}
+
+/// What a reload takes is gone from a stream that began before it.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_stream_shows_by_the_rights_of_now() {
+    let stack = stack().await;
+    let (agent, mailed) = (stack.agent("agent").await, stack.agent("mailed").await);
+    let mut events = agent.watch_inbox(Some(Channel::Email)).await.unwrap();
+    // With a watch open it is looked often; this one fits nothing that comes.
+    mailed.open_watch(open(Channel::Email, "nobody.example")).await.unwrap();
+    let mut told = async || {
+        let subject = "Your GitHub code is 739214";
+        stack.control().deliver_mail(mail("noreply@github.com", subject, "Do not share it.")).unwrap();
+        bounded(events.next()).await.unwrap().map(|told| told.unwrap().subject)
+    };
+    assert!(told().await.unwrap().contains(CODE));
+    let admin = stack.admin().await;
+    let take = async |scope: &str| {
+        stack.rewrite(|text| text.replacen(scope, "", 1));
+        admin.reload().await.unwrap();
+    };
+    take("\"email:await\", ").await;
+    assert!(!told().await.unwrap().contains(CODE));
+    take("\"email:read\", ").await;
+    assert_eq!(reason(told().await), ErrorReason::ResourceNotAvailable);
 }
 
 #[tokio::test(flavor = "multi_thread")]
