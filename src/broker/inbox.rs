@@ -14,11 +14,11 @@ use crate::audit::Cause;
 use crate::clock::BootInstant;
 use crate::inbox::code::Wanted;
 use crate::inbox::message::{Message, Shown};
-use crate::inbox::poll::{Arrived, Attention, LookError};
+use crate::inbox::poll::{Arrived, Attention, Inbox, LookError};
 use crate::inbox::sender::SenderPattern;
 use crate::inbox::watch::{Given, Waiting, WatchError};
 use crate::policy::Action;
-use crate::types::{Channel, IdentityUuid, MessageRef, Reason, WatchId};
+use crate::types::{Channel, IdentityUuid, MessageRef, Reason, SessionId, WatchId};
 use crate::upstream::{Mail, Mailbox, Text};
 use crate::vault::VaultError;
 
@@ -125,6 +125,7 @@ impl Broker {
         let session = &admitted.session;
         let WatchOpening { channel, from, wanted, purpose, ttl } = opening;
         let id = WatchId(random().ok_or(BrokerError::Internal)?);
+        let mut untold = Untold { inbox: self.inbox.clone(), session: session.id, watch: Some(id) };
         let ttl = ttl.unwrap_or(WATCH_TTL).min(LONGEST_WATCH);
         let ends_at = (self.clock.now() + ttl).min(session.expires_at());
         let (inbox, of) = (self.inbox.clone(), session.id);
@@ -133,18 +134,14 @@ impl Broker {
             if let Err(error) = inbox.watches.open(id, waiting) {
                 return Ok(Err(watch_error(error)));
             }
-            let armed = inbox.arm(identity, channel, id).await.map_err(look_error);
-            if armed.is_err() {
-                let _ = inbox.watches.close(of, id);
-            }
-            Ok(armed)
+            Ok(inbox.arm(identity, channel, id).await.map_err(look_error))
         };
         let opened = self.perform(admitted, Action::AwaitCode(channel), purpose.as_ref(), open).await;
         // The session may have ended before there was a watch to end with it.
         let opened = opened.and_then(|(_, opened)| opened).and_then(|()| self.ensure_open(session));
-        opened.map(|()| (id, ends_at)).inspect_err(|_| {
-            let _ = self.inbox.watches.close(session.id, id);
-        })
+        opened?;
+        untold.watch = None;
+        Ok((id, ends_at))
     }
 
     /// The code that a watch was given, or `None` if none came within `wait`.
@@ -301,6 +298,23 @@ impl InboxWatch {
 /// Off the workers: a mail can have megabytes, and a list fifty mails.
 async fn look_through<T: Send + 'static>(look: impl FnOnce() -> T + Send + 'static) -> Result<T> {
     tokio::task::spawn_blocking(look).await.map_err(|_| BrokerError::Internal)
+}
+
+/// A watch that nobody was told of yet. Whoever opens one can go away before it counts, and it would take a code for
+/// nobody.
+struct Untold {
+    inbox: Arc<Inbox>,
+    session: SessionId,
+    /// `None`: it was told.
+    watch: Option<WatchId>,
+}
+
+impl Drop for Untold {
+    fn drop(&mut self) {
+        if let Some(watch) = self.watch.take() {
+            let _ = self.inbox.watches.close(self.session, watch);
+        }
+    }
 }
 
 async fn newest(

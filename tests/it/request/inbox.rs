@@ -7,11 +7,11 @@ use futures_util::StreamExt;
 use futures_util::future::join_all;
 use ravi_broker::client::{AgentClient, Code, CodeKind, CodeWatch, ErrorReason, OpenWatch};
 use ravi_broker::clock::{Clock, SystemClock};
-use ravi_broker::sandbox::{Behaviour, NewMail, NewSms};
+use ravi_broker::sandbox::{Answer, Behaviour, Fault, NewMail, NewSms};
 use ravi_broker::types::{Channel, MessageRef};
 
 use super::reason;
-use crate::support::{NOTES, Stack, bounded};
+use crate::support::{NOTES, Stack, bounded, until};
 
 /// `agent` may do everything with messages, `reader` may not wait for codes, `waiter` may do nothing else.
 const ROLES: &str = r#"
@@ -333,6 +333,25 @@ async fn new_messages_are_told_as_they_come_and_only_ones_own() {
     code(&watcher, watch).await;
     other.close_session().await.unwrap();
     assert_eq!(reason(bounded(others.next()).await.unwrap()), ErrorReason::SessionRevoked);
+}
+
+/// It would take the code, and the watch that its caller opens next would wait in vain.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_watch_whose_caller_went_away_while_it_was_opened_takes_no_code() {
+    const MAILS: &str = "/api/email-messages/";
+    let stack = stack().await;
+    let (agent, control) = (stack.agent("agent").await, stack.control());
+    let before = control.requests("GET", MAILS);
+    control.add_fault(Fault::new(MAILS, Answer::Held)).unwrap();
+    tokio::select! {
+        opened = agent.open_watch(open(Channel::Email, "")) => panic!("it is held: {}", opened.is_ok()),
+        () = until(async || control.requests("GET", MAILS) > before) => {}
+    }
+    control.clear_faults();
+    control.release();
+    let watch = agent.open_watch(open(Channel::Email, "")).await.unwrap();
+    control.deliver_mail(mail("noreply@github.com", "Sign in", "Your GitHub code is 739214")).unwrap();
+    assert_eq!(code(&agent, watch).await.value.expose(), CODE);
 }
 
 /// What a reload takes is gone from a stream that began before it.
