@@ -1,6 +1,6 @@
 //! Messages: list, read, wait for a code, be told of new ones. No verb here changes anything at Ravi.
 
-use std::sync::Arc;
+use std::sync::{Arc, Weak};
 use std::time::Duration;
 
 use aws_lc_rs::rand;
@@ -14,12 +14,11 @@ use crate::audit::Cause;
 use crate::clock::BootInstant;
 use crate::inbox::code::Wanted;
 use crate::inbox::message::{Message, Shown};
-use crate::inbox::poll::{Arrived, Attention, LookError};
+use crate::inbox::poll::{Arrived, Attention, Inbox, LookError};
 use crate::inbox::sender::SenderPattern;
 use crate::inbox::watch::{Given, Waiting, WatchError};
 use crate::policy::{Action, Decision};
-use crate::session::Session;
-use crate::types::{Channel, IdentityUuid, MessageRef, Reason, WatchId};
+use crate::types::{Channel, IdentityUuid, MessageRef, Reason, SessionId, WatchId};
 use crate::upstream::{Mail, Mailbox, Text};
 use crate::vault::VaultError;
 
@@ -65,9 +64,9 @@ pub struct WatchOpening {
 pub struct InboxWatch {
     arrivals: broadcast::Receiver<Arc<Arrived>>,
     identity: IdentityUuid,
-    /// With each, whether codes are shown.
-    channels: Vec<(Channel, bool)>,
-    session: Arc<Session>,
+    channels: Vec<Channel>,
+    broker: Weak<Broker>,
+    admitted: Admitted,
     stopping: CancellationToken,
     _attention: Vec<Attention>,
 }
@@ -107,7 +106,7 @@ impl Broker {
         found.truncate(count);
         let mut next = before;
         found.iter().for_each(|message| next[place(message.name.channel)] += 1);
-        let messages = found.into_iter().map(|message| self.read(admitted, message)).collect();
+        let messages = self.read(admitted, found).await?;
         Ok(Page { messages, next: more.then_some(next) })
     }
 
@@ -117,7 +116,7 @@ impl Broker {
         let fetch = move |_, identity| async move { one(&*mailbox, identity, name).await };
         let (_, message) =
             self.perform(admitted, Action::ReadMessage(name), Purpose::default(), fetch).await?;
-        Ok(self.read(admitted, message))
+        self.read(admitted, vec![message]).await?.pop().ok_or(BrokerError::Internal)
     }
 
     /// Begins to wait for a code. Returns when it counts: what comes in from now on is an answer.
@@ -132,6 +131,7 @@ impl Broker {
         let grant = self.permit(admitted, Action::AwaitCode(channel), asked).await?;
         let approval = grant.approval().cloned();
         let id = WatchId(random().ok_or(BrokerError::Internal)?);
+        let mut untold = Untold { inbox: self.inbox.clone(), session: session.id, watch: Some(id) };
         let ttl = ttl.unwrap_or(WATCH_TTL).min(LONGEST_WATCH);
         let ends_at = (self.clock.now() + ttl).min(session.expires_at());
         let (inbox, of) = (self.inbox.clone(), session.id);
@@ -140,18 +140,14 @@ impl Broker {
             if let Err(error) = inbox.watches.open(id, waiting) {
                 return Ok(Err(watch_error(error)));
             }
-            let armed = inbox.arm(identity, channel, id).await.map_err(look_error);
-            if armed.is_err() {
-                let _ = inbox.watches.close(of, id);
-            }
-            Ok(armed)
+            Ok(inbox.arm(identity, channel, id).await.map_err(look_error))
         };
         let opened = self.perform_granted(admitted, grant, purpose.as_ref(), open).await;
         // The session may have ended before there was a watch to end with it.
         let opened = opened.and_then(|(_, opened)| opened).and_then(|()| self.ensure_open(session));
-        opened.map(|()| (id, ends_at)).inspect_err(|_| {
-            let _ = self.inbox.watches.close(session.id, id);
-        })
+        opened?;
+        untold.watch = None;
+        Ok((id, ends_at))
     }
 
     /// The code that a watch was given, or `None` if none came within `wait`.
@@ -211,13 +207,14 @@ impl Broker {
                 move |_, identity| async move { Ok((identity, inbox.attend(identity, channel).await)) };
             let (identity, attended) =
                 self.perform(admitted, Action::ReadMessages(channel), Purpose::default(), attend).await?.1;
-            channels.push((channel, self.may_be_given_codes(admitted, channel)));
+            channels.push(channel);
             attention.push(attended);
             whose = Some(identity);
         }
         let identity = whose.ok_or(BrokerError::ResourceNotAvailable)?;
-        let (session, stopping) = (admitted.session.clone(), self.stopping.clone());
-        Ok(InboxWatch { arrivals, identity, channels, session, stopping, _attention: attention })
+        let admitted = admitted.for_stream();
+        let (broker, stopping) = (self.me.clone(), self.stopping.clone());
+        Ok(InboxWatch { arrivals, identity, channels, broker, admitted, stopping, _attention: attention })
     }
 
     /// The one that was asked for, or those that the session may read. It has to be at least one.
@@ -233,9 +230,16 @@ impl Broker {
         Ok(vec![channel])
     }
 
-    fn read(&self, admitted: &Admitted, message: Message) -> Read {
-        let shown = message.shown(self.may_be_given_codes(admitted, message.name.channel));
-        Read { message, shown }
+    /// What the session may see of messages.
+    async fn read(&self, admitted: &Admitted, messages: Vec<Message>) -> Result<Vec<Read>> {
+        let with_codes = Channel::ALL.map(|channel| (channel, self.may_be_given_codes(admitted, channel)));
+        let read = move |message: Message| {
+            let shown = message.shown(with_codes.contains(&(message.name.channel, true)));
+            Read { message, shown }
+        };
+        let read = look_through(move || messages.into_iter().map(read).collect()).await?;
+        self.still_open(&admitted.session)?;
+        Ok(read)
     }
 
     fn may_be_given_codes(&self, admitted: &Admitted, channel: Channel) -> bool {
@@ -269,23 +273,56 @@ impl InboxWatch {
         loop {
             let arrived = tokio::select! {
                 arrived = self.arrivals.recv() => arrived,
-                () = self.session.ended() => {
-                    return Came::Ended(self.session.end().map_or(BrokerError::SessionRevoked, BrokerError::from));
+                () = self.admitted.session.ended() => {
+                    let end = self.admitted.session.end();
+                    return Came::Ended(end.map_or(BrokerError::SessionRevoked, BrokerError::from));
                 }
                 () = self.stopping.cancelled() => return Came::Ended(BrokerError::Draining),
             };
             match arrived {
-                Ok(arrived) if arrived.identity == self.identity => {
-                    let channel = arrived.message.name.channel;
-                    if let Some((_, with_codes)) = self.channels.iter().find(|(own, _)| *own == channel) {
-                        let shown = arrived.message.shown(*with_codes);
-                        return Came::Message(arrived, shown);
+                Ok(arrived) => {
+                    let is_own = arrived.identity == self.identity;
+                    if is_own && self.channels.contains(&arrived.message.name.channel) {
+                        let shown = self.show(arrived.clone()).await;
+                        return shown.map_or_else(Came::Ended, |shown| Came::Message(arrived, shown));
                     }
                 }
-                Ok(_) => {}
                 Err(broadcast::error::RecvError::Lagged(_)) => return Came::Missed,
                 Err(broadcast::error::RecvError::Closed) => return Came::Ended(BrokerError::Draining),
             }
+        }
+    }
+
+    /// By the rights of now: a reload may have taken some since the stream began.
+    async fn show(&self, arrived: Arc<Arrived>) -> Result<Shown> {
+        let broker = self.broker.upgrade().ok_or(BrokerError::Draining)?;
+        let channel = arrived.message.name.channel;
+        broker.may(&self.admitted, Action::ReadMessages(channel))?;
+        let with_codes = broker.may_be_given_codes(&self.admitted, channel);
+        let shown = look_through(move || arrived.message.shown(with_codes)).await?;
+        broker.still_open(&self.admitted.session)?;
+        Ok(shown)
+    }
+}
+
+/// Off the workers: a mail can have megabytes, and a list fifty mails.
+async fn look_through<T: Send + 'static>(look: impl FnOnce() -> T + Send + 'static) -> Result<T> {
+    tokio::task::spawn_blocking(look).await.map_err(|_| BrokerError::Internal)
+}
+
+/// A watch that nobody was told of yet. Whoever opens one can go away before it counts, and it would take a code for
+/// nobody.
+struct Untold {
+    inbox: Arc<Inbox>,
+    session: SessionId,
+    /// `None`: it was told.
+    watch: Option<WatchId>,
+}
+
+impl Drop for Untold {
+    fn drop(&mut self) {
+        if let Some(watch) = self.watch.take() {
+            let _ = self.inbox.watches.close(self.session, watch);
         }
     }
 }

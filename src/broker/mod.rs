@@ -346,6 +346,12 @@ impl Admitted {
         Self { answer_by: Some(deadline), ..self }
     }
 
+    /// The same for a stream that goes on after its call was answered.
+    fn for_stream(&self) -> Self {
+        let (session, peer) = (self.session.clone(), self.peer.clone());
+        Self { session, peer, denial: self.denial, answer_by: None, left: CancellationToken::new() }
+    }
+
     /// To be held for as long as somebody waits for the answer: what has not begun yet is then not begun.
     pub fn wanted(&self) -> DropGuard {
         self.left.clone().drop_guard()

@@ -14,15 +14,20 @@ use crate::upstream::Mail;
 
 /// Recipients of one mail.
 pub const MAX_RECIPIENTS: usize = 50;
+/// Columns from one tab stop to the next.
+const TAB: usize = 8;
 /// Longest header that is read, in bytes.
 const MAX_LINE: usize = 32 * 1024;
 
 /// Plain text as HTML that shows the same: nothing in it is markup, lines and columns stay where they are.
 pub fn html_of(text: &str) -> Secret {
-    // Never grown, so that no half of it stays behind: six bytes are the longest that one becomes.
-    let mut html = Zeroizing::new(String::with_capacity(text.len() * 6));
-    let mut after_space = true;
+    // Never grown, so that no half of it stays behind: six bytes are the longest that one becomes, a tab aside.
+    let tabs = text.bytes().filter(|byte| *byte == b'\t').count();
+    let mut html = Zeroizing::new(String::with_capacity((text.len() + tabs * TAB) * 6));
+    let (mut after_space, mut column) = (true, 0);
     for c in text.replace_breaks() {
+        // A reader of HTML shows a tab like a space.
+        let width = if c == '\t' { TAB - column % TAB } else { 1 };
         match c {
             '&' => html.push_str("&amp;"),
             '<' => html.push_str("&lt;"),
@@ -30,11 +35,12 @@ pub fn html_of(text: &str) -> Secret {
             '"' => html.push_str("&quot;"),
             '\'' => html.push_str("&#39;"),
             '\n' => html.push_str("<br>\n"),
-            '\t' => html.push_str("&#9;"),
+            '\t' => (0..width).for_each(|_| html.push_str("&nbsp;")),
             ' ' if after_space => html.push_str("&nbsp;"),
             c => html.push(c),
         }
         after_space = matches!(c, ' ' | '\n');
+        column = if c == '\n' { 0 } else { column + width };
     }
     Secret::copy_of(&html)
 }
@@ -141,7 +147,7 @@ mod tests {
         let html = html_of("<b>Jane's \"1 & 2\"</b>\r\n  two\tcolumns\rend");
         assert_eq!(
             html.expose(),
-            "&lt;b&gt;Jane&#39;s &quot;1 &amp; 2&quot;&lt;/b&gt;<br>\n&nbsp;&nbsp;two&#9;columns<br>\nend"
+            "&lt;b&gt;Jane&#39;s &quot;1 &amp; 2&quot;&lt;/b&gt;<br>\n&nbsp;&nbsp;two&nbsp;&nbsp;&nbsp;columns<br>\nend"
         );
         assert_eq!(html_of("a  b").expose(), "a &nbsp;b");
     }

@@ -171,6 +171,11 @@ impl Control {
         self.api.world().sent.clone()
     }
 
+    /// The HTML of a mail, of whichever identity, as it is kept.
+    pub fn html_of(&self, id: i64) -> Option<String> {
+        self.api.world().mails.iter().find(|mail| mail.id == id).map(|mail| mail.html.clone())
+    }
+
     /// Begins the day and the hour of every budget anew.
     pub fn reset_budgets(&self) {
         self.api.world().budgets = Default::default();

@@ -43,8 +43,10 @@ impl Census {
     pub(crate) fn of_stopped(pid: i32, scanner: &Scanner) -> Self {
         let mut found = Vec::new();
         let (bytes, refused) = memory::read_all(pid, |mapping, content| {
-            // Words of the program itself stand side by side there, and can look like a key that nobody planted.
-            let by_chance = |hit: &Hit| mapping.is_constant() && hit.form == Form::Unknown;
+            // Words of a program stand side by side in its file, and can look like a key that nobody planted.
+            let by_chance = |hit: &Hit| {
+                hit.form == Form::Unknown && mapping.is_constant(pid, hit.offset, &content[hit.range()])
+            };
             found.extend(scanner.scan(content).into_iter().filter(|hit| !by_chance(hit)).map(|hit| {
                 let place = mapping.place(hit.offset as u64);
                 Found { hit, place }

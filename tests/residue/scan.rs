@@ -1,6 +1,7 @@
 //! The search: every form of every canary in one pass.
 
 use std::collections::HashMap;
+use std::ops::Range;
 
 use aho_corasick::{AhoCorasick, AhoCorasickKind, MatchKind};
 
@@ -90,6 +91,11 @@ impl Scanner {
 }
 
 impl Hit {
+    /// Where in the text.
+    pub(crate) fn range(&self) -> Range<usize> {
+        self.offset..self.end()
+    }
+
     fn end(&self) -> usize {
         self.offset + self.length
     }

@@ -65,6 +65,18 @@ impl Calls {
         .await;
     }
 
+    /// Returns once no stream is open, or after this time.
+    pub(super) async fn streams_ended(&self, time: Duration) {
+        const LOOKS: u32 = 20;
+        for _ in 0..LOOKS {
+            // What an ended stream has said was handed to the connection before: see `Drop` below.
+            if self.0.streams.load(Ordering::Acquire) == 0 {
+                return;
+            }
+            tokio::time::sleep(time / LOOKS).await;
+        }
+    }
+
     async fn without(&self, time: Duration, open: impl Fn() -> bool) {
         const LOOKS: u32 = 4;
         let (mut quiet, mut seen) = (0, self.begun());
@@ -127,7 +139,7 @@ impl Drop for OpenCall {
         if let Some(number) = self.answer {
             self.calls.untaken_answers().waiting.remove(&number);
         }
-        self.calls.0.streams.fetch_sub(usize::from(self.streams), Ordering::Relaxed);
+        self.calls.0.streams.fetch_sub(usize::from(self.streams), Ordering::Release);
         self.calls.0.open.fetch_sub(1, Ordering::Relaxed);
     }
 }

@@ -9,6 +9,7 @@ use std::convert::Infallible;
 use std::pin::pin;
 use std::time::Duration;
 
+use futures_util::FutureExt;
 use http::{Request, Response};
 use hyper::body::Incoming;
 use hyper::server::conn::http2::Builder;
@@ -19,7 +20,7 @@ use tonic::body::Body;
 use tower::{Service, ServiceExt};
 
 use super::calls::{Calls, answer_within, deadline};
-use super::retirement::Triggers;
+use super::retirement::{AFTER_LOCK, LINGER, Triggers};
 use crate::grpc::{MAX_HEADER_BYTES, Retire, Within};
 use crate::peer::PeerInfo;
 
@@ -47,12 +48,22 @@ pub(super) struct Times {
     pub(super) idle: Duration,
     /// Until the client has taken an answer that began, unless it is a stream. Up to a quarter later.
     pub(super) taken: Duration,
+    /// From a lock until what is left is cut off, but for streams.
+    pub(super) locked: Duration,
+    /// Until what is left of a retired connection is cut off.
+    pub(super) linger: Duration,
 }
 
 impl Default for Times {
     /// Upstream's own deadline is 30 s.
     fn default() -> Self {
-        Self { call: Duration::from_secs(60), idle: Duration::from_secs(15), taken: Duration::from_secs(10) }
+        Self {
+            call: Duration::from_secs(60),
+            idle: Duration::from_secs(15),
+            taken: Duration::from_secs(10),
+            locked: AFTER_LOCK,
+            linger: LINGER,
+        }
     }
 }
 
@@ -76,16 +87,20 @@ where
     });
     let mut connection = pin!(bounded().serve_connection(TokioIo::new(io), service));
     let mut untaken = pin!(calls.untaken(times.taken));
-    let mut retirement = triggers.watch(retire, calls.clone(), times.idle);
+    let mut retirement = triggers.watch(retire, calls.clone(), times);
     tokio::select! {
         ended = connection.as_mut() => return note(ended),
         () = retirement.due() => connection.as_mut().graceful_shutdown(),
         () = untaken.as_mut() => return tracing::debug!("a client did not take an answer: cut off"),
     }
     tokio::select! {
-        ended = connection => note(ended),
+        ended = connection.as_mut() => note(ended),
         () = untaken => tracing::debug!("a client did not take an answer: cut off"),
-        () = retirement.overdue() => tracing::debug!("a retired connection was cut off"),
+        () = retirement.overdue() => {
+            // What a stream said last may not have been written yet: as much as the client takes now.
+            let _ = connection.now_or_never();
+            tracing::debug!("a retired connection was cut off");
+        }
     }
 }
 
@@ -117,12 +132,16 @@ mod tests {
     use std::os::unix::net::UnixStream;
     use std::sync::Arc;
 
-    use http_body_util::Empty;
+    use futures_util::stream;
+    use http::HeaderMap;
+    use http_body_util::{BodyExt, Empty, StreamBody};
+    use hyper::body::Frame;
     use hyper::client::conn::http2::{SendRequest, handshake};
     use tokio::io::DuplexStream;
-    use tokio::sync::Notify;
+    use tokio::sync::{Notify, watch};
     use tokio::task::JoinHandle;
     use tokio_util::sync::CancellationToken;
+    use tonic::Status;
 
     use super::*;
     use crate::peer::{Credentials, Peer};
@@ -131,6 +150,8 @@ mod tests {
         call: Duration::from_secs(60),
         idle: Duration::from_millis(40),
         taken: Duration::from_secs(10),
+        locked: Duration::from_millis(40),
+        linger: HANG,
     };
     /// Only so that a hang becomes a failure.
     const HANG: Duration = Duration::from_secs(20);
@@ -142,20 +163,34 @@ mod tests {
         PeerInfo(Arc::new(Peer::attest(&socket, Credentials { uid: 0, gid: 0, pid: 0 })))
     }
 
-    /// A service whose answers wait for `release`, and a client of it. The task ends when the server has
-    /// closed the connection.
+    /// A service whose answers wait for `release`, a stream's at its end, and a client of it. The task ends when the
+    /// server has closed the connection.
     async fn connected(release: Arc<Notify>) -> (Sender, JoinHandle<()>) {
+        connected_until(release, Triggers::on_stop(CancellationToken::new()), SHORT).await
+    }
+
+    async fn connected_until(
+        release: Arc<Notify>,
+        triggers: Triggers,
+        times: Times,
+    ) -> (Sender, JoinHandle<()>) {
         let (near, far): (DuplexStream, DuplexStream) = tokio::io::duplex(64 * 1024);
         let service = tower::service_fn(move |request: Request<Body>| {
             let release = release.clone();
             assert!(request.extensions().get::<PeerInfo>().is_some());
+            let streams = Retire::streams_answer(request.uri().path());
+            let released = async move { release.notified().await };
             async move {
-                release.notified().await;
-                Ok::<_, Infallible>(Response::new(Body::empty()))
+                if streams {
+                    let end = async { Ok::<_, Status>(Frame::trailers(HeaderMap::new())) };
+                    let end = Box::pin(released.then(|()| end));
+                    return Ok::<_, Infallible>(Response::new(Body::new(StreamBody::new(stream::once(end)))));
+                }
+                released.await;
+                Ok(Response::new(Body::empty()))
             }
         });
-        let triggers = Triggers::on_stop(CancellationToken::new());
-        tokio::spawn(serve(far, peer(), service, SHORT, triggers));
+        tokio::spawn(serve(far, peer(), service, times, triggers));
         let (sender, connection) = handshake(TokioExecutor::new(), TokioIo::new(near)).await.unwrap();
         let closed = tokio::spawn(async move { drop(connection.await) });
         (sender, closed)
@@ -189,6 +224,44 @@ mod tests {
         release.notify_one();
         assert!(bounded(answer).await.unwrap().unwrap().status().is_success());
         bounded(closed).await.unwrap();
+    }
+
+    fn watching() -> Request<Empty<bytes::Bytes>> {
+        let watch = "http://localhost/ravi.broker.v1.LeaseService/WatchLeases";
+        Request::post(watch).body(Empty::new()).unwrap()
+    }
+
+    #[tokio::test]
+    async fn a_stream_that_ends_late_after_a_lock_is_told_why_before_its_connection_is_cut_off() {
+        let (lock, locked) = watch::channel(());
+        let triggers = || Triggers::on_stop(CancellationToken::new()).or_lock(locked.clone());
+        let release = Arc::new(Notify::new());
+        let (mut sender, closed) = connected_until(release.clone(), triggers(), SHORT).await;
+        let stream = bounded(sender.send_request(watching())).await.unwrap();
+        // One on which something else is open as well is not waited for, which shows that it is time.
+        let (mut other, cut_off) = connected_until(Arc::default(), triggers(), SHORT).await;
+        let call = tokio::spawn(other.send_request(request()));
+        // What is answered came after the call, which has arrived then.
+        drop(bounded(other.send_request(watching())).await.unwrap());
+        lock.send_replace(());
+        bounded(cut_off).await.unwrap();
+        assert!(bounded(call).await.unwrap().is_err());
+        release.notify_one();
+        let end = bounded(stream.into_body().collect()).await.expect("the stream is told");
+        assert!(end.trailers().is_some());
+        bounded(closed).await.unwrap();
+    }
+
+    #[tokio::test]
+    async fn a_stream_that_does_not_end_after_a_lock_is_cut_off_all_the_same() {
+        let (lock, locked) = watch::channel(());
+        let triggers = Triggers::on_stop(CancellationToken::new()).or_lock(locked);
+        let times = Times { linger: Duration::from_millis(40), ..SHORT };
+        let (mut sender, closed) = connected_until(Arc::default(), triggers, times).await;
+        let stream = bounded(sender.send_request(watching())).await.unwrap();
+        lock.send_replace(());
+        bounded(closed).await.unwrap();
+        assert!(stream.into_body().collect().await.is_err());
     }
 
     #[tokio::test]

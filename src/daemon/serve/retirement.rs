@@ -6,16 +6,18 @@ use tokio::sync::watch;
 use tokio_util::sync::CancellationToken;
 
 use super::calls::Calls;
+use super::connection::Times;
 use crate::grpc::Retire;
 
 /// With no open call but streams, until a connection is retired that was asked to be. Not at once: a client
 /// may miss a GOAWAY that comes while it sends its next call, and some then report that call as failed.
 const AFTER_VALUE: Duration = Duration::from_secs(1);
-/// What is still open this long after a lock is closed hard: whoever asked for it wants it over now.
-const AFTER_LOCK: Duration = Duration::from_secs(1);
+/// What is still open this long after a lock is closed hard: whoever asked for it wants it over now. A stream ends by
+/// itself then, and is told why: if that is late, it is not its client's fault, and it is waited for a while longer.
+pub(super) const AFTER_LOCK: Duration = Duration::from_secs(1);
 /// A client that does not close its side of a retired connection, on which no call is open, is not waited
-/// for any longer.
-const LINGER: Duration = Duration::from_secs(5);
+/// for any longer; nor is one that does not take the end of a stream.
+pub(super) const LINGER: Duration = Duration::from_secs(5);
 
 /// What retires the connections of one socket.
 #[derive(Clone)]
@@ -49,12 +51,12 @@ impl Triggers {
     }
 
     /// For one connection, which begins now.
-    pub(super) fn watch(self, retire: Retire, calls: Calls, idle: Duration) -> Retirement {
+    pub(super) fn watch(self, retire: Retire, calls: Calls, times: Times) -> Retirement {
         let Self { stop, mut locked } = self;
         if let Some(locked) = &mut locked {
             locked.mark_unchanged();
         }
-        Retirement { stop, locked, retire, calls, idle, was_locked: false, over_streams: false }
+        Retirement { stop, locked, retire, calls, times, was_locked: false, over_streams: false }
     }
 }
 
@@ -64,7 +66,7 @@ pub(super) struct Retirement {
     locked: Option<watch::Receiver<()>>,
     retire: Retire,
     calls: Calls,
-    idle: Duration,
+    times: Times,
     was_locked: bool,
     /// What streams on was told to end; what cannot be told is cut off.
     over_streams: bool,
@@ -80,20 +82,22 @@ impl Retirement {
                 self.over_streams = true;
                 self.retire.end_streams();
             }
-            () = self.calls.idle(self.idle) => {}
+            () = self.calls.idle(self.times.idle) => {}
         }
     }
 
     /// Returns when a retired connection is to be cut off.
     pub(super) async fn overdue(&mut self) {
+        let Times { locked, linger, .. } = self.times;
         if !self.was_locked {
             tokio::select! {
                 () = lock(&mut self.locked) => {}
-                () = self.calls.quiet(LINGER), if self.over_streams => return,
-                () = self.calls.idle(LINGER) => return,
+                () = self.calls.quiet(linger), if self.over_streams => return,
+                () = self.calls.idle(linger) => return,
             }
         }
-        tokio::time::sleep(AFTER_LOCK).await;
+        tokio::time::sleep(locked).await;
+        self.calls.streams_ended(linger).await;
     }
 }
 

@@ -16,7 +16,7 @@ pub mod rules;
 #[cfg(test)]
 mod tests;
 
-use std::collections::{BTreeSet, HashSet};
+use std::collections::{BTreeSet, HashMap};
 use std::sync::atomic::{AtomicBool, AtomicU32, Ordering};
 use std::sync::{Arc, PoisonError, RwLock};
 use std::time::Duration;
@@ -253,6 +253,10 @@ pub struct Means {
 
 type UnderWay<'a> = FuturesUnordered<BoxFuture<'a, String>>;
 
+/// The targets that are being told, each with the row that it is told of: a reload can give the row another target
+/// meanwhile, which is not told of it as well.
+type Busy = HashMap<String, i64>;
+
 impl Dispatcher {
     /// For the queue.
     pub fn new(shared: Arc<Dispatches>, means: Means) -> Self {
@@ -265,7 +269,7 @@ impl Dispatcher {
     /// on after the unlock.
     pub async fn run(self) {
         let mut serving = self.serving.clone();
-        let (mut under_way, mut busy) = (UnderWay::new(), HashSet::new());
+        let (mut under_way, mut busy) = (UnderWay::new(), Busy::new());
         let mut prune_at = self.clock.now();
         loop {
             let serves = *serving.borrow_and_update();
@@ -296,7 +300,7 @@ impl Dispatcher {
     }
 
     /// Begins what is due and may begin. When to look again.
-    async fn begin<'a>(&'a self, under_way: &mut UnderWay<'a>, busy: &mut HashSet<String>) -> BootInstant {
+    async fn begin<'a>(&'a self, under_way: &mut UnderWay<'a>, busy: &mut Busy) -> BootInstant {
         let look = self.clock.now() + LOOK;
         let rules = self.shared.rules();
         let targets: BTreeSet<String> = rules.iter().map(|rule| rule.target.clone()).collect();
@@ -307,13 +311,16 @@ impl Dispatcher {
         };
         heads.sort_by_key(|head| head.next_at);
         let (now, mut next) = (self.shared.now(), look);
-        for head in heads.into_iter().filter(|head| !busy.contains(&head.new.target)).collect::<Vec<_>>() {
+        heads.retain(|head| {
+            !busy.contains_key(&head.new.target) && !busy.values().any(|row| *row == head.sequence)
+        });
+        for head in heads {
             // Nothing waits longer than this; if it seems so, the wall clock was set back.
             let wait = u64::try_from(head.next_at - now).map_or(Duration::ZERO, Duration::from_millis);
             if !wait.is_zero() && wait <= backoff::LONGEST {
                 next = next.min(self.clock.now() + wait);
             } else if under_way.len() < MAX_UNDER_WAY {
-                busy.insert(head.new.target.clone());
+                busy.insert(head.new.target.clone(), head.sequence);
                 under_way.push(self.deliver(head).boxed());
             }
         }

@@ -421,6 +421,30 @@ async fn what_was_queued_is_told_after_a_restart_where_its_rule_points_to_now() 
 }
 
 #[tokio::test]
+async fn what_is_under_way_is_not_told_elsewhere_as_well_when_its_rule_moves() {
+    let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+    let to = format!("http://{}/external/sessions/notes/messages", listener.local_addr().unwrap());
+    let bench = Bench::new(&rule("notes", &to, ""));
+    bench.arrives(1, "a@b.co", "x").await;
+    let (held, _) = listener.accept().await.unwrap();
+    let mut second = Callback::start().await;
+    let (moved, dispatches) = (compiled(&rule("notes", &second.url, "")), bench.dispatches.clone());
+    tokio::task::spawn_blocking(move || dispatches.put(moved)).await.unwrap().unwrap();
+    // It has looked at the queue more often than it would.
+    for _ in 0..20 {
+        bench.dispatches.wake.notify_one();
+        bench.row(1).await;
+        tokio::task::yield_now().await;
+    }
+    second.has_got_nothing_more();
+    drop(held);
+    bench.settled(1, |row| row.attempts == 1).await;
+    bench.clock.advance(Duration::from_secs(5));
+    assert_eq!(second.next().await.message(), 1);
+    bench.settled(1, |row| row.state == State::Delivered).await;
+}
+
+#[tokio::test]
 async fn nothing_is_told_while_the_broker_does_not_serve() {
     let mut callback = Callback::start().await;
     let bench = Bench::new(&rule("notes", &callback.url, ""));

@@ -11,12 +11,13 @@ use tokio_util::sync::CancellationToken;
 
 use super::{Arrived, Ask, Inbox, LookError, Looked, OutboxFull};
 use crate::clock::BootInstant;
+use crate::inbox::code::{Found, Wanted};
 use crate::inbox::message::Message;
 use crate::inbox::store::cursors::Cursor;
 use crate::inbox::store::{claims, cursors};
 use crate::inbox::watch::{Fit, Offer};
 use crate::types::{Channel, IdentityUuid};
-use crate::upstream::{AnswerFault, Mail, UpstreamError};
+use crate::upstream::{Mail, UpstreamError};
 
 /// Between two looks at least, whoever asks for them.
 const GAP: Duration = Duration::from_secs(1);
@@ -212,12 +213,7 @@ impl Line {
         let Some(seen) = &self.seen else { return Ok(Fetched { messages: Vec::new(), next: None }) };
         match self.channel {
             Channel::Email => {
-                let mails = match self.inbox.mailbox.list_mail(self.identity, after, PAGE).await {
-                    // Mail that names another identity and not this one is left out. Anybody can write such a one
-                    // as a blind copy, and must not keep the inbox shut with it.
-                    Err(UpstreamError::Answer(AnswerFault::Foreign)) => Vec::new(),
-                    mails => mails?,
-                };
+                let mails = self.inbox.mailbox.list_mail(self.identity, after, PAGE).await?;
                 let next = next_page(&mails, after);
                 Ok(Fetched { messages: mails.into_iter().map(Message::from).collect(), next })
             }
@@ -271,18 +267,25 @@ impl Line {
     }
 
     async fn tell(&self, arrived: &Arc<Arrived>) {
-        self.offer(&arrived.message).await;
+        self.offer(arrived).await;
         // Nobody may be listening.
         let _ = self.inbox.told.send(arrived.clone());
     }
 
     /// Gives the code in a message to the first watch that it fits. The claim is written before.
-    async fn offer(&self, message: &Message) {
+    async fn offer(&self, arrived: &Arc<Arrived>) {
+        let message = &arrived.message;
         let sender = message.sender();
         let offer = Offer { identity: self.identity, message: message.name, sender: sender.as_ref() };
         let (watches, clock) = (&self.inbox.watches, &self.inbox.clock);
-        for Fit { watch, session, wanted } in watches.fitting(&offer, clock.now()) {
-            let Some(found) = message.find(wanted) else { continue };
+        let fitting = || watches.fitting(&offer, clock.now());
+        let Some(mut found) = found(arrived.clone(), &fitting()).await else {
+            return tracing::error!(message = %message.name, "a message was not looked through");
+        };
+        // Those of now: a watch may have ended meanwhile.
+        for Fit { watch, session, wanted } in fitting() {
+            let Some(at) = found.iter().position(|(looked_for, _)| *looked_for == wanted) else { continue };
+            let (_, found) = found.swap_remove(at);
             let (identity, name, at) = (self.identity, message.name, clock.wall().as_second());
             let claimed =
                 self.inbox.store.change(move |tx| claims::claim(tx, identity, name, (watch, session), at));
@@ -295,6 +298,29 @@ impl Line {
             return;
         }
     }
+}
+
+/// What the message holds of what is waited for, off the workers: to look through a long one takes time. `None`: the look
+/// broke off.
+async fn found(arrived: Arc<Arrived>, fitting: &[Fit]) -> Option<Vec<(Wanted, Found)>> {
+    let kinds = kinds(fitting);
+    if kinds.is_empty() {
+        return Some(Vec::new());
+    }
+    let look =
+        move || kinds.into_iter().filter_map(|kind| Some((kind, arrived.message.find(kind)?))).collect();
+    tokio::task::spawn_blocking(look).await.ok()
+}
+
+/// What is waited for, each once, however many wait.
+fn kinds(fitting: &[Fit]) -> Vec<Wanted> {
+    let mut kinds = Vec::new();
+    for Fit { wanted, .. } in fitting {
+        if !kinds.contains(wanted) {
+            kinds.push(*wanted);
+        }
+    }
+    kinds
 }
 
 impl Seen {
@@ -376,6 +402,7 @@ fn jittered(interval: Duration) -> Duration {
 mod tests {
     use super::*;
     use crate::secret::Secret;
+    use crate::types::{SessionId, WatchId};
     use crate::upstream::Direction;
 
     fn mail(id: i64, micros: i64, text: &str) -> Mail {
@@ -425,5 +452,13 @@ mod tests {
     fn a_heavy_answer_may_have_been_cut() {
         let heavy = [mail(1, 1_000, &"x".repeat(HEAVY + 1))];
         assert_eq!(next_page(&heavy, None), Some(at(999)));
+    }
+
+    #[test]
+    fn a_message_is_looked_through_once_for_each_kind_however_many_wait() {
+        let fit = |wanted| Fit { watch: WatchId([1; 16]), session: SessionId([1; 16]), wanted };
+        let waiting = [Wanted::Either, Wanted::Code, Wanted::Either, Wanted::Link].map(fit).repeat(100);
+        assert_eq!(kinds(&waiting), [Wanted::Either, Wanted::Code, Wanted::Link]);
+        assert_eq!(kinds(&[]), []);
     }
 }

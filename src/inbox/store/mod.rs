@@ -16,8 +16,8 @@ use std::sync::{Arc, Mutex, PoisonError};
 use rusqlite::{Connection, Transaction};
 use thiserror::Error;
 
-/// Of the tables below. A file of a later version is refused.
-const VERSION: i64 = 1;
+/// Of the tables below. A file of an earlier version is brought to it, one of a later version is refused.
+const VERSION: i64 = 2;
 
 const SCHEMA: &str = "
 CREATE TABLE cursor (
@@ -92,6 +92,7 @@ impl Store {
         let found = connection.query_row("PRAGMA user_version", [], |row| row.get::<_, i64>(0));
         match found.map_err(|_| foreign())? {
             0 => lay_out(&mut connection).map_err(|_| unopened())?,
+            1 => close_days(&mut connection).map_err(|_| unopened())?,
             VERSION => {}
             _ => return Err(foreign()),
         }
@@ -136,9 +137,24 @@ fn lay_out(connection: &mut Connection) -> rusqlite::Result<()> {
     transaction.commit()
 }
 
+/// From version 1 to 2: a day of sending can be closed by Ravi. Files of version 1 were made both without and with the
+/// column.
+fn close_days(connection: &mut Connection) -> rusqlite::Result<()> {
+    let transaction = connection.transaction()?;
+    let known = "SELECT 1 FROM pragma_table_info('sent') WHERE name = 'closed_until'";
+    if !transaction.prepare(known)?.exists([])? {
+        transaction.execute_batch("ALTER TABLE sent ADD COLUMN closed_until INTEGER NOT NULL DEFAULT 0")?;
+    }
+    transaction.pragma_update(None, "user_version", 2)?;
+    transaction.commit()
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    /// Version 1, as it was at first.
+    const FIRST_SCHEMA: &str = include_str!("first.sql");
 
     fn room() -> (tempfile::TempDir, PathBuf) {
         let directory = tempfile::tempdir().unwrap();
@@ -161,6 +177,43 @@ mod tests {
         assert_eq!(store.change_now(count), Ok(1));
     }
 
+    type Shape = Vec<(String, String, i64)>;
+
+    /// Every column of every table.
+    fn shape(tx: &Transaction<'_>) -> rusqlite::Result<Shape> {
+        let columns = "SELECT t.name, c.name, c.pk FROM sqlite_schema t JOIN pragma_table_info(t.name) c
+            WHERE t.type = 'table' ORDER BY t.name, c.name";
+        tx.prepare(columns)?.query_map([], |row| Ok((row.get(0)?, row.get(1)?, row.get(2)?)))?.collect()
+    }
+
+    #[test]
+    fn a_file_of_the_first_version_is_brought_to_this_one_with_all_that_is_in_it() {
+        let (_directory, path) = room();
+        let new = Store::open(&path).unwrap_or_else(|error| panic!("{error}"));
+        let this = new.change_now(shape).unwrap();
+        drop(new);
+        for more in ["", "ALTER TABLE sent ADD COLUMN closed_until INTEGER NOT NULL DEFAULT 0;"] {
+            let (_directory, path) = room();
+            let old = Connection::open(&path).unwrap();
+            old.execute_batch(FIRST_SCHEMA).unwrap();
+            old.execute_batch(more).unwrap();
+            old.execute("INSERT INTO sent (identity, channel, day, used) VALUES ('a', 'email', 'd', 7)", [])
+                .unwrap();
+            old.pragma_update(None, "user_version", 1).unwrap();
+            drop(old);
+            for _ in 0..2 {
+                let store = Store::open(&path).unwrap_or_else(|error| panic!("{error}"));
+                assert_eq!(store.change_now(shape), Ok(this.clone()));
+                let kept = store.change_now(|tx| {
+                    tx.query_row("SELECT used, closed_until FROM sent", [], |row| {
+                        Ok((row.get::<_, i64>(0)?, row.get::<_, i64>(1)?))
+                    })
+                });
+                assert_eq!(kept, Ok((7, 0)));
+            }
+        }
+    }
+
     #[test]
     fn a_file_of_another_daemon_or_of_a_later_version_is_refused() {
         let (_directory, path) = room();
@@ -168,6 +221,8 @@ mod tests {
         assert_eq!(Store::open(&path).err(), Some(StoreError::Unopened { path: path.clone() }));
         first.change_now(|tx| tx.pragma_update(None, "user_version", VERSION + 1)).unwrap();
         drop(first);
-        assert_eq!(Store::open(&path).err(), Some(StoreError::Foreign { path }));
+        let refused = Store::open(&path).err().expect("it is of a later version");
+        assert_eq!(refused, StoreError::Foreign { path });
+        assert!(refused.to_string().contains("\nupdate ravi-broker, or move the file away"), "{refused}");
     }
 }

@@ -5,7 +5,8 @@
 //! are asked for by `offset`; a `next` link is a sign that there is more, and is followed nowhere.
 //! Invariants: at most [`MAX_REQUESTS`] requests and [`MAX_WEIGHT`] bytes of texts for one list. A window that is too
 //! large is halved, and a mail that does not fit into one of its own is passed over: no mail keeps others from
-//! being read. Long texts are left out on the way (`elide`), so that takes more than a long text.
+//! being read. Long texts are left out on the way (`elide`), so that takes more than a long text. A list of nothing but
+//! mail that names another identity is an empty one (`own`).
 
 use std::collections::HashSet;
 
@@ -13,7 +14,7 @@ use jiff::Timestamp;
 
 use super::super::api::HttpUpstream;
 use super::super::call::Call;
-use super::super::pins::{Address, FOREIGN};
+use super::super::pins::Address;
 use super::super::wire::{MALFORMED, Page};
 use super::super::{AnswerFault, Mail, Result, UpstreamError};
 use super::own::Owner;
@@ -249,7 +250,6 @@ impl<'a> Walk<'a> {
 
     fn done(self, kept: Kept) -> Result<Vec<Mail>> {
         match kept.rows.is_empty() {
-            true if self.named_another => Err(FOREIGN),
             true if self.requests_left == 0 => Err(TOO_LARGE),
             _ => Ok(kept.rows.into_iter().map(|(row, _)| row.into()).collect()),
         }

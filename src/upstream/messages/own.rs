@@ -4,7 +4,9 @@
 //! number, a mail that went out our address as its sender, or the whole answer is dropped. The recipients of a mail
 //! that came in are what its sender wrote: one that was sent to us blind names us nowhere, and may name another identity
 //! of the account. Nobody outside may stop an inbox with that, so such a mail is left out and the rest is kept, and
-//! then only what names us: an answer with one foreign mail may have others that name nobody.
+//! then only what names us: an answer with one foreign mail may have others that name nobody. Where nothing is left, the
+//! list is empty: an inbox into which nobody else has written yet looks the same as a wrong answer, and neither shows
+//! anything.
 //! Limit: a mail that names nobody we know is taken for ours where nothing else in the answer is foreign.
 
 use super::super::api::HttpUpstream;

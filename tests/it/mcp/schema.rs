@@ -3,7 +3,7 @@
 
 use serde_json::{Value, json};
 
-use super::Adapter;
+use super::{Adapter, TOOLS};
 
 /// JSON Schema as far as the tools use it. A keyword that is not known here fails, so that a check
 /// that is not made is not taken for one that passed.
@@ -79,6 +79,7 @@ async fn tools() -> Vec<Value> {
     let tools: Vec<Value> = listed["result"]["tools"].as_array_mut().unwrap().drain(..).collect();
     adapter.input = None;
     adapter.ended_quietly().await;
+    assert_eq!(tools.len(), TOOLS.len());
     tools
 }
 

@@ -40,7 +40,10 @@ async fn no_connection_outlives_its_call_and_the_session_outlives_them_all() {
     let admin = stack.admin().await;
     for _ in 0..3 {
         adapter.succeeding("secrets_get", json!({ "key": "OPENAI_API_KEY" })).await;
+        let answered = SystemClock.now();
         until(async || admin.status().await.unwrap().connections == 0).await;
+        // After 15 s without a call the daemon would have closed it.
+        assert!(SystemClock.now().since(answered) < Duration::from_secs(10), "the adapter kept it");
         assert_eq!(alive(&stack).await, 1);
     }
     assert_eq!(stack.audited("session.opened").len(), 1);
@@ -131,13 +134,20 @@ async fn one_in_a_file_is_used_and_left_open() {
     let path = stack.setup.directory().join("session.json");
     SessionFile::new(client.socket(), &session, token).write(&path).unwrap();
 
-    let mut adapter = unopened(&stack, &["--session-file", path.to_str().unwrap()]);
-    adapter.open().await;
+    let of_file = async || {
+        let mut adapter = unopened(&stack, &["--session-file", path.to_str().unwrap()]);
+        adapter.open().await;
+        adapter
+    };
+    let mut adapter = of_file().await;
     let who = adapter.succeeding("broker_whoami", json!({})).await;
     assert_eq!(who["session_id"], session.session_id.to_string());
     let secret = adapter.succeeding("secrets_get", json!({ "key": "OPENAI_API_KEY" })).await;
     assert!(secret["value"] == SECRET, "another value");
+    adapter.ended_silently().await;
+    assert_eq!(alive(&stack).await, 1, "it is not the adapter's to close");
 
+    let mut adapter = of_file().await;
     stack.admin().await.revoke(RevokeTarget::All, "").await.unwrap();
     let ended = adapter.failing("broker_whoami", json!({})).await;
     assert!(ended.starts_with("SESSION_REVOKED: ") && ended.contains("session open"), "{ended}");

@@ -8,6 +8,7 @@ use ravi_broker::client::{
     AgentClient, Binding, BrokerError, ClientError, DelegateSession, ErrorReason, OpenSession, RevokeTarget,
     Session, SessionFile,
 };
+use ravi_broker::secret::Secret;
 use ravi_broker::types::SessionId;
 
 use super::{reason, refusal};
@@ -164,28 +165,32 @@ async fn leases_are_not_shared_within_a_tree() {
 struct Tree {
     ids: [SessionId; 3],
     agents: [AgentClient; 3],
+    /// Of the lowest.
+    token: Secret,
 }
 
 impl Tree {
     async fn grow(stack: &Stack, ttl: Option<Duration>) -> Self {
         let (root, first) = stack.opened(OpenSession { ttl, ..OpenSession::role("notes") }).await;
         let (middle, second) = child(stack, &first, DelegateSession::default()).await;
-        let (lowest, third) = child(stack, &second, DelegateSession::default()).await;
+        let (lowest, token) = second.delegate_session(DelegateSession::default()).await.unwrap();
+        let third = stack.holder(&token).await;
         for agent in [&first, &second, &third] {
             agent.acquire(KEY, None, "").await.unwrap();
         }
         let ids = [root, middle, lowest].map(|session| session.session_id);
-        Self { ids, agents: [first, second, third] }
+        Self { ids, agents: [first, second, third], token }
     }
 
-    /// Ends it, and returns what the lowest heard on its stream and with its next call.
-    async fn ended(&self, end: impl AsyncFnOnce(&AgentClient)) -> [ErrorReason; 2] {
-        let lowest = &self.agents[2];
-        let events = lowest.watch_leases().await.unwrap();
+    /// Ends it, and returns what the lowest heard on its stream and with its next call. That is made on a connection of
+    /// its own: a lock retires the one of the stream, and of a call that a client hands to a connection in the moment
+    /// that it learns so, it says that the connection ended.
+    async fn ended(&self, stack: &Stack, end: impl AsyncFnOnce(&AgentClient)) -> [ErrorReason; 2] {
+        let events = self.agents[2].watch_leases().await.unwrap();
         end(&self.agents[0]).await;
         let seen: Vec<Result<_, ClientError>> = bounded(events.collect()).await;
         let last = seen.into_iter().next_back().expect("the end of the stream");
-        [reason(last), reason(lowest.acquire(KEY, None, "").await)]
+        [reason(last), reason(stack.holder(&self.token).await.acquire(KEY, None, "").await)]
     }
 }
 
@@ -196,7 +201,7 @@ async fn what_is_below_a_session_ends_with_it_and_is_told_so() {
     let revoked = [ErrorReason::SessionRevoked; 2];
 
     let tree = Tree::grow(&stack, None).await;
-    let heard = tree.ended(async |root| assert_eq!(root.close_session().await.unwrap(), 3)).await;
+    let heard = tree.ended(&stack, async |root| assert_eq!(root.close_session().await.unwrap(), 3)).await;
     assert_eq!(heard, revoked);
     assert_eq!(reason(tree.agents[1].describe_session().await), ErrorReason::SessionRevoked);
     let causes: Vec<_> = stack
@@ -209,7 +214,7 @@ async fn what_is_below_a_session_ends_with_it_and_is_told_so() {
 
     let tree = Tree::grow(&stack, None).await;
     let root = tree.ids[0];
-    let heard = tree.ended(async |_| {
+    let heard = tree.ended(&stack, async |_| {
         let ended = admin.revoke(RevokeTarget::Session(root), "").await.unwrap();
         assert_eq!((ended.sessions, ended.leases), (3, 3));
     });
@@ -225,13 +230,14 @@ async fn what_is_below_a_session_ends_with_it_and_is_told_so() {
     tree.agents[0].close_session().await.unwrap();
 
     let tree = Tree::grow(&stack, None).await;
-    let heard = tree.ended(async |_| _ = admin.lock("").await.unwrap()).await;
+    let heard = tree.ended(&stack, async |_| _ = admin.lock("").await.unwrap()).await;
     assert_eq!(heard, [ErrorReason::BrokerLocked; 2]);
     admin.unlock().await.unwrap();
-    assert_eq!(reason(tree.agents[2].describe_session().await), ErrorReason::SessionRevoked);
+    let lowest = stack.holder(&tree.token).await;
+    assert_eq!(reason(lowest.describe_session().await), ErrorReason::SessionRevoked);
 
     let tree = Tree::grow(&stack, None).await;
-    let heard = tree.ended(async |_| {
+    let heard = tree.ended(&stack, async |_| {
         stack.rewrite(|text| text.replace("[role.notes]", "[role.notebook]"));
         assert_eq!(admin.reload().await.unwrap().sessions_ended, 3);
     });
@@ -245,7 +251,7 @@ async fn what_is_below_a_session_ends_with_its_time() {
     let stack = Stack::start().await;
     stack.agent("notes").await.acquire(KEY, None, "").await.unwrap();
     let tree = Tree::grow(&stack, Some(Duration::from_secs(2))).await;
-    let heard = tree.ended(async |_| {}).await;
+    let heard = tree.ended(&stack, async |_| {}).await;
     assert_eq!(heard, [ErrorReason::SessionExpired; 2]);
     assert_eq!(reason(tree.agents[1].describe_session().await), ErrorReason::SessionExpired);
     let status = stack.admin().await.status().await.unwrap();

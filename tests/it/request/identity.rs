@@ -2,7 +2,7 @@
 
 use futures_util::future;
 use ravi_broker::client::{AgentClient, ErrorReason};
-use ravi_broker::sandbox::{Answer, Fault};
+use ravi_broker::sandbox::{Answer, Fault, NewMail};
 
 use super::{reason, refusal};
 use crate::support::{NOTES, Stack, until};
@@ -210,15 +210,19 @@ async fn contacts_and_sign_in_tokens_are_had_by_who_may() {
     let (lease, credential) = maker.mint_sso_token("to sign in").await.unwrap();
     assert_eq!(lease.resource, "sso/token");
     assert!(credential.value.expose().starts_with("rvt_"));
+    for from in ["kim@example.org", "lee@example.org"] {
+        let mail = NewMail { identity: NOTES.into(), from: from.into(), ..NewMail::default() };
+        stack.control().deliver_mail(mail).unwrap();
+    }
     let found = maker.search_contacts("kim").await.unwrap();
-    assert!(
-        found.iter().all(|contact| contact.email.contains("kim") || contact.name.contains("im")),
-        "{found:?}"
-    );
+    assert_eq!(found.iter().map(|contact| contact.email.as_str()).collect::<Vec<_>>(), ["kim@example.org"]);
     for query in ["", " ", "a\nb", &"a".repeat(257)] {
         assert_eq!(reason(maker.search_contacts(query).await), ErrorReason::ArgumentInvalid);
     }
     until(async || stack.audited("contacts.searched").len() == 1).await;
+    let few = stack.agent("few").await;
+    assert_eq!(reason(few.search_contacts("kim").await), ErrorReason::ResourceNotAvailable);
+    assert_eq!(reason(few.mint_sso_token("").await), ErrorReason::ResourceNotAvailable);
 }
 
 #[tokio::test(flavor = "multi_thread")]

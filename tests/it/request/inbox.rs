@@ -7,11 +7,11 @@ use futures_util::StreamExt;
 use futures_util::future::join_all;
 use ravi_broker::client::{AgentClient, Code, CodeKind, CodeWatch, ErrorReason, OpenWatch};
 use ravi_broker::clock::{Clock, SystemClock};
-use ravi_broker::sandbox::{Behaviour, NewMail, NewSms};
+use ravi_broker::sandbox::{Answer, Behaviour, Fault, NewMail, NewSms};
 use ravi_broker::types::{Channel, MessageRef};
 
 use super::reason;
-use crate::support::{NOTES, Stack, bounded};
+use crate::support::{NOTES, Stack, bounded, until};
 
 /// `agent` may do everything with messages, `reader` may not wait for codes, `waiter` may do nothing else.
 const ROLES: &str = r#"
@@ -36,6 +36,17 @@ scopes = ["sms:await"]
 identity = "deploy-agent"
 match = { uid = UID }
 scopes = ["email:await", "sms:await", "email:read", "sms:read"]
+
+[role.mailed]
+identity = "assistant-notes-agent"
+match = { uid = UID }
+scopes = ["email:await"]
+
+[role.fresh]
+identity = "fresh persona"
+provision = true
+match = { uid = UID }
+scopes = ["email:await", "email:read", "identity:read"]
 "#;
 
 const CODE: &str = "739214";
@@ -120,6 +131,37 @@ async fn the_link_of_a_mail_is_given_with_its_host() {
     stack.control().deliver_mail(mail("no-reply@example.com", "Sign in to Example", &text)).unwrap();
     let code = code(&agent, watch).await;
     assert_eq!((code.value.expose(), code.is_link, code.link_host.as_str()), (link, true, "app.example.com"));
+}
+
+/// Somebody else's address in its head must neither show it nor keep an inbox shut.
+#[tokio::test(flavor = "multi_thread")]
+async fn an_inbox_of_blind_copies_alone_is_an_empty_one_and_takes_codes() {
+    let stack = stack().await;
+    let (agent, deploy) = (stack.agent("fresh").await, stack.agent("other").await);
+    let own = agent.identity().await.unwrap();
+    let to_fresh = |mail: NewMail| NewMail { identity: own.uuid.to_string(), ..mail };
+    let blind = |subject: &str| {
+        let to = Some("deploy-agent@agents.sandbox.example".to_owned());
+        let blind = to_fresh(mail("eve@example.net", subject, "Your code is 555111"));
+        stack.control().deliver_mail(NewMail { to, ..blind }).unwrap()
+    };
+    let list = async |agent: &AgentClient| agent.list_messages(Some(Channel::Email), 0, None).await;
+    let before = list(&deploy).await.unwrap().messages.len();
+    for subject in ["first", "second"] {
+        let id = blind(subject);
+        let listed = list(&agent).await.unwrap_or_else(|error| panic!("{error}"));
+        assert!(listed.messages.is_empty(), "{subject}");
+        let named = agent.message(MessageRef { channel: Channel::Email, id }).await;
+        assert_eq!(reason(named.map(drop)), ErrorReason::UpstreamInvalid);
+    }
+    let watch = agent.open_watch(open(Channel::Email, "")).await.unwrap();
+    blind("third");
+    let code_for_us = to_fresh(mail("noreply@github.com", "Sign in", "Your GitHub code is 739214"));
+    let id = stack.control().deliver_mail(code_for_us).unwrap();
+    let code = code(&agent, watch).await;
+    assert_eq!((code.value.expose(), code.message), (CODE, MessageRef { channel: Channel::Email, id }));
+    assert_eq!(list(&agent).await.unwrap().messages.len(), 1);
+    assert_eq!(list(&deploy).await.unwrap().messages.len(), before);
 }
 
 #[tokio::test(flavor = "multi_thread")]
@@ -291,6 +333,50 @@ async fn new_messages_are_told_as_they_come_and_only_ones_own() {
     code(&watcher, watch).await;
     other.close_session().await.unwrap();
     assert_eq!(reason(bounded(others.next()).await.unwrap()), ErrorReason::SessionRevoked);
+}
+
+/// It would take the code, and the watch that its caller opens next would wait in vain.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_watch_whose_caller_went_away_while_it_was_opened_takes_no_code() {
+    const MAILS: &str = "/api/email-messages/";
+    let stack = stack().await;
+    let (agent, control) = (stack.agent("agent").await, stack.control());
+    let before = control.requests("GET", MAILS);
+    control.add_fault(Fault::new(MAILS, Answer::Held)).unwrap();
+    tokio::select! {
+        opened = agent.open_watch(open(Channel::Email, "")) => panic!("it is held: {}", opened.is_ok()),
+        () = until(async || control.requests("GET", MAILS) > before) => {}
+    }
+    control.clear_faults();
+    control.release();
+    let watch = agent.open_watch(open(Channel::Email, "")).await.unwrap();
+    control.deliver_mail(mail("noreply@github.com", "Sign in", "Your GitHub code is 739214")).unwrap();
+    assert_eq!(code(&agent, watch).await.value.expose(), CODE);
+}
+
+/// What a reload takes is gone from a stream that began before it.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_stream_shows_by_the_rights_of_now() {
+    let stack = stack().await;
+    let (agent, mailed) = (stack.agent("agent").await, stack.agent("mailed").await);
+    let mut events = agent.watch_inbox(Some(Channel::Email)).await.unwrap();
+    // With a watch open it is looked often; this one fits nothing that comes.
+    mailed.open_watch(open(Channel::Email, "nobody.example")).await.unwrap();
+    let mut told = async || {
+        let subject = "Your GitHub code is 739214";
+        stack.control().deliver_mail(mail("noreply@github.com", subject, "Do not share it.")).unwrap();
+        bounded(events.next()).await.unwrap().map(|told| told.unwrap().subject)
+    };
+    assert!(told().await.unwrap().contains(CODE));
+    let admin = stack.admin().await;
+    let take = async |scope: &str| {
+        stack.rewrite(|text| text.replacen(scope, "", 1));
+        admin.reload().await.unwrap();
+    };
+    take("\"email:await\", ").await;
+    assert!(!told().await.unwrap().contains(CODE));
+    take("\"email:read\", ").await;
+    assert_eq!(reason(told().await), ErrorReason::ResourceNotAvailable);
 }
 
 #[tokio::test(flavor = "multi_thread")]

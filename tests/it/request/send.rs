@@ -17,6 +17,7 @@ use crate::support::{NOTES, Stack, until};
 
 const COMPOSE: &str = "/api/email-messages/compose/";
 const SMS: &str = "/api/messages/send/";
+const INBOX: &str = "/api/email/";
 /// What is said in these tests, and must be found nowhere.
 const CANARY: &str = "canary-7f3a91";
 
@@ -131,15 +132,18 @@ async fn a_session_sends_as_its_identity_and_the_record_names_the_recipients_alo
 #[tokio::test(flavor = "multi_thread")]
 async fn plain_text_becomes_html_that_shows_the_same() {
     let stack = start().await;
-    let agent = stack.agent("waiter").await;
-    let own = "assistant-notes-agent@agents.sandbox.example";
-    send_with(&agent, own, content("1 < 2 & <b>\nnext")).await.unwrap();
+    let agent = stack.agent("sender").await;
+    let text = "  Tom & Jerry's \"1 < 2\" <b>\r\n\r\nhttps://example.org/?a=1&b=2  end\n\tx\ty";
+    let html = "&nbsp;&nbsp;Tom &amp; Jerry&#39;s &quot;1 &lt; 2&quot; &lt;b&gt;<br>\n<br>\n\
+        https://example.org/?a=1&amp;b=2 &nbsp;end<br>\n\
+        &nbsp;&nbsp;&nbsp;&nbsp;&nbsp;&nbsp;&nbsp;&nbsp;x&nbsp;&nbsp;&nbsp;&nbsp;&nbsp;&nbsp;&nbsp;y";
+    send_with(&agent, "kim@example.org", content(text)).await.unwrap();
+    // What is HTML already goes out as it is.
+    let markup = MailContent { body: Body::Html(Secret::copy_of("<b>1 &amp; 2</b>")), ..content("") };
+    send_with(&agent, "kim@example.org", markup).await.unwrap();
     let control = stack.control();
-    let key = control.identity_key(NOTES).unwrap();
-    drop(key);
-    let id = control.sent()[0].id;
-    let back = agent.forward(&format!("email/{}", id + 1), "kim@example.org", content("See"), "").await;
-    assert!(back.is_ok(), "the copy that came in is there");
+    let arrived: Vec<_> = control.sent().iter().filter_map(|sent| control.html_of(sent.id)).collect();
+    assert_eq!(arrived, [html, "<b>1 &amp; 2</b>"]);
 }
 
 /// I7.
@@ -359,12 +363,16 @@ async fn a_handle_is_of_the_session_that_sent() {
 async fn a_caller_that_goes_away_does_not_stop_its_send() {
     let stack = start().await;
     let agent = stack.agent("sender").await;
-    stack.control().add_fault(Fault::new(COMPOSE, Answer::Held).on("POST").times(1)).unwrap();
-    let posts = stack.control().requests("POST", COMPOSE);
+    let admin = stack.admin().await;
+    // The number of the inbox is asked for before it is sent.
+    stack.control().add_fault(Fault::new(INBOX, Answer::Held).on("GET").times(1)).unwrap();
+    let asked = stack.control().requests("GET", INBOX);
     let call = tokio::spawn(async move { send(&agent, "kim@example.org").await.map(drop) });
-    stack.control().reached("POST", COMPOSE, posts + 1).await;
+    stack.control().reached("GET", INBOX, asked + 1).await;
     call.abort();
     let _ = call.await;
+    until(async || admin.status().await.unwrap().connections == 0).await;
+    assert_eq!(stack.control().sent(), []);
     stack.control().release();
     until(async || stack.control().sent().len() == 1).await;
 }

@@ -175,7 +175,13 @@ impl Stack {
 
 /// Asks again until it is so: for what the daemon does by itself and tells nobody.
 pub(crate) async fn until(mut is_so: impl AsyncFnMut() -> bool) {
-    bounded(async { while !is_so().await {} }).await;
+    let asking = async {
+        while !is_so().await {
+            // What is asked may wait for nothing, and then nothing else on this thread would run, the bound included.
+            tokio::task::yield_now().await;
+        }
+    };
+    bounded(asking).await;
 }
 
 /// What was said, without the ids of refused calls: each call has another.

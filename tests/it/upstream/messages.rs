@@ -326,7 +326,7 @@ async fn a_mail_that_came_in_names_us_or_nobody_else_that_is_known() {
     assert_eq!(ids(&ravi.list_mail(a(), None, 50).await.unwrap()), [1, 3]);
 
     rude.queue([page(1, "", std::slice::from_ref(&blind)), json(200, &blind), json(200, &to(6, OURS))]);
-    assert_eq!(fault(ravi.list_mail(a(), None, 50).await), AnswerFault::Foreign, "nothing of ours at all");
+    assert_eq!(ids(&ravi.list_mail(a(), None, 50).await.unwrap()), [0; 0], "nothing of ours at all");
     assert_eq!(fault(ravi.read_mail(a(), 5).await), AnswerFault::Foreign);
     assert_eq!(fault(ravi.read_mail(a(), 5).await), AnswerFault::Foreign, "another mail than asked for");
 }

@@ -297,8 +297,9 @@ async fn the_sandboxs_messages_of_another_identity_are_never_shown() {
         bench.ravi.list_identities().await.unwrap();
         bench.control.add_fault(Fault::new("/api/email-messages/", Answer::WrongIdentity)).unwrap();
         bench.control.add_fault(Fault::new("/api/messages/", Answer::WrongIdentity)).unwrap();
-        assert_eq!(fault(bench.ravi.list_mail(bench.me, None, 50).await), AnswerFault::Foreign);
-        assert_eq!(fault(bench.ravi.newest_mail(bench.me, 0, 50).await), AnswerFault::Foreign);
+        // What came in names another, as a blind copy would.
+        assert!(bench.ravi.list_mail(bench.me, None, 50).await.unwrap().is_empty());
+        assert!(bench.ravi.newest_mail(bench.me, 0, 50).await.unwrap().is_empty());
         assert_eq!(fault(bench.ravi.read_mail(bench.me, 505).await), AnswerFault::Foreign);
         assert_eq!(fault(bench.ravi.list_texts(bench.me, None).await), AnswerFault::Foreign);
         assert_eq!(fault(bench.ravi.read_text(bench.me, 804).await), AnswerFault::Foreign);
