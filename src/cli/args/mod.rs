@@ -41,7 +41,7 @@ pub(crate) use run::{MAX_DESCRIPTOR, Named, Numbered, Run};
 
 /// Keys, passwords and sign-in tokens for AI agents: leased for minutes, by role, on the record.
 #[derive(Debug, Parser)]
-#[command(name = "ravi-broker", version, disable_help_subcommand = true, max_term_width = 100)]
+#[command(name = "ravi-broker", version = crate::types::VERSION, disable_help_subcommand = true, max_term_width = 100)]
 #[command(after_help = "\
 Exit codes: 0 done, 1 other, 2 usage, 3 broker unreachable, 4 denied, 5 rate limited,
 6 expired or revoked, 7 upstream.
