@@ -15,6 +15,8 @@ use super::helper::RequestError;
 use super::inject::InjectError;
 use super::input::InputError;
 use super::ravi_file::RaviFileError;
+use super::seal::SealError;
+use super::service::ServiceError;
 use super::skill::SkillError;
 use crate::audit::AuditError;
 use crate::client::{Attempt, BrokerError, ClientError, ConnectFailure, ErrorReason, SessionFileError};
@@ -49,6 +51,12 @@ pub(crate) enum CliError {
     /// The skill was not installed or removed.
     #[error(transparent)]
     Skill(#[from] SkillError),
+    /// The key is held and was not sealed.
+    #[error(transparent)]
+    Seal(#[from] SealError),
+    /// The service was not installed, removed or looked at.
+    #[error(transparent)]
+    Service(#[from] ServiceError),
     /// A person ran what a program is to run.
     #[error(
         "a helper answers the program that starts it, and not a terminal\nconfigure it there as --help says"
@@ -175,6 +183,8 @@ impl CliError {
             Self::NoUsername | Self::NoUsernameOf => own("FIELD_ABSENT", Exit::Other, self),
             Self::Request(_) => own("REQUEST_REFUSED", Exit::Usage, self),
             Self::Skill(_) => own("SKILL_UNCHANGED", Exit::Other, self),
+            Self::Seal(_) => own("KEY_NOT_SEALED", Exit::Other, self),
+            Self::Service(_) => own("SERVICE_FAILED", Exit::Other, self),
             Self::Inject(InjectError::File(_) | InjectError::NotAFile) => {
                 own("OUTPUT_FAILED", Exit::Other, self)
             }
@@ -378,6 +388,10 @@ mod tests {
             CliError::InjectTerminal,
             SkillError::NoHome.into(),
             SkillError::Declined.into(),
+            SealError::Refused.into(),
+            ServiceError::NotRoot.into(),
+            ServiceError::Untrusted("/opt/ravi-brokerd".into()).into(),
+            ServiceError::Command("systemctl daemon-reload".into()).into(),
             InjectError::Open(1).into(),
             InjectError::NoReference(1).into(),
             CliError::Request(RequestError::NotHttps),

@@ -13,6 +13,7 @@ mod messages;
 mod operator;
 mod parse;
 mod run;
+mod service;
 
 use std::path::PathBuf;
 
@@ -38,6 +39,7 @@ pub(crate) use operator::{
     Login, Revoke, RevokeTarget, ShowConfig, StateName, TailAudit, VerifyAudit, WhichDispatches,
 };
 pub(crate) use run::{MAX_DESCRIPTOR, Named, Numbered, Run};
+pub(crate) use service::{ServiceChange, ServiceCommand, ServicePlace};
 
 /// Keys, passwords and sign-in tokens for AI agents: leased for minutes, by role, on the record.
 #[derive(Debug, Parser)]
@@ -156,6 +158,9 @@ pub(crate) enum Command {
     Whoami(OneCall),
     /// Sign the daemon in to Ravi; the key stays in the daemon
     Login(Login),
+    /// Have the daemon forget its keys, and remove those that are kept for its next start
+    #[command(after_help = "Example:\n  sudo ravi-broker logout")]
+    Logout,
     /// Show the daemon, its protections and its sessions
     #[command(after_help = "Example:\n  ravi-broker status")]
     Status,
@@ -186,6 +191,9 @@ pub(crate) enum Command {
     /// Read the audit trail, or prove that nobody changed it
     #[command(subcommand, after_help = "Example:\n  ravi-broker audit tail --follow")]
     Audit(AuditCommand),
+    /// Put the daemon under systemd, or take it away
+    #[command(subcommand, after_help = "Example:\n  ravi-broker service install --user")]
+    Service(ServiceCommand),
     /// Teach an agent that has a shell to use this program
     #[command(subcommand, after_help = "Example:\n  ravi-broker skill install")]
     Skill(SkillCommand),
