@@ -158,7 +158,7 @@ pub(crate) enum Command {
     Whoami(OneCall),
     /// Sign the daemon in to Ravi; the key stays in the daemon
     Login(Login),
-    /// Have the daemon forget its keys, and remove those that are kept for its next start
+    /// Have the daemon forget its keys, also for its next start
     #[command(after_help = "Example:\n  sudo ravi-broker logout")]
     Logout,
     /// Show the daemon, its protections and its sessions

@@ -14,8 +14,8 @@ Without --import, a page of Ravi asks you to approve this machine; nothing secre
 terminal. With it, the keys of Ravi's own command line are handed over once, from ~/.ravi/config.json
 or PATH; the file of the working directory is never read.
 
-As root, for the daemon of the system, the key is then sealed with systemd-creds, in place of an earlier
-one: it goes from the daemon into that program and opens at the daemon's next start, on this machine alone.
+As root, for the daemon of the system, the key is then sealed with systemd-creds, in place of an
+earlier one. It goes from the daemon into that program, and opens on this machine alone.
 
 Example:
   sudo ravi-broker login

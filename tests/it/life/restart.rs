@@ -3,7 +3,8 @@
 use std::fs;
 use std::os::fd::OwnedFd;
 use std::os::unix::fs::DirBuilderExt;
-use std::os::unix::net::UnixListener;
+use std::os::unix::net::{UnixListener, UnixStream};
+use std::path::PathBuf;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 
@@ -14,6 +15,8 @@ use crate::support::{Daemon, Setup, Stack, bounded, until};
 
 const CLIENTS: usize = 50;
 const RESTARTS: usize = 5;
+/// Who comes while there is no daemon. With the others less than `session.max_live`.
+const LATE: usize = 10;
 /// As systemd passes them: descriptors from 3 on, and variables that describe them.
 const ADOPT: &str = r#"export LISTEN_PID=$$; exec "$0" "$@" 3<&0 4<&1 0</dev/null 1>&2"#;
 
@@ -60,14 +63,11 @@ impl Tally {
 }
 
 /// One client: a connection, a session and a value, again and again.
-async fn client(number: usize, socket: std::path::PathBuf, tally: Arc<Tally>, done: Arc<AtomicBool>) {
+async fn client(number: usize, socket: PathBuf, tally: Arc<Tally>, done: Arc<AtomicBool>) {
     while !done.load(Ordering::Relaxed) {
-        match one_round(&socket).await {
+        match one_round(socket.clone()).await {
             Ok(()) => drop(tally.served[number].fetch_add(1, Ordering::Relaxed)),
-            Err(ClientError::Unreachable { tried }) => {
-                eprintln!("{tried:?}");
-                tally.refused.fetch_add(1, Ordering::Relaxed);
-            }
+            Err(ClientError::Unreachable { .. }) => drop(tally.refused.fetch_add(1, Ordering::Relaxed)),
             Err(ClientError::Lost) => drop(tally.lost.fetch_add(1, Ordering::Relaxed)),
             // What clients act on: they come again.
             Err(error) => {
@@ -80,8 +80,8 @@ async fn client(number: usize, socket: std::path::PathBuf, tally: Arc<Tally>, do
     }
 }
 
-async fn one_round(socket: &std::path::Path) -> Result<(), ClientError> {
-    let client = AgentClient::connect(&[socket.to_owned()]).await?;
+async fn one_round(socket: PathBuf) -> Result<(), ClientError> {
+    let client = AgentClient::connect(&[socket]).await?;
     let (_, token) = client.open_session(OpenSession::role("notes")).await?;
     let client = client.with_token(token);
     client.acquire("secret/OPENAI_API_KEY", None, "").await?;
@@ -90,7 +90,12 @@ async fn one_round(socket: &std::path::Path) -> Result<(), ClientError> {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn restarts_under_fifty_clients_refuse_no_connection() {
-    let (mut setup, sandbox) = Stack::prepared(|setup| setup.wrapper = Some(ADOPT.into())).await;
+    let (mut setup, sandbox) = Stack::prepared(|setup| {
+        setup.wrapper = Some(ADOPT.into());
+        setup.roles = setup.roles.replace("6000/min", "600000/min");
+        setup.sections = "[limits]\nopen = \"600000/min\"\n".to_owned();
+    })
+    .await;
     let held = Held::bind(&mut setup);
     let mut daemon = held.start(&setup).await;
     let (tally, done) = (Arc::new(Tally::new()), Arc::new(AtomicBool::new(false)));
@@ -99,22 +104,37 @@ async fn restarts_under_fifty_clients_refuse_no_connection() {
         .collect();
     for _ in 0..RESTARTS {
         // Each of them works with this daemon before it goes.
-        let before: Vec<usize> = served(&tally);
-        until(async || served(&tally).iter().zip(&before).all(|(now, before)| now > before)).await;
+        each_is_served(&tally).await;
         daemon.signal(Signal::SIGTERM);
         assert!(daemon.ended().await.success(), "{}", daemon.log());
+        // Nobody is there, and who comes waits.
+        let early: Vec<_> = (0..LATE).map(|_| UnixStream::connect(&setup.agent_socket).unwrap()).collect();
+        let late = (0..LATE).map(|_| tokio::spawn(one_round(setup.agent_socket.clone())));
+        let late: Vec<_> = late.collect();
         daemon = held.start(&setup).await;
+        for round in late {
+            bounded(round).await.unwrap().expect("who came meanwhile is served");
+        }
+        drop(early);
     }
-    let before = served(&tally);
-    until(async || served(&tally).iter().zip(&before).all(|(now, before)| now > before)).await;
+    each_is_served(&tally).await;
     done.store(true, Ordering::Relaxed);
     for client in clients {
         bounded(client).await.unwrap();
     }
     let (refused, lost) = (tally.refused.load(Ordering::Relaxed), tally.lost.load(Ordering::Relaxed));
-    println!("served {}, lost {lost}", served(&tally).iter().sum::<usize>());
     assert_eq!(refused, 0, "lost besides: {lost}");
     drop(sandbox);
+}
+
+/// Waits until each client was served once more.
+async fn each_is_served(tally: &Tally) {
+    let before = served(tally);
+    until(async || {
+        tokio::task::yield_now().await;
+        served(tally).iter().zip(&before).all(|(now, before)| now > before)
+    })
+    .await;
 }
 
 fn served(tally: &Tally) -> Vec<usize> {
