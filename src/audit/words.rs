@@ -140,6 +140,12 @@ pub enum Verb {
     /// The operator logged the machine in.
     #[serde(rename = "admin.login")]
     AdminLogin,
+    /// The operator had every key forgotten.
+    #[serde(rename = "admin.logout")]
+    AdminLogout,
+    /// Root had the management key sealed, for which it left the daemon through a pipe.
+    #[serde(rename = "admin.seal")]
+    AdminSeal,
     /// The operator handed keys over.
     #[serde(rename = "admin.import")]
     AdminImport,

@@ -180,7 +180,11 @@ impl Broker {
         if self.gate.is_locked() {
             self.record_admin(Verb::AdminUnlock, None)?;
             self.vault.reopen();
-            let loaded = self.keys.load(self.vault.keyring()).map_err(|error| {
+            let read = match self.logged_out.load(Ordering::Relaxed) {
+                true => Ok(()),
+                false => self.keys.load(self.vault.keyring()),
+            };
+            let loaded = read.map_err(|error| {
                 tracing::error!(%error, "the broker stays locked");
                 BrokerError::Argument {
                     field: "keys",

@@ -2,6 +2,7 @@
 //! passes through no other program.
 
 use std::sync::Arc;
+use std::sync::atomic::Ordering;
 use std::time::Duration;
 
 use tokio::sync::mpsc;
@@ -163,6 +164,7 @@ impl Broker {
         if !self.vault.keyring().insert(KeyId::Management, key) {
             return Err(BrokerError::Locked);
         }
+        self.logged_out.store(false, Ordering::Relaxed);
         // Answers and keys of another account must not outlive it.
         self.vault.keyring().retain_identities(|held| identities.iter().any(|own| own.uuid == held));
         self.vault.forget();

@@ -21,6 +21,7 @@ mod mark;
 mod provision;
 mod record;
 mod refusal;
+mod seal;
 mod send;
 mod session;
 #[cfg(test)]
@@ -29,7 +30,7 @@ mod upkeep;
 mod vault;
 
 use std::path::PathBuf;
-use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, Weak};
 
 use arc_swap::ArcSwap;
@@ -113,6 +114,8 @@ pub struct Broker {
     /// Cancelled when the daemon is told to stop: streams end.
     stopping: CancellationToken,
     login: tokio::sync::Mutex<()>,
+    /// Until the next login, keys that lie somewhere are not read again.
+    logged_out: AtomicBool,
     served: AtomicU64,
     denied: AtomicU64,
 }
@@ -231,6 +234,7 @@ impl Broker {
             locks: watch::Sender::new(()),
             stopping,
             login: tokio::sync::Mutex::new(()),
+            logged_out: AtomicBool::new(false),
             served: AtomicU64::new(0),
             denied: AtomicU64::new(0),
         })

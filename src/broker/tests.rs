@@ -234,6 +234,17 @@ async fn an_answer_of_the_account_before_a_login_is_not_kept() {
 }
 
 #[tokio::test]
+async fn a_key_is_sealed_for_root_alone_and_not_for_our_own_user() {
+    let bench = Bench::new();
+    let refused = |uid| match bench.broker.seal_key(uid) {
+        Err(BrokerError::Argument { field: "sealing", problem }) => problem,
+        other => panic!("{other:?}"),
+    };
+    assert_eq!(refused(1000), "a key is sealed for root alone");
+    assert!(refused(0).contains("no private pipe"), "root is asked for the pipe");
+}
+
+#[tokio::test]
 async fn a_session_that_a_reload_overtakes_while_it_opens_does_not_live() {
     let bench = Bench::new();
     let role = bench.broker.policy.load().assume(&"agent".parse().unwrap(), &bench.peer).unwrap();

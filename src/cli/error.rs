@@ -15,6 +15,8 @@ use super::helper::RequestError;
 use super::inject::InjectError;
 use super::input::InputError;
 use super::ravi_file::RaviFileError;
+use super::seal::SealError;
+use super::service::ServiceError;
 use super::setup::SetupError;
 use super::skill::SkillError;
 use crate::audit::AuditError;
@@ -53,6 +55,12 @@ pub(crate) enum CliError {
     /// A host was not set up, or not undone.
     #[error(transparent)]
     Setup(#[from] SetupError),
+    /// The key is held and was not sealed.
+    #[error(transparent)]
+    Seal(#[from] SealError),
+    /// The service was not installed, removed or looked at.
+    #[error(transparent)]
+    Service(#[from] ServiceError),
     /// A person ran what a program is to run.
     #[error(
         "a helper answers the program that starts it, and not a terminal\nconfigure it there as --help says"
@@ -181,6 +189,8 @@ impl CliError {
             Self::Skill(_) => own("SKILL_UNCHANGED", Exit::Other, self),
             Self::Setup(error) if error.is_usage() => own("SETUP_UNCHANGED", Exit::Usage, self),
             Self::Setup(_) => own("SETUP_UNCHANGED", Exit::Other, self),
+            Self::Seal(_) => own("KEY_NOT_SEALED", Exit::Other, self),
+            Self::Service(_) => own("SERVICE_FAILED", Exit::Other, self),
             Self::Inject(InjectError::File(_) | InjectError::NotAFile) => {
                 own("OUTPUT_FAILED", Exit::Other, self)
             }
@@ -387,6 +397,10 @@ mod tests {
             SetupError::NotAsked.into(),
             SetupError::NoProject { host: "print" }.into(),
             SetupError::Changed("/f".into()).into(),
+            SealError::Refused.into(),
+            ServiceError::NotRoot.into(),
+            ServiceError::Untrusted("/opt/ravi-brokerd".into()).into(),
+            ServiceError::Command("systemctl daemon-reload".into()).into(),
             InjectError::Open(1).into(),
             InjectError::NoReference(1).into(),
             CliError::Request(RequestError::NotHttps),

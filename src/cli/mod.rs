@@ -33,7 +33,8 @@
 //! contacts                [{name, email, phone, trusted}]
 //! whoami                  {session, identity: {uuid, name, email, phone, owner}}
 //! login *                 {event: prompt, verification_url, user_code, expires_in}, then
-//!                         {event: done, identities, persisted}
+//!                         {event: done, identities, persisted, sealed}
+//! logout                  {file_removed, sealed_removed}
 //! status                  {version, pid, started_at, locked, upstream_url, management_key_held,
 //!                         identity_keys_held, connections, requests_served, requests_denied,
 //!                         upstream_calls, audit: {sequence, hash, healthy}, config_path, roles,
@@ -67,6 +68,7 @@
 //! config show             [{key, value, origin}]
 //! audit verify            {valid, first, last, hash, unfinished, files: [{path, first, last}],
 //!                         breach: {path, line, message}}
+//! service status          {user, running, units: [{name, active, enabled, by, path}]}
 //! inject, api-key, and the what their protocols say, whatever --format
 //!   other helpers
 //! audit tail *            the record, as the file holds it
@@ -103,7 +105,9 @@ mod output;
 mod page;
 mod ravi_file;
 mod run;
+mod seal;
 mod send;
+mod service;
 mod session;
 mod setup;
 mod skill;
@@ -198,6 +202,7 @@ async fn dispatch(context: &mut Context, command: &Command) -> Result<(), CliErr
         Command::ApiKey(args) => helper::api_key(context, args).await,
         Command::SshAskpass(args) => helper::ssh_askpass(context, args).await,
         Command::Login(args) => login::run(context, args).await,
+        Command::Logout => login::logout(context).await,
         Command::Status => status::run(context).await,
         Command::Doctor(args) => doctor::run(context, args).await,
         Command::Explain(args) => explain::run(context, args).await,
@@ -209,6 +214,7 @@ async fn dispatch(context: &mut Context, command: &Command) -> Result<(), CliErr
         Command::Reload => operator::reload(context).await,
         Command::Dispatch(command) => dispatch::run(context, command).await,
         Command::Setup(args) => setup::run(context, args),
+        Command::Service(command) => service::run(context, command),
         Command::Skill(command) => skill::run(context, command),
         Command::Completions(args) => manual::completions(context, args),
         Command::Man(args) => manual::pages(context, args),

@@ -109,6 +109,16 @@ impl AdminClient {
         Ok(KeysHeld { identities, persisted })
     }
 
+    /// Has the daemon write its management key into the pipe of whoever seals it. For root alone.
+    pub async fn seal_key(&self) -> Result<(), ClientError> {
+        answer(self.admin().seal_key(Request::new(pb::SealKeyRequest {}))).await.map(drop)
+    }
+
+    /// Has every key forgotten. Returns whether a key file was removed.
+    pub async fn logout(&self) -> Result<bool, ClientError> {
+        Ok(answer(self.admin().logout(Request::new(pb::LogoutRequest {}))).await?.file_removed)
+    }
+
     /// The last `lines` audit records (at most 1,000), one line of JSON each, and with `follow` those
     /// that come.
     pub async fn tail_audit(&self, lines: u32, follow: bool) -> Result<Events<String>, ClientError> {

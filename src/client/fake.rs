@@ -485,6 +485,14 @@ impl AdminService for Fake {
         unused()
     }
 
+    async fn seal_key(&self, _: Request<pb::SealKeyRequest>) -> Answer<pb::SealKeyResponse> {
+        unused()
+    }
+
+    async fn logout(&self, _: Request<pb::LogoutRequest>) -> Answer<pb::LogoutResponse> {
+        unused()
+    }
+
     async fn list_dispatches(
         &self,
         _: Request<pb::ListDispatchesRequest>,

@@ -260,6 +260,7 @@ fn key_source(config: &Config, environment: &Environment) -> KeySource {
     KeySource {
         credentials: environment.path(Variable::CredentialsDirectory),
         management_file: config.upstream.management_key_file.clone(),
+        state: environment.path(Variable::StateDirectory),
     }
 }
 

@@ -18,7 +18,7 @@ Log filter: RAVI_BROKER_LOG (for example debug).";
 
 /// Holds the Ravi keys and leases credentials to agents. Runs in the foreground.
 #[derive(Parser, Clone, Debug)]
-#[command(name = "ravi-brokerd", version, after_help = EXAMPLES)]
+#[command(name = "ravi-brokerd", version = crate::types::VERSION, after_help = EXAMPLES)]
 pub struct Args {
     /// Configuration file, in place of the usual one.
     #[arg(long, value_name = "FILE")]

@@ -66,7 +66,7 @@ pub(super) fn to_its_needs(
 ) -> Result<Vec<Protection>, BindError> {
     let allowed = Allowed {
         read: readable(config, config_path, settings),
-        write: writable(config, adopted)?,
+        write: writable(config, settings, adopted)?,
         devices: DEVICES.map(PathBuf::from).to_vec(),
         tcp_ports: tcp_ports(config),
         abstract_sockets: notify::manager_is_abstract(),
@@ -110,9 +110,11 @@ fn readable(config: &Config, config_path: &Path, settings: &Settings) -> Vec<Pat
 }
 
 /// The state, the directory of the key file, and those of the sockets that are bound here.
-fn writable(config: &Config, adopted: &Adopted) -> Result<Vec<PathBuf>, BindError> {
+fn writable(config: &Config, settings: &Settings, adopted: &Adopted) -> Result<Vec<PathBuf>, BindError> {
     let mut write = Vec::new();
     write.extend(directory_of(&config.audit.file));
+    // The pipe to what seals a key.
+    write.extend(settings.environment.path(Variable::StateDirectory));
     if let Some(directory) = config.upstream.management_key_file.as_deref().and_then(directory_of) {
         // Where it cannot be made, a login says that it cannot write there.
         let _ = DirBuilder::new().recursive(true).mode(0o700).create(&directory);

@@ -19,6 +19,7 @@ use crate::clock::Clock;
 use crate::lease::Lease;
 use crate::pb;
 use crate::pb::admin_service_server::{AdminService, AdminServiceServer};
+use crate::peer::PeerInfo;
 use crate::secret::Secret;
 use crate::sys::Protection;
 use crate::types::Resource;
@@ -252,6 +253,16 @@ impl AdminService for Admin {
         let done = self.broker.import_keys(given(message.management_key), identity).await?;
         let LoginDone { identities, persisted } = done;
         Ok(Response::new(pb::ImportKeysResponse { identities, persisted }))
+    }
+
+    async fn seal_key(&self, request: Request<pb::SealKeyRequest>) -> Answer<pb::SealKeyResponse> {
+        let peer = request.extensions().get::<PeerInfo>().ok_or(BrokerError::Internal)?;
+        self.broker.seal_key(peer.0.uid)?;
+        Ok(Response::new(pb::SealKeyResponse {}))
+    }
+
+    async fn logout(&self, _: Request<pb::LogoutRequest>) -> Answer<pb::LogoutResponse> {
+        Ok(Response::new(pb::LogoutResponse { file_removed: self.broker.logout()? }))
     }
 
     async fn list_dispatches(

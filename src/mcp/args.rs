@@ -34,7 +34,7 @@ Environment:
 /// Speaks MCP on standard input and output; a host starts it. Answers before the daemon runs and says
 /// then how to start it.
 #[derive(Debug, Parser)]
-#[command(name = "ravi-broker-mcp", version, after_long_help = EXAMPLES, after_help = EXAMPLES)]
+#[command(name = "ravi-broker-mcp", version = crate::types::VERSION, after_long_help = EXAMPLES, after_help = EXAMPLES)]
 pub struct Args {
     /// Role of the daemon's configuration to assume
     #[arg(long, value_name = "ROLE")]

@@ -24,3 +24,6 @@ pub use names::{Domain, IdentityName, NameError, Reason, RoleName, SecretKey, Us
 pub use reference::{Field, Reference};
 pub use resource::{PasswordName, Resource};
 pub use subject::Subject;
+
+/// What `--version` says: the version, and the commit that the programs were built from.
+pub const VERSION: &str = concat!(env!("CARGO_PKG_VERSION"), " (", env!("RAVI_BROKER_COMMIT"), ")");

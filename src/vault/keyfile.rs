@@ -4,7 +4,7 @@
 use std::fs::{self, File, OpenOptions};
 use std::io::{self, Read, Write};
 use std::ops::RangeInclusive;
-use std::os::unix::fs::{MetadataExt, OpenOptionsExt};
+use std::os::unix::fs::{FileTypeExt, MetadataExt, OpenOptionsExt};
 use std::path::{Path, PathBuf};
 
 use thiserror::Error;
@@ -23,6 +23,9 @@ const IDENTITY_PREFIX: &str = "ravi_id_";
 /// Ravi states no length; this is far above any seen.
 const MAX_LEN: u64 = 4096;
 const OTHERS: u32 = 0o077;
+const ROOT: u32 = 0;
+/// Name of the pipe through which a key goes to what seals it.
+pub const SEALING: &str = "sealing";
 
 /// Where keys are read from and written to.
 #[derive(Clone, Debug, Default)]
@@ -31,6 +34,8 @@ pub struct KeySource {
     pub credentials: Option<PathBuf>,
     /// `upstream.management_key_file`.
     pub management_file: Option<PathBuf>,
+    /// `$STATE_DIRECTORY`, where a pipe for a key that is to be sealed may lie.
+    pub state: Option<PathBuf>,
 }
 
 /// Why a key was not taken in. Holds paths, never contents.
@@ -56,6 +61,9 @@ pub enum KeyError {
     /// There is none.
     #[error("{0}: there is no such file")]
     Absent(PathBuf),
+    /// No pipe for a key that is to be sealed.
+    #[error("{0}: there is no private pipe that somebody reads from")]
+    Pipe(PathBuf),
     /// `identity-key.` is not followed by a UUID.
     #[error("{0}: expected identity-key.<uuid of the identity>")]
     Name(PathBuf),
@@ -79,6 +87,33 @@ impl KeySource {
         let Some(path) = &self.management_file else { return Ok(false) };
         replace(path, key).map_err(|source| KeyError::File { path: path.clone(), source })?;
         Ok(true)
+    }
+
+    /// Removes the configured file. False: there was none.
+    pub fn remove(&self) -> Result<bool, KeyError> {
+        let Some(path) = &self.management_file else { return Ok(false) };
+        match fs::remove_file(path) {
+            Ok(()) => Ok(true),
+            Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(false),
+            Err(source) => Err(KeyError::File { path: path.clone(), source }),
+        }
+    }
+
+    /// Writes the key into the pipe [`SEALING`] of the state directory. Never waits: a pipe that nobody reads from is
+    /// refused, and one write of a key fits into any.
+    pub fn hand_over(&self, key: &Secret) -> Result<(), KeyError> {
+        let Some(directory) = &self.state else { return Err(KeyError::Pipe(SEALING.into())) };
+        let path = directory.join(SEALING);
+        let refused = || KeyError::Pipe(path.clone());
+        let flags = libc::O_NOFOLLOW | libc::O_CLOEXEC | libc::O_NONBLOCK;
+        let mut pipe =
+            OpenOptions::new().write(true).custom_flags(flags).open(&path).map_err(|_| refused())?;
+        let found = pipe.metadata().map_err(|_| refused())?;
+        let ours = found.uid() == nix::unistd::geteuid().as_raw() || found.uid() == ROOT;
+        if !found.file_type().is_fifo() || !ours || found.mode() & OTHERS != 0 {
+            return Err(refused());
+        }
+        pipe.write_all(key.expose().as_bytes()).map_err(|_| refused())
     }
 
     fn management(&self) -> Result<Option<Secret>, KeyError> {
@@ -210,7 +245,7 @@ mod tests {
     }
 
     fn source(directory: &Path) -> KeySource {
-        KeySource { credentials: None, management_file: Some(directory.join("key")) }
+        KeySource { management_file: Some(directory.join("key")), ..KeySource::default() }
     }
 
     #[test]
@@ -268,5 +303,41 @@ mod tests {
         source.load(&keyring).unwrap();
         assert_eq!(keyring.open(KeyId::Management).unwrap().value.expose(), "ravi_mgmt_credential");
         assert!(keyring.holds(KeyId::Identity(uuid.parse().unwrap())));
+    }
+
+    #[test]
+    fn a_key_goes_into_a_pipe_that_somebody_reads_and_nowhere_else() {
+        let room = tempfile::tempdir().unwrap();
+        let (pipe, key) = (room.path().join(SEALING), Secret::copy_of("ravi_mgmt_sealed"));
+        let source = KeySource { state: Some(room.path().to_owned()), ..KeySource::default() };
+        let refused = || assert!(matches!(source.hand_over(&key), Err(KeyError::Pipe(_))));
+        refused();
+        // A file would keep it.
+        fs::write(&pipe, "").unwrap();
+        fs::set_permissions(&pipe, fs::Permissions::from_mode(0o600)).unwrap();
+        refused();
+        assert_eq!(fs::read_to_string(&pipe).unwrap(), "");
+        fs::remove_file(&pipe).unwrap();
+        nix::unistd::mkfifo(&pipe, nix::sys::stat::Mode::from_bits_truncate(0o600)).unwrap();
+        // Nobody reads.
+        refused();
+        let reader = OpenOptions::new().read(true).custom_flags(libc::O_NONBLOCK).open(&pipe).unwrap();
+        source.hand_over(&key).unwrap();
+        assert_eq!(io::read_to_string(reader).unwrap(), "ravi_mgmt_sealed");
+        fs::set_permissions(&pipe, fs::Permissions::from_mode(0o640)).unwrap();
+        let _reader = OpenOptions::new().read(true).custom_flags(libc::O_NONBLOCK).open(&pipe).unwrap();
+        refused();
+        fs::remove_file(&pipe).unwrap();
+        std::os::unix::fs::symlink("/dev/null", &pipe).unwrap();
+        refused();
+    }
+
+    #[test]
+    fn a_key_file_is_removed_once() {
+        let directory = tempfile::tempdir().unwrap();
+        let source = source(directory.path());
+        assert!(!source.remove().unwrap());
+        source.store(&Secret::copy_of("ravi_mgmt_first")).unwrap();
+        assert!(source.remove().unwrap() && !source.remove().unwrap());
     }
 }

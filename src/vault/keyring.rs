@@ -103,6 +103,11 @@ impl Keyring {
         held.closed = true;
     }
 
+    /// Drops every key.
+    pub fn clear(&self) {
+        self.lock().keys.clear();
+    }
+
     /// Takes keys in again.
     pub fn reopen(&self) {
         self.lock().closed = false;

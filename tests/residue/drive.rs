@@ -320,6 +320,10 @@ impl Driven {
         let key = control.management_key().unwrap();
         stage.saw(Kind::ManagementKey, key.expose());
         admin.import_keys(import(key.expose(), "")).await.unwrap();
+        // As it is handed over to be sealed, which takes a pipe, and forgotten.
+        admin.seal_key(pb::SealKeyRequest {}).await.unwrap_err();
+        admin.logout(pb::LogoutRequest {}).await.unwrap();
+        admin.import_keys(import(key.expose(), "")).await.unwrap();
     }
 }
 

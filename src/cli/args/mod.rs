@@ -14,6 +14,7 @@ mod messages;
 mod operator;
 mod parse;
 mod run;
+mod service;
 mod setup;
 
 use std::path::PathBuf;
@@ -41,11 +42,12 @@ pub(crate) use operator::{
     Login, Revoke, RevokeTarget, ShowConfig, StateName, TailAudit, VerifyAudit, WhichDispatches,
 };
 pub(crate) use run::{MAX_DESCRIPTOR, Named, Numbered, Run};
+pub(crate) use service::{ServiceChange, ServiceCommand, ServicePlace};
 pub(crate) use setup::{HostName, Setup};
 
 /// Keys, passwords and sign-in tokens for AI agents: leased for minutes, by role, on the record.
 #[derive(Debug, Parser)]
-#[command(name = "ravi-broker", version, disable_help_subcommand = true, max_term_width = 100)]
+#[command(name = "ravi-broker", version = crate::types::VERSION, disable_help_subcommand = true, max_term_width = 100)]
 #[command(after_help = "\
 Exit codes: 0 done, 1 other, 2 usage, 3 broker unreachable, 4 denied, 5 rate limited,
 6 expired or revoked, 7 upstream.
@@ -160,6 +162,9 @@ pub(crate) enum Command {
     Whoami(OneCall),
     /// Sign the daemon in to Ravi; the key stays in the daemon
     Login(Login),
+    /// Have the daemon forget its keys, also for its next start
+    #[command(after_help = "Example:\n  sudo ravi-broker logout")]
+    Logout,
     /// Show the daemon, its protections and its sessions
     #[command(after_help = "Example:\n  ravi-broker status")]
     Status,
@@ -194,6 +199,9 @@ pub(crate) enum Command {
     Audit(AuditCommand),
     /// Give a host of agents a role of its own, or take it out again
     Setup(Box<Setup>),
+    /// Put the daemon under systemd, or take it away
+    #[command(subcommand, after_help = "Example:\n  ravi-broker service install --user")]
+    Service(ServiceCommand),
     /// Teach an agent that has a shell to use this program
     #[command(subcommand, after_help = "Example:\n  ravi-broker skill install")]
     Skill(SkillCommand),

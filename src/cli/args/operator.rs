@@ -14,10 +14,16 @@ Without --import, a page of Ravi asks you to approve this machine; nothing secre
 terminal. With it, the keys of Ravi's own command line are handed over once, from ~/.ravi/config.json
 or PATH; the file of the working directory is never read.
 
+As root, for the daemon of the system, the key is then sealed with systemd-creds, in place of an
+earlier one. It goes from the daemon into that program, and opens on this machine alone.
+
 Example:
-  ravi-broker login
+  sudo ravi-broker login
   ravi-broker login --import")]
 pub(crate) struct Login {
+    /// Do not seal the key for the daemon's next start
+    #[arg(long)]
+    pub(crate) no_seal: bool,
     /// Take over the keys of Ravi's own command line
     #[arg(long, value_name = "PATH", num_args = 0..=1)]
     // Absent, given without a path, given with one.

@@ -2,15 +2,19 @@
 
 use std::fs;
 use std::io::{BufRead, BufReader, Read};
-use std::os::unix::fs::PermissionsExt;
+use std::os::unix::fs::{OpenOptionsExt, PermissionsExt};
 use std::path::PathBuf;
 use std::process::{Child, Stdio};
 
+use nix::sys::stat::Mode;
+use nix::unistd::mkfifo;
+use ravi_broker::client::{ClientError, ErrorReason, ImportKeys};
 use ravi_broker::sandbox::Behaviour;
+use ravi_broker::secret::Secret;
 use serde_json::{Value, json};
 
 use super::{PROGRAM, Run, assert_fields};
-use crate::support::{DEPLOY, NOTES, Stack, bounded};
+use crate::support::{DEPLOY, Daemon, NOTES, Stack, bounded};
 
 /// A daemon without a key, whose logins need no patience. With `kept`, keys are also written to a file.
 async fn logged_out(kept: bool) -> Stack {
@@ -70,7 +74,9 @@ async fn a_login_is_approved_by_a_person_and_the_key_stays_in_the_daemon() {
     assert_eq!(stack.control().approve_login(Some(&code)), 1);
     let Run { code, out, err } = login.ended();
     assert_eq!((code, err.as_str()), (Some(0), ""), "{out}");
-    assert_eq!(out, format!("The broker holds the key.\nIdentities: {NOTES}, {DEPLOY}\n"));
+    let said = format!("The broker holds the key.\nIdentities: {NOTES}, {DEPLOY}\nThe key is also in");
+    // A file is not what a sealed key is, and that is said.
+    assert!(out.starts_with(&said) && out.contains("in plain text"), "{out}");
     stack.run("get secret/OPENAI_API_KEY --role notes").good();
 
     // It is kept for the next start, for its owner alone.
@@ -93,7 +99,10 @@ async fn a_login_in_json_is_a_prompt_and_then_the_end() {
     assert_eq!((&prompt["event"], &prompt["expires_in"]), (&"prompt".into(), &900.into()));
     stack.control().approve_login(prompt["user_code"].as_str());
     let done = login.json();
-    assert_eq!(done, json!({ "event": "done", "identities": [NOTES, DEPLOY], "persisted": false }));
+    assert_eq!(
+        done,
+        json!({ "event": "done", "identities": [NOTES, DEPLOY], "persisted": false, "sealed": null })
+    );
     let end = login.ended();
     assert_eq!((end.code, end.out.as_str(), end.err.as_str()), (Some(0), "", ""));
 }
@@ -106,7 +115,8 @@ async fn without_a_key_file_it_is_said_that_the_key_does_not_last() {
     let end = login.ended();
     assert_eq!(end.code, Some(0), "{end:?}");
     assert!(end.out.ends_with(
-        "It is kept in memory only: name upstream.management_key_file to keep it over a restart.\n"
+        "It is kept in memory only. To keep it over a restart, run this as root with the system's daemon, which seals \
+         it, or name upstream.management_key_file.\n"
     ));
 }
 
@@ -180,7 +190,7 @@ async fn keys_of_ravis_own_command_line_are_taken_over_once() {
     let path = write(&stack, ".ravi/config.json", &json!({ "management_key": key }).to_string());
     let Run { code, out, err } = stack.run("login --import");
     assert_eq!(code, Some(0), "{err}");
-    assert_eq!(out, format!("The broker holds the key.\nIdentities: {NOTES}, {DEPLOY}\n"));
+    assert!(out.starts_with(&format!("The broker holds the key.\nIdentities: {NOTES}, {DEPLOY}\n")), "{out}");
     assert!(err.starts_with("Now delete management_key") && err.contains(path.to_str().unwrap()), "{err}");
     assert!(!out.contains(&key) && !err.contains(&key));
     // Once: the file may go.
@@ -190,7 +200,10 @@ async fn keys_of_ravis_own_command_line_are_taken_over_once() {
     stack.run("get secret/OPENAI_API_KEY --role notes").good();
     let named = write(&stack, "elsewhere.json", &json!({ "management_key": key }).to_string());
     let done = stack.run(&format!("login --import {} --format json", named.display())).json();
-    assert_eq!(done, json!({ "event": "done", "identities": [NOTES, DEPLOY], "persisted": true }));
+    assert_eq!(
+        done,
+        json!({ "event": "done", "identities": [NOTES, DEPLOY], "persisted": true, "sealed": null })
+    );
     assert_eq!(stack.audited("admin.import").len(), 2);
 }
 
@@ -255,4 +268,64 @@ async fn a_key_that_ravi_does_not_know_is_not_kept() {
     write(&stack, ".ravi/config.json", &json!({ "management_key": "not a key of that kind" }).to_string());
     let (what, hint) = stack.run("login --import").failed(1);
     assert!(what.contains("begins with ravi_mgmt_") && hint.contains("ravi-broker login"), "{what}\n{hint}");
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_logout_forgets_the_keys_and_an_unlock_brings_none_back() {
+    let stack = Stack::with(|setup| setup.key_file = Some(setup.directory().join("stored-key"))).await;
+    let (key, kept) = (stack.control().management_key().unwrap(), stack.setup.directory().join("stored-key"));
+    let admin = stack.admin().await;
+    let import = || ImportKeys { management_key: Some(Secret::copy_of(key.expose())), identity_key: None };
+    assert!(admin.import_keys(import()).await.unwrap().persisted && kept.exists());
+    stack.run("get secret/OPENAI_API_KEY --role notes").good();
+    let said = stack.run("logout").good();
+    assert!(said.contains("holds no key") && said.contains("The key file is removed"), "{said}");
+    assert!(!kept.exists());
+    let refused = |stack: &Stack| {
+        let (what, _) = stack.run("get secret/OPENAI_API_KEY --role notes").failed(7);
+        assert!(what.contains("holds no key"), "{what}");
+    };
+    refused(&stack);
+    // The credential that systemd gave for this start is still in its place.
+    assert!(stack.setup.credentials().join("management-key").exists());
+    admin.lock("").await.unwrap();
+    assert!(!admin.unlock().await.unwrap().management_key_held);
+    refused(&stack);
+    admin.import_keys(import()).await.unwrap();
+    stack.run("get secret/OPENAI_API_KEY --role notes").good();
+    assert_eq!(stack.audited("admin.logout").len(), 1);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_key_that_is_to_be_sealed_goes_into_a_pipe_of_the_state_directory_for_root_alone() {
+    let (setup, sandbox) = Stack::prepared(|_| {}).await;
+    let state = setup.directory().join("state");
+    let daemon = Daemon::start_with(&setup, |command| {
+        command.env("STATE_DIRECTORY", &state);
+    })
+    .await;
+    let stack = Stack::of(daemon, setup, sandbox);
+    let admin = stack.admin().await;
+    let refused = |outcome: Result<(), ClientError>| {
+        assert_eq!(outcome.unwrap_err().reason(), Some(ErrorReason::ArgumentInvalid));
+    };
+    // There is no pipe.
+    refused(admin.seal_key().await);
+    let pipe = state.join("sealing");
+    mkfifo(&pipe, Mode::S_IRUSR | Mode::S_IWUSR).unwrap();
+    // Nobody reads.
+    refused(admin.seal_key().await);
+    let mut reader = fs::File::options().read(true).custom_flags(libc::O_NONBLOCK).open(&pipe).unwrap();
+    let mut read = String::new();
+    if nix::unistd::geteuid().is_root() {
+        admin.seal_key().await.unwrap();
+        reader.read_to_string(&mut read).unwrap();
+        assert_eq!(read, stack.control().management_key().unwrap().expose());
+        assert_eq!(stack.audited("admin.seal").len(), 3, "and none of them has the key");
+        assert!(!fs::read_to_string(&stack.setup.audit_file).unwrap().contains(&read));
+    } else {
+        refused(admin.seal_key().await);
+        assert_eq!(reader.read_to_string(&mut read).unwrap(), 0);
+        assert!(stack.audited("admin.seal").is_empty());
+    }
 }

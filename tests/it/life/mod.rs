@@ -10,6 +10,7 @@ mod harden;
 mod limits;
 mod memory;
 mod reload;
+mod restart;
 mod start;
 mod stop;
 mod users;
