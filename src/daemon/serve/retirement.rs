@@ -13,6 +13,9 @@ use crate::grpc::Retire;
 const AFTER_VALUE: Duration = Duration::from_secs(1);
 /// What is still open this long after a lock is closed hard: whoever asked for it wants it over now.
 const AFTER_LOCK: Duration = Duration::from_secs(1);
+/// How long what is under way may still be taken once a session was taken away. Within what is promised for the kill
+/// switch.
+const AFTER_END: Duration = Duration::from_millis(30);
 /// A client that does not close its side of a retired connection, on which no call is open, is not waited
 /// for any longer.
 const LINGER: Duration = Duration::from_secs(5);
@@ -82,6 +85,13 @@ impl Retirement {
             }
             () = self.calls.idle(self.idle) => {}
         }
+    }
+
+    /// Returns when a session was taken away that was answered with a value on this connection, a moment after its
+    /// streams were told. How much of an answer its client has not taken is not known here, so that nothing is left.
+    pub(super) async fn taken_away(retire: Retire) {
+        retire.taken_away().await;
+        tokio::time::sleep(AFTER_END).await;
     }
 
     /// Returns when a retired connection is to be cut off.
