@@ -9,7 +9,6 @@ mod book;
 mod request;
 
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
-use std::time::Duration;
 
 use aws_lc_rs::rand;
 use tokio::sync::{oneshot, watch};
@@ -206,11 +205,6 @@ impl Drop for Waiter<'_> {
     }
 }
 
-/// The longest that an allowance can be asked to hold.
-pub fn longest_allowance() -> Duration {
-    LONGEST_ALLOWANCE
-}
-
 fn new_id() -> Result<ApprovalId, NoRandom> {
     let mut bytes = [0; 16];
     rand::fill(&mut bytes).map_err(|_| NoRandom)?;
@@ -219,6 +213,8 @@ fn new_id() -> Result<ApprovalId, NoRandom> {
 
 #[cfg(test)]
 mod tests {
+    use std::time::Duration;
+
     use super::*;
     use crate::clock::manual::ManualClock;
 

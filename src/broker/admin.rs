@@ -159,10 +159,13 @@ impl Broker {
         let _switch = self.switch.lock().unwrap_or_else(PoisonError::into_inner);
         // Once more: an unlock that was under way has opened it.
         self.gate.lock();
+        let ended = self.take_all(&self.sessions_where(|_| true), End::Locked);
         let wiped = self.vault.wipe();
-        let revoked = self.end_all(&self.sessions_where(|_| true), End::Locked);
         self.tell_health();
         self.locks.send_replace(());
+        // From here on nobody has anything: the disk holds up no end.
+        self.record_all_ended(&ended);
+        let revoked = Revoked::of_sessions(ended);
         let marked = self.mark.make();
         self.record_admin(Verb::AdminLock, reason).map_err(|_| BrokerError::Unrecorded)?;
         marked.map_err(|_| BrokerError::Argument {
@@ -264,10 +267,16 @@ impl Broker {
     }
 
     fn end_all(&self, sessions: &[SessionId], end: End) -> Revoked {
-        let end_one = |id: &SessionId| self.forget_all(self.sessions.end(*id, end));
-        let ended: Vec<Ended> = sessions.iter().flat_map(end_one).collect();
+        let ended = self.take_all(sessions, end);
         self.record_all_ended(&ended);
         Revoked::of_sessions(ended)
+    }
+}
+
+impl Broker {
+    /// Takes the access of sessions; nothing is written.
+    fn take_all(&self, sessions: &[SessionId], end: End) -> Vec<Ended> {
+        sessions.iter().flat_map(|id| self.forget_all(self.sessions.end(*id, end))).collect()
     }
 }
 

@@ -62,7 +62,8 @@ impl Broker {
         self.record_performed(&admitted.session, grant.action(), reason.as_ref())?;
         let provisioned = async {
             let identity = self.identity_of(&admitted.session, grant.role()).await?;
-            let now = self.upstream.read_identity(identity).await?;
+            let now = async { Ok(self.upstream.read_identity(identity).await?) };
+            let now = self.while_open(&admitted.session, now).await?;
             if now.phone.is_some() {
                 return Ok(now);
             }
@@ -88,7 +89,7 @@ impl Broker {
             self.again(admitted, &grant)?;
             Ok(self.mailbox.search_contacts(identity, query).await?)
         };
-        let found = found.await;
+        let found = self.while_open(&admitted.session, found).await;
         let mut found = found.inspect_err(|error| self.record_failed(admitted, grant.action(), error))?;
         self.again(admitted, &grant)?;
         self.still_open(&admitted.session)?;

@@ -157,7 +157,7 @@ impl Broker {
                 Found { identity, resource: credential.resource.clone(), ends_at: credential.expires_at };
             Ok::<_, BrokerError>((credential, found))
         };
-        let fetched = fetched.await;
+        let fetched = self.while_open(session, fetched).await;
         for identity in self.vault.take_minted() {
             self.record_minted(session, identity);
         }

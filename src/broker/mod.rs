@@ -315,6 +315,19 @@ impl Broker {
         Err(session.end().map_or(BrokerError::SessionExpired, BrokerError::from))
     }
 
+    /// Waits for something that changes nothing, no longer than the session lasts: what is under way at Ravi goes on
+    /// for those who share it, and is of no use to this caller any more.
+    async fn while_open<T>(&self, session: &Session, wait: impl Future<Output = Result<T>>) -> Result<T> {
+        tokio::select! {
+            biased;
+            () = session.ended() => {
+                self.gate.check_release()?;
+                Err(session.end().map_or(BrokerError::SessionRevoked, BrokerError::from))
+            }
+            done = wait => done,
+        }
+    }
+
     /// Whether requests are served, now and whenever that changes.
     pub fn serving(&self) -> watch::Receiver<bool> {
         self.serving.subscribe()
@@ -359,6 +372,11 @@ impl Admitted {
     /// To be held for as long as somebody waits for the answer: what has not begun yet is then not begun.
     pub fn wanted(&self) -> DropGuard {
         self.left.clone().drop_guard()
+    }
+
+    /// The session that calls.
+    pub fn session(&self) -> &Arc<Session> {
+        &self.session
     }
 
     /// The session's handle, for logs.

@@ -78,8 +78,8 @@ impl Broker {
         self.own_files(admitted, &answer)?;
         let identity = self.sender(admitted, &grant).await?;
         let failed = |error: &BrokerError| self.record_failed(admitted, grant.action(), error);
-        let original = self.mailbox.read_mail(identity, mail).await;
-        let original = original.map_err(BrokerError::from).inspect_err(failed)?;
+        let original = async { Ok(self.mailbox.read_mail(identity, mail).await?) };
+        let original = self.while_open(&admitted.session, original).await.inspect_err(failed)?;
         let to = self.whom(identity, &original, answered).await.inspect_err(failed)?;
         // Ravi may quote the original: whom the agent adds is shown it.
         if !(answer.cc.is_empty() && answer.bcc.is_empty()) {
@@ -109,8 +109,8 @@ impl Broker {
         let grant = self.permit(admitted, action, Purpose { reason: reason.as_ref(), content }).await?;
         let identity = self.sender(admitted, &grant).await?;
         let failed = |error: &BrokerError| self.record_failed(admitted, grant.action(), error);
-        let original = self.mailbox.read_mail(identity, mail).await;
-        let original = original.map_err(BrokerError::from).inspect_err(failed)?;
+        let original = async { Ok(self.mailbox.read_mail(identity, mail).await?) };
+        let original = self.while_open(&admitted.session, original).await.inspect_err(failed)?;
         self.may_show(admitted, &original)?;
         let out = Out::Forward(mail, to, answer);
         self.hand_over(admitted, identity, grant, out, &original.subject, reason).await
@@ -168,7 +168,8 @@ impl Broker {
         let event = Event::of(Verb::InboxList, &session.actor).identity(unknown.identity);
         self.must_record(&event.target(Target::Subject(&subject)))?;
         let failed = |error: &BrokerError| self.record_failed(admitted, &unknown.recipients.action(), error);
-        let candidates = self.look_for(&unknown).await.map_err(BrokerError::from).inspect_err(failed)?;
+        let candidates = async { Ok(self.look_for(&unknown).await?) };
+        let candidates = self.while_open(session, candidates).await.inspect_err(failed)?;
         self.may(admitted, unknown.recipients.action())?;
         self.still_open(session)?;
         Ok(self.sends.judge(&unknown, &candidates))
@@ -191,7 +192,8 @@ impl Broker {
 
     /// The identity that a session sends as.
     async fn sender(&self, admitted: &Admitted, grant: &Grant) -> Result<IdentityUuid> {
-        let identity = self.identity_of(&admitted.session, grant.role()).await;
+        let identity = self.identity_of(&admitted.session, grant.role());
+        let identity = self.while_open(&admitted.session, identity).await;
         identity.inspect_err(|error| self.record_failed(admitted, grant.action(), error))
     }
 

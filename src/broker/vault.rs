@@ -136,12 +136,19 @@ impl Broker {
     {
         self.record_performed(&admitted.session, grant.action(), reason)?;
         let failed = |error: &BrokerError| self.record_failed(admitted, grant.action(), error);
-        let identity = self.identity_of(&admitted.session, grant.role()).await.inspect_err(failed)?;
+        let identity = self.identity_of(&admitted.session, grant.role());
+        let identity = self.while_open(&admitted.session, identity).await.inspect_err(failed)?;
         // A reload, a revocation or a lock may have come while the identity was looked up.
         let grant = self.again(admitted, &grant)?;
         self.ensure_open(&admitted.session)?;
         let failed = |error: &BrokerError| self.record_failed(admitted, grant.action(), error);
-        let done = work(self.vault.clone(), identity).await.map_err(BrokerError::from).inspect_err(failed)?;
+        let work = async { work(self.vault.clone(), identity).await.map_err(BrokerError::from) };
+        let done = match grant.action().is_change() {
+            // What was sent to Ravi is waited for: its outcome has to be told.
+            true => work.await,
+            false => self.while_open(&admitted.session, work).await,
+        };
+        let done = done.inspect_err(failed)?;
         // A change that was made is told even to a session that ended meanwhile; what was read is not.
         if grant.action().is_change() {
             return Ok((grant, done));

@@ -25,7 +25,7 @@ pub(super) fn list(broker: &Broker, clock: &dyn Clock) -> pb::ListApprovalsRespo
     let now = clock.now();
     pb::ListApprovalsResponse {
         approvals: broker.list_approvals().iter().map(|pending| question(pending, now)).collect(),
-        alarms: broker.list_alarms().iter().map(|alarm| wire_alarm(alarm)).collect(),
+        alarms: broker.list_alarms().iter().map(wire_alarm).collect(),
     }
 }
 

@@ -71,7 +71,7 @@ impl IdentityService for Agent {
             self.admit(request, Class::Read, |message| convert::reason(&message.reason))?;
         let leased =
             self.broker.acquire(&admitted, Resource::SsoToken, Delivery::Shown, None, reason).await?;
-        retire.after_answer(&leased.credential.value);
+        retire.after_answer(&admitted, &leased.credential.value);
         let (lease, credential) = convert::leased(leased, &*self.clock);
         Ok(Response::new(pb::MintSsoTokenResponse { lease, credential }))
     }

@@ -36,7 +36,7 @@ impl InboxService for Agent {
         let (admitted, name) =
             self.admit(request, Class::Read, |wire| convert::name("message", &wire.message))?;
         let read = self.broker.read_message(&admitted, name).await?;
-        retire.after_answer(&read.shown.text);
+        retire.after_answer(&admitted, &read.shown.text);
         Ok(Response::new(pb::GetMessageResponse { message: Some(message::message(read)) }))
     }
 
@@ -67,7 +67,7 @@ impl InboxService for Agent {
         })?;
         let given = self.broker.await_code(&admitted, id, wait).await?;
         let code = given.map(|given| {
-            retire.after_answer(&given.value);
+            retire.after_answer(&admitted, &given.value);
             message::code(given)
         });
         Ok(Response::new(pb::AwaitCodeResponse { code }))

@@ -26,7 +26,7 @@ impl LeaseService for Agent {
             Ok((resource, delivery, convert::ttl(message.ttl)?, convert::reason(&message.reason)?))
         })?;
         let leased = self.broker.acquire(&admitted, resource, delivery, ttl, reason).await?;
-        retire.after_answer(&leased.credential.value);
+        retire.after_answer(&admitted, &leased.credential.value);
         let (lease, credential) = convert::leased(leased, &*self.clock);
         Ok(Response::new(pb::AcquireLeaseResponse { lease, credential }))
     }
@@ -36,7 +36,7 @@ impl LeaseService for Agent {
         let (admitted, id) =
             self.admit(request, Class::Read, |message| convert::lease_id(&message.lease_id))?;
         let leased = self.broker.read_lease(&admitted, id).await?;
-        retire.after_answer(&leased.credential.value);
+        retire.after_answer(&admitted, &leased.credential.value);
         let (lease, credential) = convert::leased(leased, &*self.clock);
         Ok(Response::new(pb::ReadLeaseResponse { lease, credential }))
     }

@@ -2,16 +2,21 @@
 //!
 //! A connection reads into one buffer and writes out of another, and what was in them stays until it is
 //! overwritten or the connection ends. So a connection that carried a value in is retired, and an answer
-//! with a value is formed so that none of it is copied into the buffer. May import `secret` alone.
+//! with a value is formed so that none of it is copied into the buffer. A session that is taken away takes the
+//! connections with it that it was answered on. May import `broker`.
 
-use std::sync::Arc;
+use std::collections::VecDeque;
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use bytes::Bytes;
+use futures_util::future::select_all;
 use http::Extensions;
 use tokio::sync::Notify;
 use tokio_util::sync::CancellationToken;
 
+use crate::broker::Admitted;
 use crate::secret::Secret;
+use crate::session::{End, Session};
 
 /// Methods whose request can hold a value.
 const CARRY_A_VALUE: [&str; 9] = [
@@ -47,14 +52,20 @@ static ZEROS: [u8; COPIED + STEP] = [0; COPIED + STEP];
 const ONE_FRAME: usize = 12 * 1024;
 
 /// Asks for the end of the connection that a request came on. Clones ask for the same.
-#[derive(Clone, Debug, Default)]
+#[derive(Clone, Default)]
 pub struct Retire(Arc<State>);
 
-#[derive(Debug, Default)]
+#[derive(Default)]
 struct State {
     asked: Notify,
     ending: CancellationToken,
+    /// The sessions that were answered with a value. Bounded: the oldest give way.
+    answered: Mutex<VecDeque<Arc<Session>>>,
+    one_more: Notify,
 }
+
+/// Sessions of one connection that are watched over.
+const MAX_ANSWERED: usize = 64;
 
 impl Retire {
     /// Once no call is open on it.
@@ -95,8 +106,51 @@ impl Retire {
         STREAM.contains(&path)
     }
 
-    /// Asks, if an answer with this value needs more than one frame.
-    pub(super) fn after_answer(&self, value: &Secret) {
+    /// Returns when a session was taken away that was answered with a value here. One that ended otherwise is
+    /// forgotten.
+    pub async fn taken_away(&self) {
+        loop {
+            let more = self.0.one_more.notified();
+            let ends: Vec<_> = {
+                let mut answered = self.answered();
+                if answered.iter().any(|session| session.end().is_some_and(End::takes_away)) {
+                    return;
+                }
+                answered.retain(|session| session.end().is_none());
+                answered.iter().map(|session| Box::pin(session.end_token().cancelled_owned())).collect()
+            };
+            if ends.is_empty() {
+                more.await;
+                continue;
+            }
+            tokio::select! {
+                _ = select_all(ends) => {}
+                () = more => {}
+            }
+        }
+    }
+
+    fn answered(&self) -> MutexGuard<'_, VecDeque<Arc<Session>>> {
+        self.0.answered.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    fn note(&self, session: &Arc<Session>) {
+        let mut answered = self.answered();
+        if answered.iter().any(|noted| noted.id == session.id) {
+            return;
+        }
+        if answered.len() == MAX_ANSWERED {
+            answered.pop_front();
+        }
+        answered.push_back(session.clone());
+        drop(answered);
+        self.0.one_more.notify_one();
+    }
+
+    /// An answer with a value is not left to be taken when its session is taken away. Asks, if it needs more than one
+    /// frame.
+    pub(super) fn after_answer(&self, admitted: &Admitted, value: &Secret) {
+        self.note(admitted.session());
         if value.len() > ONE_FRAME {
             self.ask();
         }

@@ -220,6 +220,11 @@ impl Session {
         self.end.get().copied()
     }
 
+    /// Cancelled when the session has ended: for what does not hold it.
+    pub fn end_token(&self) -> CancellationToken {
+        self.ended.clone()
+    }
+
     /// Done when the session has ended.
     pub async fn ended(&self) {
         self.ended.cancelled().await;

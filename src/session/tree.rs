@@ -159,6 +159,14 @@ impl Sessions {
 }
 
 impl End {
+    /// Whether the session did not end by itself, nor with the daemon: what it holds is to be held no longer.
+    pub fn takes_away(self) -> bool {
+        match self {
+            Self::Revoked | Self::Locked | Self::RoleChanged | Self::Honeytoken => true,
+            Self::Closed | Self::Expired | Self::ProcessEnded | Self::ParentEnded | Self::Stopping => false,
+        }
+    }
+
     /// Why a session ended whose parent ended for this reason. None outlives the parent's time, and what the
     /// operator or the daemon does is done to all.
     fn of_child(self) -> Self {

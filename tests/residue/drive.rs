@@ -272,6 +272,13 @@ impl Driven {
         tail.next().await.unwrap().unwrap();
         self.keys(stage, &wire).await;
         admin.list_dispatches(pb::ListDispatchesRequest::default()).await.unwrap();
+        admin.list_approvals(pb::ListApprovalsRequest {}).await.unwrap();
+        let watching = admin.watch_approvals(pb::WatchApprovalsRequest {}).await.unwrap();
+        watching.into_inner().next().await.unwrap().unwrap();
+        let deny = Some(pb::decide_approval_request::Decision::Deny(true));
+        let unknown =
+            pb::DecideApprovalRequest { approval_id: format!("apr_{}", "a".repeat(26)), decision: deny };
+        admin.decide_approval(unknown).await.unwrap_err();
         let retry = pb::retry_dispatch_request::Target::AllDead(true);
         admin.retry_dispatch(pb::RetryDispatchRequest { target: Some(retry) }).await.unwrap();
         let unknown = pb::drop_dispatch_request::Target::DispatchId(format!("dsp_{}", "a".repeat(26)));

@@ -20,7 +20,7 @@ use tonic::body::Body;
 use tower::{Service, ServiceExt};
 
 use super::calls::{Calls, answer_within, deadline};
-use super::retirement::{AFTER_LOCK, LINGER, Triggers};
+use super::retirement::{AFTER_LOCK, LINGER, Retirement, Triggers};
 use crate::grpc::{MAX_HEADER_BYTES, Retire, Within};
 use crate::peer::PeerInfo;
 
@@ -87,15 +87,18 @@ where
     });
     let mut connection = pin!(bounded().serve_connection(TokioIo::new(io), service));
     let mut untaken = pin!(calls.untaken(times.taken));
+    let mut taken_away = pin!(Retirement::taken_away(retire.clone()));
     let mut retirement = triggers.watch(retire, calls.clone(), times);
     tokio::select! {
         ended = connection.as_mut() => return note(ended),
         () = retirement.due() => connection.as_mut().graceful_shutdown(),
         () = untaken.as_mut() => return tracing::debug!("a client did not take an answer: cut off"),
+        () = taken_away.as_mut() => return tracing::debug!("a session was taken away: cut off"),
     }
     tokio::select! {
         ended = connection.as_mut() => note(ended),
         () = untaken => tracing::debug!("a client did not take an answer: cut off"),
+        () = taken_away => tracing::debug!("a session was taken away: cut off"),
         () = retirement.overdue() => {
             // What a stream said last may not have been written yet: as much as the client takes now.
             let _ = connection.now_or_never();

@@ -15,6 +15,9 @@ const AFTER_VALUE: Duration = Duration::from_secs(1);
 /// What is still open this long after a lock is closed hard: whoever asked for it wants it over now. A stream ends by
 /// itself then, and is told why: if that is late, it is not its client's fault, and it is waited for a while longer.
 pub(super) const AFTER_LOCK: Duration = Duration::from_secs(1);
+/// How long what is under way may still be taken once a session was taken away. Within what is promised for the kill
+/// switch.
+const AFTER_END: Duration = Duration::from_millis(30);
 /// A client that does not close its side of a retired connection, on which no call is open, is not waited
 /// for any longer; nor is one that does not take the end of a stream.
 pub(super) const LINGER: Duration = Duration::from_secs(5);
@@ -84,6 +87,13 @@ impl Retirement {
             }
             () = self.calls.idle(self.times.idle) => {}
         }
+    }
+
+    /// Returns when a session was taken away that was answered with a value on this connection, a moment after its
+    /// streams were told. How much of an answer its client has not taken is not known here, so that nothing is left.
+    pub(super) async fn taken_away(retire: Retire) {
+        retire.taken_away().await;
+        tokio::time::sleep(AFTER_END).await;
     }
 
     /// Returns when a retired connection is to be cut off.

@@ -2,6 +2,7 @@
 
 mod agent;
 mod alone;
+mod approvals;
 mod assistant;
 mod doctor;
 mod exits;

@@ -61,6 +61,7 @@ async fn status_shows_the_daemon_its_protections_and_who_uses_it() {
             "roles",
             "protections",
             "dispatches",
+            "approvals",
             "sessions",
         ],
     );

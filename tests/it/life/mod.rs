@@ -7,6 +7,7 @@ mod crash;
 mod custody;
 mod death;
 mod harden;
+mod kill;
 mod limits;
 mod memory;
 mod reload;

@@ -1,9 +1,10 @@
 //! Names that no honest agent asks for: to the agent they are absent, to the operator an alarm.
 
 use std::path::Path;
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
 use ravi_broker::client::{AgentClient, ClientError, Delivery, ErrorReason, OpenSession};
+use ravi_broker::clock::{Clock, SystemClock};
 use ravi_broker::pb::AcquireLeaseRequest;
 use ravi_broker::secret::Secret;
 use ravi_broker::types::SessionId;
@@ -192,9 +193,9 @@ fn asked_by_a_child(socket: &Path, role: &str, resource: &str) -> Duration {
         let mut bare = Bare::connect(socket);
         let Some(token) = bare.open(role) else { return 255 };
         let message = AcquireLeaseRequest { resource: resource.to_owned(), ..Default::default() };
-        let begun = Instant::now();
+        let begun = SystemClock.now();
         let answer = bare.ask("/ravi.broker.v1.LeaseService/AcquireLease", Some(&token), &message);
-        let took = begun.elapsed();
+        let took = SystemClock.now().since(begun);
         if answer != Answered::Failed {
             return 255;
         }

@@ -6,13 +6,18 @@ use std::time::Duration;
 
 use futures_util::StreamExt;
 use prost::Message;
-use ravi_broker::client::{AgentClient, ClientError, ErrorReason, Events, Lease, LeaseEvent, OpenSession};
+use ravi_broker::client::{
+    AgentClient, ClientError, ErrorReason, Events, Lease, LeaseEvent, OpenSession, RevokeTarget,
+};
+use ravi_broker::clock::{Clock, SystemClock};
 use ravi_broker::pb;
 use ravi_broker::sandbox::{Answer, Fault};
 use ravi_broker::secret::Secret;
 
 use super::Victim;
-use super::frames::{ACK, DATA, END_STREAM, Frame, Frames, GOAWAY, HEADERS, PING, SETTINGS, frame, request};
+use super::frames::{
+    ACK, DATA, END_STREAM, Frame, Frames, GOAWAY, HEADERS, PING, SETTINGS, WINDOW_UPDATE, frame, request,
+};
 use super::raw::{ACQUIRE, DESCRIBE, OPEN, framed};
 use crate::support::{DEPLOY, Stack, bounded};
 
@@ -27,6 +32,8 @@ const INITIAL_WINDOW_SIZE: u16 = 4;
 /// What the write buffer of a connection may take of a frame.
 const COPIED: usize = 256;
 const NO_ERROR: u32 = 0;
+/// Within this after a lock or a revocation no byte of a value leaves any more.
+const MARK: Duration = Duration::from_millis(50);
 /// More than a second, and less than the 15 that a connection without a call is kept.
 const SOON: Duration = Duration::from_secs(12);
 
@@ -242,6 +249,35 @@ async fn a_client_that_does_not_take_its_answer_loses_its_connection_although_it
     };
     bounded(cut_off).await;
     victim.is_unharmed().await;
+}
+
+/// What the daemon still held of an answer when the mark came stays there, whatever window its client opens then.
+#[tokio::test(flavor = "multi_thread")]
+async fn no_byte_of_an_answer_leaves_once_its_session_is_over() {
+    for locks in [true, false] {
+        let victim = Victim::start().await;
+        let value = "left behind ".repeat(600);
+        victim.stack.control().set_secret(DEPLOY, "LEFT", Secret::new(value)).unwrap();
+        let mut caller = Caller::connect(&victim.stack, "deploy").await;
+        let narrow = [&INITIAL_WINDOW_SIZE.to_be_bytes()[..], &16_u32.to_be_bytes()].concat();
+        assert!(caller.connection.send(&frame(SETTINGS, 0, 0, &narrow)).await);
+        let stream = caller.call(ACQUIRE, &acquire("secret/LEFT")).await;
+        while caller.receive().await.expect("the answer begins").kind != DATA {}
+        let admin = victim.stack.admin().await;
+        match locks {
+            true => drop(admin.lock("").await.unwrap()),
+            false => drop(admin.revoke(RevokeTarget::All, "").await.unwrap()),
+        }
+        SystemClock.sleep_until(SystemClock.now() + MARK).await;
+        caller.connection.send(&frame(WINDOW_UPDATE, 0, stream, &65_536_u32.to_be_bytes())).await;
+        while let Some(frame) = caller.connection.receive().await {
+            assert_ne!(frame.kind, DATA, "{} bytes came after the mark, locks: {locks}", frame.payload.len());
+        }
+        if locks {
+            admin.unlock().await.unwrap();
+        }
+        victim.is_unharmed().await;
+    }
 }
 
 /// A stream that nobody can tell to end.
