@@ -56,6 +56,9 @@ pub(crate) struct Drive {
     /// One thread for the client
     #[arg(long)]
     single: bool,
+    /// Keep the sessions after the result was printed, until standard input ends
+    #[arg(long)]
+    hold: bool,
 }
 
 #[derive(Clone, Copy, PartialEq, Eq, Serialize, Deserialize, ValueEnum)]
@@ -102,19 +105,15 @@ struct Tally {
 
 impl Drive {
     pub(crate) fn run(self) {
-        println!("{}", serde_json::to_string(&self.outcome()).unwrap());
-    }
-
-    fn outcome(self) -> Outcome {
         let mut builder = if self.single {
             tokio::runtime::Builder::new_current_thread()
         } else {
             tokio::runtime::Builder::new_multi_thread()
         };
-        builder.enable_all().build().unwrap().block_on(self.measured())
+        builder.enable_all().build().unwrap().block_on(self.measured());
     }
 
-    async fn measured(self) -> Outcome {
+    async fn measured(self) {
         let server = Process::behind(&self.socket);
         let connections = if self.connections == 0 { self.clients } else { self.connections };
         let mut channels = Vec::new();
@@ -130,12 +129,9 @@ impl Drive {
         let tally = self.all(&mut callers, self.pace(began)).await;
         let (took, cpu) = (began.elapsed(), server.cpu().saturating_sub(cpu));
         let resident = server.resident();
-        for caller in &mut callers {
-            caller.close().await;
-        }
         let calls = tally.latencies.len();
         let micros = |quantile| tally.latencies.value_at_quantile(quantile) as f64 / 1e3;
-        Outcome {
+        let outcome = Outcome {
             verb: self.verb,
             clients: self.clients,
             connections,
@@ -151,6 +147,13 @@ impl Drive {
             max: tally.latencies.max() as f64 / 1e3,
             server_cpu: cpu.as_secs_f64() * 1e6 / calls as f64,
             server_resident: resident,
+        };
+        println!("{}", serde_json::to_string(&outcome).unwrap());
+        if self.hold {
+            std::io::stdin().read_line(&mut String::new()).unwrap();
+        }
+        for caller in &mut callers {
+            caller.close().await;
         }
     }
 
