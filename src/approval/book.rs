@@ -64,7 +64,7 @@ pub enum Asking {
     Waits {
         /// For which question.
         id: ApprovalId,
-        /// To be given to [`Book::leave`].
+        /// To be given to `Book::leave`.
         ticket: u64,
         /// The question began with it.
         is_new: bool,

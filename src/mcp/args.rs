@@ -1,17 +1,35 @@
-//! The adapter's command line.
+//! The adapter's command line: three options, read without clap, which would be a tenth of the program and is a
+//! part of its start.
 
+use std::ffi::OsString;
 use std::path::PathBuf;
 
-use clap::Parser;
+use lexopt::{Arg, Parser};
+use thiserror::Error;
 
 use super::access::{Access, Named};
 use crate::client::locate;
-use crate::types::{NameError, RoleName};
+use crate::types::{NameError, RoleName, VERSION};
 
 /// Names the role, where no flag does.
 const ROLE_VARIABLE: &str = "RAVI_BROKER_ROLE";
 
-const EXAMPLES: &str = "\
+const HELP: &str = "\
+Gives an MCP host (Claude Code, Codex and others) the credentials of one Ravi identity.
+
+Speaks MCP on standard input and output; a host starts it. Answers before the daemon runs and says
+then how to start it.
+
+Usage: ravi-broker-mcp [OPTIONS]
+
+Options:
+      --role <ROLE>          Role of the daemon's configuration to assume
+      --session-file <PATH>  Use the session that `ravi-broker session open` wrote to this file,
+                             instead of one of its own
+      --socket <PATH>        The daemon's agent socket; without it the usual places are tried
+  -h, --help                 Print help
+  -V, --version              Print version
+
 Examples:
   claude mcp add ravi -- ravi-broker-mcp --role notes-agent     Claude Code
   codex mcp add ravi -- ravi-broker-mcp --role notes-agent      Codex
@@ -19,35 +37,73 @@ Examples:
 Any other host, in its list of MCP servers:
   {\"mcpServers\": {\"ravi\": {\"command\": \"ravi-broker-mcp\", \"args\": [\"--role\", \"notes-agent\"]}}}
 
-The daemon has to run (`systemctl --user start ravi-broker`, or `ravi-brokerd` in a terminal), and its \
-configuration has to let this program assume the role. What a tool returns is sent to the model and is \
-often written to the host's own log: give a role no more scopes than it needs.
+The daemon has to run (`systemctl --user start ravi-broker`, or `ravi-brokerd` in a terminal), and
+its configuration has to let this program assume the role. What a tool returns is sent to the model
+and is often written to the host's own log: give a role no more scopes than it needs.
 
 Environment:
   RAVI_BROKER_ROLE          the role, if --role is not given
   RAVI_BROKER_SESSION_FILE  the session file, if neither is given
   RAVI_BROKER_SOCKET        the daemon's socket, if --socket is not given
-  RAVI_BROKER_LOG           off, error, warn (the default), info or debug; logs go to standard error";
+  RAVI_BROKER_LOG           off, error, warn (the default), info or debug; logs go to standard error
+";
 
-/// Gives an MCP host (Claude Code, Codex and others) the credentials of one Ravi identity.
-///
-/// Speaks MCP on standard input and output; a host starts it. Answers before the daemon runs and says
-/// then how to start it.
-#[derive(Debug, Parser)]
-#[command(name = "ravi-broker-mcp", version = crate::types::VERSION, after_long_help = EXAMPLES, after_help = EXAMPLES)]
+/// What the command line asks for.
+#[derive(Debug)]
+pub enum Asked {
+    /// To serve.
+    Serve(Args),
+    /// To say this and end.
+    Say(String),
+}
+
+/// Options of the adapter.
+#[derive(Debug, Default)]
 pub struct Args {
-    /// Role of the daemon's configuration to assume
-    #[arg(long, value_name = "ROLE")]
     role: Option<RoleName>,
-    /// Use the session that `ravi-broker session open` wrote to this file, instead of one of its own
-    #[arg(long, value_name = "PATH", conflicts_with = "role")]
     session_file: Option<PathBuf>,
-    /// The daemon's agent socket; without it the usual places are tried
-    #[arg(long, value_name = "PATH")]
     socket: Option<PathBuf>,
 }
 
+/// Why the command line was refused: correct it, `--help` has the options.
+#[derive(Debug, Error)]
+pub enum ArgsError {
+    /// Not an option, an option without its value, or something else.
+    #[error(transparent)]
+    Unknown(#[from] lexopt::Error),
+    /// The role is none.
+    #[error("--role: {0}")]
+    Role(NameError),
+    /// Both name a session.
+    #[error("--role cannot be used with --session-file")]
+    Both,
+}
+
 impl Args {
+    /// Reads what follows the program's name.
+    ///
+    /// # Errors
+    /// [`ArgsError`].
+    pub fn read(arguments: impl IntoIterator<Item = OsString>) -> Result<Asked, ArgsError> {
+        let (mut args, mut parser) = (Self::default(), Parser::from_args(arguments));
+        while let Some(argument) = parser.next()? {
+            match argument {
+                Arg::Long("role") => args.role = Some(role(&parser.value()?)?),
+                Arg::Long("session-file") => args.session_file = Some(parser.value()?.into()),
+                Arg::Long("socket") => args.socket = Some(parser.value()?.into()),
+                Arg::Short('h') | Arg::Long("help") => return Ok(Asked::Say(HELP.to_owned())),
+                Arg::Short('V') | Arg::Long("version") => {
+                    return Ok(Asked::Say(format!("ravi-broker-mcp {VERSION}\n")));
+                }
+                other => return Err(other.unexpected().into()),
+            }
+        }
+        if args.role.is_some() && args.session_file.is_some() {
+            return Err(ArgsError::Both);
+        }
+        Ok(Asked::Serve(args))
+    }
+
     /// Candidates for the daemon's socket, best first.
     pub fn sockets(&self) -> Vec<PathBuf> {
         locate::agent_sockets(self.socket.as_deref())
@@ -62,22 +118,46 @@ impl Args {
     }
 }
 
+fn role(value: &OsString) -> Result<RoleName, ArgsError> {
+    value.to_str().ok_or(NameError::Role).and_then(str::parse).map_err(ArgsError::Role)
+}
+
 #[cfg(test)]
 mod tests {
-    use clap::CommandFactory;
-
     use super::*;
 
-    #[test]
-    fn the_command_line_is_consistent_and_shows_the_one_line_of_configuration() {
-        Args::command().debug_assert();
-        let help = Args::command().render_long_help().to_string();
-        assert!(help.contains("claude mcp add ravi -- ravi-broker-mcp --role notes-agent"));
+    fn read(arguments: &[&str]) -> Result<Asked, ArgsError> {
+        Args::read(arguments.iter().map(OsString::from))
     }
 
     #[test]
-    fn a_role_and_a_session_file_are_not_given_together() {
-        assert!(Args::try_parse_from(["x", "--role", "a", "--session-file", "/f"]).is_err());
-        assert!(Args::try_parse_from(["x", "--role", "Not A Role"]).is_err());
+    fn help_shows_the_one_line_of_configuration_and_every_option() {
+        let Ok(Asked::Say(help)) = read(&["--help"]) else { panic!("no help") };
+        assert!(help.contains("claude mcp add ravi -- ravi-broker-mcp --role notes-agent"));
+        for option in ["--role", "--session-file", "--socket", "--help", "--version"] {
+            assert!(help.contains(option), "{option}");
+        }
+    }
+
+    #[test]
+    fn options_are_read_in_both_forms() {
+        let Ok(Asked::Serve(args)) = read(&["--role=a", "--socket", "/s"]) else { panic!("refused") };
+        assert_eq!(args.role, Some("a".parse().unwrap()));
+        assert_eq!(args.sockets(), [PathBuf::from("/s")]);
+        let Ok(Asked::Serve(args)) = read(&["--session-file", "/f"]) else { panic!("refused") };
+        assert_eq!(args.session_file, Some("/f".into()));
+    }
+
+    #[test]
+    fn what_is_no_option_is_refused() {
+        for wrong in [
+            &["--nope"][..],
+            &["extra"],
+            &["--role"],
+            &["--role", "Not A Role"],
+            &["--role=a", "--session-file=/f"],
+        ] {
+            assert!(read(wrong).is_err(), "{wrong:?}");
+        }
     }
 }

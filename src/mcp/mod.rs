@@ -31,7 +31,7 @@ use tokio::io::{AsyncRead, AsyncWrite};
 use tokio_util::sync::CancellationToken;
 
 pub use access::Access;
-pub use args::Args;
+pub use args::{Args, ArgsError, Asked};
 use server::Adapter;
 use session::BrokerSession;
 use wire::{Link, Wire};

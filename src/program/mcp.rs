@@ -1,16 +1,15 @@
 //! `ravi-broker-mcp`. Links neither TLS nor the vault: it imports `mcp` and what that needs.
 
-use std::io::{self, IsTerminal};
+use std::io::{self, IsTerminal, Write};
 use std::process::ExitCode;
 
-use clap::Parser;
 use tokio::signal::unix::{SignalKind, signal};
 use tracing::level_filters::LevelFilter;
 use tracing_subscriber::filter::Targets;
 use tracing_subscriber::prelude::*;
 
 use super::{fail, tell};
-use crate::mcp::{self, Args};
+use crate::mcp::{self, Args, Asked};
 use crate::telemetry;
 
 const LOG_VARIABLE: &str = "RAVI_BROKER_LOG";
@@ -19,7 +18,18 @@ const USAGE: u8 = 2;
 /// The adapter, until its input ends or a signal comes.
 pub fn mcp() -> ExitCode {
     telemetry::report_panics_without_their_text();
-    let args = Args::parse();
+    let args = match Args::read(std::env::args_os().skip(1)) {
+        Ok(Asked::Serve(args)) => args,
+        Ok(Asked::Say(text)) => {
+            // Who reads it may have gone.
+            let _ = io::stdout().write_all(text.as_bytes());
+            return ExitCode::SUCCESS;
+        }
+        Err(error) => {
+            fail(&error.to_string(), "see ravi-broker-mcp --help");
+            return ExitCode::from(USAGE);
+        }
+    };
     log_to_standard_error();
     let sockets = args.sockets();
     let access = match args.access() {

@@ -23,7 +23,7 @@ use ravi_broker::clock::{BootInstant, Clock, SystemClock};
 use ravi_broker::pb;
 use ravi_broker::secret::Secret;
 
-use crate::support::{Answer, Bare, Ending, Setup, Stack, fork, until, wait};
+use crate::support::{Answer, Bare, Ending, Setup, Stack, fork, optimised, until, wait};
 
 const AGENTS: usize = 1000;
 const LEASES: usize = 10;
@@ -37,7 +37,7 @@ const IN_ONE_GROUP: Duration = Duration::from_millis(700);
 /// service manager has: a scheduling group of its own (sched(7), "The autogroup feature") of nice -15, which weighs
 /// 28 times a usual one.
 const SET_APART: &str =
-    "exec setsid sh -c 'echo -15 >/proc/self/autogroup && exec \"$0\" \"$@\"' \"$DAEMON\" \"$@\"";
+    "exec setsid sh -c 'echo -15 >/proc/self/autogroup && exec \"$0\" \"$@\"' \"$0\" \"$@\"";
 /// What may be left in memory: the last 1,024 sessions that ended and are still told why, the last 1,000 audit records,
 /// and pages that the allocator keeps.
 const RESIDENT: u64 = 8 << 10;
@@ -58,15 +58,10 @@ const PLAYS: &str = "RAVI_TEST_HERD";
 const SOCKET: &str = "RAVI_TEST_SOCKET";
 const SIZE: &str = "RAVI_TEST_HERD_SIZE";
 
-/// Names a daemon that was built in another way, to be measured in place of the one of the tests.
-const OTHER: &str = "RAVI_TEST_DAEMON";
-
 fn for_herds(setup: &mut Setup, apart: bool) {
     setup.roles.push_str(ROLE);
     setup.sections = LIMITS.into();
-    let daemon = std::env::var(OTHER).map_or("DAEMON=$0".to_owned(), |daemon| format!("DAEMON='{daemon}'"));
-    let start = if apart { SET_APART } else { "exec \"$DAEMON\" \"$@\"" };
-    setup.wrapper = Some(format!("{daemon}; {start}"));
+    setup.wrapper = apart.then(|| SET_APART.to_owned());
 }
 
 /// A daemon without the log of every step, which would be what is measured.
@@ -129,10 +124,6 @@ async fn of_a_thousand_agents_that_are_killed_nothing_is_left_within_millisecond
 fn may_set_apart() -> bool {
     let made = fs::read_to_string("/proc/sys/kernel/sched_autogroup_enabled");
     made.is_ok_and(|made| made.trim() == "1") && nix::unistd::geteuid().is_root()
-}
-
-fn optimised() -> bool {
-    !cfg!(debug_assertions) || std::env::var_os(OTHER).is_some()
 }
 
 /// Records of this event in all files of the trail.

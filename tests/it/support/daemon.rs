@@ -12,6 +12,8 @@ use tokio::process::{Child, Command};
 
 use super::Setup;
 
+/// Names a daemon that was built in another way, to be tested in place of this one.
+const OTHER: &str = "RAVI_TEST_DAEMON";
 /// No wait of a test is longer than this.
 const LONGEST: Duration = Duration::from_secs(30);
 
@@ -124,9 +126,14 @@ impl Daemon {
     }
 }
 
+/// Whether the daemon is built as it is shipped, for the tests that measure it.
+pub(crate) fn optimised() -> bool {
+    !cfg!(debug_assertions) || std::env::var_os(OTHER).is_some()
+}
+
 /// The daemon, or a shell that becomes it: the script ends with `exec "$0" "$@"`.
 fn program(wrapper: Option<&str>) -> Command {
-    let daemon = env!("CARGO_BIN_EXE_ravi-brokerd");
+    let daemon = std::env::var_os(OTHER).unwrap_or_else(|| env!("CARGO_BIN_EXE_ravi-brokerd").into());
     let Some(script) = wrapper else { return Command::new(daemon) };
     let mut shell = Command::new("/bin/sh");
     shell.arg("-c").arg(script).arg(daemon);

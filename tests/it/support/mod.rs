@@ -22,7 +22,7 @@ use tempfile::TempDir;
 
 pub(crate) use bare::{Answer, Bare, Ending};
 pub(crate) use confine::{Confinement, no_python};
-pub(crate) use daemon::{Daemon, bounded};
+pub(crate) use daemon::{Daemon, bounded, optimised};
 pub(crate) use forked::{fork, fork_as, wait};
 pub(crate) use shell::Shell;
 
