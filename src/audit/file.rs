@@ -1,9 +1,8 @@
 //! The file that records are appended to, one `write(2)` each, under one lock: the order of the file
 //! is the order of the numbers.
 //!
-//! A record counts when it is written. The head file follows within [`LAG`], and whether somebody else has changed the
-//! file is looked at as often: of many records in a row, one pays for both. What was written of a record that failed is cut
-//! off again, at the latest before the next; so a full disk refuses requests and nothing else, and
+//! A record counts when it is written. The head file follows within [`LAG`]: of many records in a row, one pays for
+//! it. What was written of a record that failed is cut off again, at the latest before the next; so a full disk refuses requests and nothing else, and
 //! frees itself when there is room. Nothing here waits for the disk (`fsync`): a record survives the
 //! death of the process, not a power cut.
 
@@ -31,7 +30,7 @@ const RECENT: usize = 1000;
 const BEHIND: usize = 1024;
 /// Records of one write: far below the smallest size of a file.
 const AT_ONCE: usize = 16;
-/// How far the head file may be behind, and how old may be what is known of the file.
+/// How far the head file may be behind.
 pub(super) const LAG: Duration = Duration::from_millis(10);
 
 /// The audit trail of this daemon. Share it behind an `Arc`; any thread may record.
@@ -163,7 +162,7 @@ struct Log {
     dirty: bool,
     /// The head file names an older record.
     behind: bool,
-    /// When the file was last looked at, and the head file written.
+    /// When a record last brought the head file up.
     settled_at: Option<BootInstant>,
     healthy: bool,
     stamp: Stamp,
@@ -273,7 +272,7 @@ impl Log {
 
     /// All of them, or none.
     fn append(&mut self, fields: &[String], now: Now) -> Result<(), AuditError> {
-        self.prepare(now)?;
+        self.prepare()?;
         let (mut text, mut newest) = (String::new(), self.head);
         for fields in fields {
             newest = seal_into(&mut text, &newest, fields);
@@ -309,7 +308,7 @@ impl Log {
     /// Sets the full file aside. The new one is complete before it takes the place of the old.
     fn change_files(&mut self, now: Now) -> Result<(), AuditError> {
         self.settled_at = None;
-        self.prepare(now)?;
+        self.prepare()?;
         let aside = self.folder.names().aside(self.first);
         let fields = self.fields(&Event::rotated(&aside), now);
         let (line, head) = seal(&self.head, &fields);
@@ -341,10 +340,9 @@ impl Log {
     }
 
     /// Makes sure that the file holds the records that count, and nothing else.
-    fn prepare(&mut self, now: Now) -> Result<(), AuditError> {
+    fn prepare(&mut self) -> Result<(), AuditError> {
         match self.dirty {
             true => self.clean(),
-            false if self.settled_at.is_some_and(|at| now.boot.since(at) < LAG) => Ok(()),
             false if self.size()? == self.length => Ok(()),
             false => Err(AuditError::Disturbed { path: self.path.clone() }),
         }
