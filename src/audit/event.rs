@@ -215,6 +215,11 @@ impl<'a> Event<'a> {
         Self { previous: Some(previous), ..Self::of(Verb::AuditRotated, &NOBODY) }
     }
 
+    /// What metrics may tell of it.
+    pub(super) const fn counted(&self) -> (Verb, Outcome, Option<&RoleName>) {
+        (self.verb, self.outcome, self.actor.role.as_ref())
+    }
+
     /// The record's own fields as one JSON object. `time` is RFC 3339 with microseconds.
     pub(super) fn to_json(&self, time: Timestamp) -> serde_json::Result<String> {
         serde_json::to_string(&Stamped { time, event: self })

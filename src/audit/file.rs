@@ -19,7 +19,7 @@ use tokio::sync::broadcast;
 use super::chain::{Fault, Head, Walk, seal, walk};
 use super::folder::Folder;
 use super::head::{HeadFile, judge};
-use super::{AuditError, Breach, Event};
+use super::{AuditError, Breach, Counts, Event};
 use crate::clock::Clock;
 
 /// Records kept in memory for those who want to see the last ones.
@@ -35,6 +35,7 @@ const FRAME: u64 = 256;
 pub struct AuditFile {
     log: Mutex<Log>,
     clock: Arc<dyn Clock>,
+    counts: Counts,
 }
 
 /// The last records and those to come.
@@ -53,7 +54,7 @@ impl AuditFile {
     /// All but [`AuditError::Disturbed`]. The daemon must not start then.
     pub fn open(path: &Path, max_bytes: u64, clock: Arc<dyn Clock>) -> Result<Self, AuditError> {
         let log = Log::open(path, max_bytes, clock.wall())?;
-        Ok(Self { log: Mutex::new(log), clock })
+        Ok(Self { log: Mutex::new(log), clock, counts: Counts::default() })
     }
 
     /// Writes one record. Blocks for the time of one `write(2)`; call it before the value leaves.
@@ -64,6 +65,8 @@ impl AuditFile {
         let mut log = self.lock();
         let written = log.record(event, self.clock.wall());
         log.healthy = written.is_ok();
+        drop(log);
+        self.count(std::slice::from_ref(event), &written);
         written
     }
 
@@ -76,7 +79,21 @@ impl AuditFile {
         let now = self.clock.wall();
         let written = events.chunks(AT_ONCE).try_for_each(|events| log.record_all(events, now));
         log.healthy = written.is_ok();
+        drop(log);
+        self.count(events, &written);
         written
+    }
+
+    fn count(&self, events: &[Event<'_>], written: &Result<(), AuditError>) {
+        match written {
+            Ok(()) => events.iter().for_each(|event| self.counts.written(event)),
+            Err(_) => self.counts.unwritten(),
+        }
+    }
+
+    /// How many there are of each kind since the start.
+    pub fn counts(&self) -> &Counts {
+        &self.counts
     }
 
     /// The newest record, and whether the last attempt to write one succeeded.

@@ -67,8 +67,8 @@
 //! config show             [{key, value, origin}]
 //! audit verify            {valid, first, last, hash, unfinished, files: [{path, first, last}],
 //!                         breach: {path, line, message}}
-//! inject, api-key, and the what their protocols say, whatever --format
-//!   other helpers
+//! inject, metrics, api-key, what their protocols say, whatever --format
+//!   and the other helpers
 //! audit tail *            the record, as the file holds it
 //! any error               {error: {reason, message, hint, retry_after_seconds, problems, denial_id}},
 //!                         on standard error; retry_after_seconds only where waiting helps, problems
@@ -199,6 +199,7 @@ async fn dispatch(context: &mut Context, command: &Command) -> Result<(), CliErr
         Command::SshAskpass(args) => helper::ssh_askpass(context, args).await,
         Command::Login(args) => login::run(context, args).await,
         Command::Status => status::run(context).await,
+        Command::Metrics => metrics(context).await,
         Command::Doctor(args) => doctor::run(context, args).await,
         Command::Explain(args) => explain::run(context, args).await,
         Command::Approvals(args) => approvals::run(context, args).await,
@@ -217,6 +218,12 @@ async fn dispatch(context: &mut Context, command: &Command) -> Result<(), CliErr
         // They end in other ways, before this.
         Command::Run(_) | Command::Demo => Err(CliError::NoDemo),
     }
+}
+
+/// The text as it is: its readers are programs.
+async fn metrics(context: &mut Context) -> Result<(), CliError> {
+    let text = context.admin().await?.metrics().await?;
+    context.out.text(&text).map_err(CliError::Output)
 }
 
 fn run_demo(context: &Context, demo: Option<DemoRunner>) -> Result<ExitCode, CliError> {

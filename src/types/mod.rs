@@ -11,6 +11,7 @@ mod names;
 mod reference;
 mod resource;
 mod subject;
+mod trace;
 
 pub use base_url::{BaseUrl, BaseUrlError, LOCALHOST};
 pub use callback::{CallbackUrl, CallbackUrlError};
@@ -24,3 +25,4 @@ pub use names::{Domain, IdentityName, NameError, Reason, RoleName, SecretKey, Us
 pub use reference::{Field, Reference};
 pub use resource::{PasswordName, Resource};
 pub use subject::Subject;
+pub use trace::TraceParent;

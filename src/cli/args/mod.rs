@@ -163,6 +163,15 @@ pub(crate) enum Command {
     /// Show the daemon, its protections and its sessions
     #[command(after_help = "Example:\n  ravi-broker status")]
     Status,
+    /// Print what the daemon counts, in the form that Prometheus reads
+    #[command(after_help = "\
+Numbers under labels of closed lists, and names of roles: no name of a secret, no handle, no value. The
+daemon opens no port for it; a timer can hand the text to the textfile collector of node_exporter, which
+wants a file that appears whole.
+
+Example:
+  ravi-broker metrics > ravi.prom.new && mv ravi.prom.new /var/lib/node_exporter/ravi.prom")]
+    Metrics,
     /// Find what is wrong with the setup, and say what to do about it
     Doctor(Doctor),
     /// Tell why a call was refused: the rule that decided, and what it looked at

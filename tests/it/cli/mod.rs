@@ -10,6 +10,7 @@ mod inbox;
 mod inject;
 mod leaks;
 mod login;
+mod metrics;
 mod operator;
 mod run;
 mod send;
