@@ -12,6 +12,7 @@ mod memory;
 mod reload;
 mod start;
 mod stop;
+mod traces;
 mod users;
 
 use ravi_broker::client::{ClientError, ErrorReason};
