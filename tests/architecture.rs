@@ -100,6 +100,7 @@ const CRATES: &[(&str, &[&str])] = &[
     ("prost", &["pb", "grpc", "client"]),
     ("rmcp", &["mcp"]),
     ("rusqlite", &["inbox"]),
+    ("ratatui", &["cli"]),
     ("axum", &["sandbox"]),
     ("rcgen", &["sandbox"]),
 ];

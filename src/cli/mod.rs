@@ -42,6 +42,7 @@
 //!   sessions              [{session_id, role, identity, uid, pid, executable, reason, age, expires_in,
 //!                         parent_session_id, binding,
 //!                         leases: [{lease_id, resource, expires_in, revocable, uses}]}]
+//! top                     as status
 //! doctor                  {well, findings: [{check, state: good|note|bad, found, fix}]}
 //! explain                 {denial_id, denied_at, rule, asked, session_id, role, uid, pid, executable,
 //!                         tier, selectors: [text]}
@@ -108,6 +109,7 @@ mod session;
 mod setup;
 mod skill;
 mod status;
+mod top;
 mod usage;
 mod vault;
 
@@ -199,6 +201,7 @@ async fn dispatch(context: &mut Context, command: &Command) -> Result<(), CliErr
         Command::SshAskpass(args) => helper::ssh_askpass(context, args).await,
         Command::Login(args) => login::run(context, args).await,
         Command::Status => status::run(context).await,
+        Command::Top(args) => top::run(context, args).await,
         Command::Metrics => metrics(context).await,
         Command::Doctor(args) => doctor::run(context, args).await,
         Command::Explain(args) => explain::run(context, args).await,

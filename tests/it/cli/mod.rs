@@ -16,6 +16,7 @@ mod run;
 mod send;
 mod setup;
 mod skill;
+mod top;
 mod walk;
 
 use std::fs::File;
