@@ -83,7 +83,10 @@ async fn the_journal_is_told_fields_and_not_only_lines() {
     // The daemon writes to the journal if its standard error is the journal's.
     let log = File::create(setup.directory().join("log")).unwrap().metadata().unwrap();
     let stream = format!("{}:{}", log.dev(), log.ino());
-    let daemon = Daemon::start_with(&setup, |command| drop(command.env("JOURNAL_STREAM", &stream))).await;
+    let daemon = Daemon::start_with(&setup, |command| {
+        command.env("JOURNAL_STREAM", &stream);
+    })
+    .await;
     let stack = Stack::of(daemon, setup, sandbox);
     let mut enter = Command::new("nsenter");
     enter.args([
