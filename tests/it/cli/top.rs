@@ -76,6 +76,8 @@ impl Terminal {
     async fn shows(&self, what: &str) -> String {
         let mut screen = String::new();
         let shown = until(async || {
+            // So that the time limit is looked at as well.
+            tokio::task::yield_now().await;
             screen = self.screen();
             screen.contains(what)
         });
@@ -163,6 +165,8 @@ async fn the_tree_is_shown_and_keys_revoke_the_selected_lease_and_session() {
     let read = agent.read(lease.lease_id).await.err().unwrap();
     assert_eq!(read.reason(), Some(ErrorReason::LeaseRevoked));
 
+    // What is asked about is what the last picture showed.
+    terminal.shows("2 sessions  0 leases").await;
     terminal.press(&["g", "r"]);
     terminal.shows(&format!("Revoke the session of notes, pid {pid}, and its 0 leases? y/n")).await;
     terminal.press(&["y"]);
