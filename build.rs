@@ -36,6 +36,12 @@ fn main() -> Result<(), Box<dyn std::error::Error>> {
     println!("cargo:rerun-if-changed={PROTO_ROOT}");
     let files = FILES.map(|name| format!("ravi/broker/v1/{name}.proto"));
     let descriptors = protox::compile(&files, [PROTO_ROOT])?;
+    // The names of all calls, which metrics tell apart: `LeaseService/AcquireLease`.
+    let services = descriptors.file.iter().flat_map(|file| &file.service);
+    let of_service = services.flat_map(|service| {
+        service.method.iter().map(|method| format!("{}/{}", service.name(), method.name()))
+    });
+    println!("cargo:rustc-env=RAVI_BROKER_METHODS={}", of_service.collect::<Vec<_>>().join(" "));
     let secret = SECRET_MESSAGES.map(|name| format!(".ravi.broker.v1.{name}"));
     tonic_prost_build::configure()
         .skip_debug(secret)

@@ -8,7 +8,7 @@
 //! 3  broker                                        the request path: one function per verb
 //! 2  session  policy  approval  limit  lease  inbox  audit   the rules
 //! 1  vault -> upstream   peer                      secrets at rest; the only outbound network; who calls
-//! 0  secret  clock  types  config  sys  telemetry  pb  link
+//! 0  secret  clock  types  config  sys  telemetry  metrics  pb  link
 //! ```
 //!
 //! `sandbox`, the stand-in for Ravi, stands beside the layers.
@@ -84,6 +84,7 @@ pub mod lease;
 pub mod limit;
 pub mod link;
 pub mod mcp;
+pub mod metrics;
 pub mod pb;
 pub mod peer;
 pub mod policy;

@@ -21,6 +21,7 @@ use governor::{Quota, RateLimiter};
 
 use crate::clock::{BootInstant, Clock};
 use crate::config::{Config, Rate};
+use crate::metrics::Counter;
 use crate::policy::Role;
 use crate::types::{IdentityUuid, RoleName, SessionId};
 use crate::upstream::Budget;
@@ -187,12 +188,23 @@ fn meter<K: Hash + Eq>(
 pub struct UpstreamBudget {
     all: Meter,
     identities: Keyed<IdentityUuid>,
+    refused: Counter,
 }
 
 impl UpstreamBudget {
     /// A whole budget.
     pub fn new(all: Rate, identity: Rate, clock: &Arc<dyn Clock>) -> Self {
-        Self { all: Meter::new(all, clock), identities: Keyed::new(identity, clock) }
+        Self { all: Meter::new(all, clock), identities: Keyed::new(identity, clock), refused: Counter::new() }
+    }
+
+    /// What may be sent, in how long, and how much of that would be let through now.
+    pub fn left(&self) -> (Rate, u32) {
+        (self.all.rate, self.all.left())
+    }
+
+    /// Calls that were held back, by either bound.
+    pub fn refused(&self) -> u64 {
+        self.refused.value()
     }
 
     /// Forgets identities that are back at a full budget. Called by the housekeeping task.
@@ -203,10 +215,9 @@ impl UpstreamBudget {
 
 impl Budget for UpstreamBudget {
     fn take(&self, identity: Option<IdentityUuid>) -> Result<(), Duration> {
-        if let Some(identity) = identity {
-            self.identities.take(&identity).map_err(|limited| limited.retry_after)?;
-        }
-        self.all.take().map_err(|limited| limited.retry_after)
+        let of_identity = identity.map_or(Ok(()), |identity| self.identities.take(&identity));
+        let taken = of_identity.and_then(|()| self.all.take());
+        taken.inspect_err(|_| self.refused.one()).map_err(|limited| limited.retry_after)
     }
 }
 
@@ -249,18 +260,21 @@ impl Meter {
             .map_err(|until| Limited { retry_after: until.wait_time_from(GovernorClock::now(&self.clock)) })
     }
 
-    fn remaining(&self, share: Share, class: Class) -> Remaining {
+    /// Requests that would be let through now.
+    fn left(&self) -> u32 {
         let (left, at) = *self.last.lock().unwrap_or_else(PoisonError::into_inner);
-        let interval = self.rate.per / self.rate.count.max(1);
-        let refilled = self.clock.0.now().since(at).as_nanos() / interval.as_nanos().max(1);
-        let requests = left.saturating_add(u32::try_from(refilled).unwrap_or(u32::MAX)).min(self.rate.count);
-        Remaining {
-            share,
-            class,
-            rate: self.rate,
-            requests,
-            resets_in: interval * (self.rate.count - requests),
-        }
+        let refilled = self.clock.0.now().since(at).as_nanos() / self.interval().as_nanos().max(1);
+        left.saturating_add(u32::try_from(refilled).unwrap_or(u32::MAX)).min(self.rate.count)
+    }
+
+    fn interval(&self) -> Duration {
+        self.rate.per / self.rate.count.max(1)
+    }
+
+    fn remaining(&self, share: Share, class: Class) -> Remaining {
+        let requests = self.left();
+        let resets_in = self.interval() * (self.rate.count - requests);
+        Remaining { share, class, rate: self.rate, requests, resets_in }
     }
 }
 

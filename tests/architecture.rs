@@ -48,6 +48,7 @@ const UNITS: &[Unit] = &[
     unit("sys", 0, Only(&[])),
     unit("config", 0, Only(&["types"])),
     unit("telemetry", 0, Only(&[])),
+    unit("metrics", 0, Only(&[])),
     unit("pb", 0, Only(&[])),
     unit("link", 0, Only(&["sys"])),
     //
@@ -99,6 +100,7 @@ const CRATES: &[(&str, &[&str])] = &[
     ("prost", &["pb", "grpc", "client"]),
     ("rmcp", &["mcp"]),
     ("rusqlite", &["inbox"]),
+    ("ratatui", &["cli"]),
     ("axum", &["sandbox"]),
     ("rcgen", &["sandbox"]),
 ];

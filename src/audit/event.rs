@@ -214,6 +214,11 @@ impl<'a> Event<'a> {
         Self { previous: Some(previous), ..Self::of(Verb::AuditRotated, &NOBODY) }
     }
 
+    /// What metrics may tell of it.
+    pub(super) const fn counted(&self) -> (Verb, Outcome, Option<&RoleName>) {
+        (self.verb, self.outcome, self.actor.role.as_ref())
+    }
+
     /// The record's own fields as one JSON object. `time` is RFC 3339 with microseconds. Written by hand and not by a
     /// serializer: it is done under the one lock of the trail, before every value that leaves.
     pub(super) fn to_json(&self, stamp: &mut Stamp, time: Timestamp) -> String {

@@ -21,7 +21,7 @@ use super::chain::{FRAME, Fault, Head, Walk, seal, seal_into, walk};
 use super::event::Stamp;
 use super::folder::Folder;
 use super::head::{HeadFile, judge};
-use super::{AuditError, Breach, Event};
+use super::{AuditError, Breach, Counts, Event};
 use crate::clock::{BootInstant, Clock};
 
 /// Records kept in memory for those who want to see the last ones.
@@ -37,6 +37,7 @@ pub(super) const LAG: Duration = Duration::from_millis(10);
 pub struct AuditFile {
     log: Mutex<Log>,
     clock: Arc<dyn Clock>,
+    counts: Counts,
     /// The head file has fallen behind.
     behind: Notify,
 }
@@ -64,7 +65,7 @@ impl AuditFile {
     /// All but [`AuditError::Disturbed`]. The daemon must not start then.
     pub fn open(path: &Path, max_bytes: u64, clock: Arc<dyn Clock>) -> Result<Self, AuditError> {
         let log = Log::open(path, max_bytes, now(&*clock))?;
-        Ok(Self { log: Mutex::new(log), clock, behind: Notify::new() })
+        Ok(Self { log: Mutex::new(log), clock, counts: Counts::default(), behind: Notify::new() })
     }
 
     /// Writes one record. Blocks for the time of one `write(2)`; call it before the value leaves.
@@ -72,7 +73,7 @@ impl AuditFile {
     /// # Errors
     /// [`AuditError::Unwritten`] or [`AuditError::Disturbed`]: nothing was recorded, so refuse.
     pub fn record(&self, event: &Event<'_>) -> Result<(), AuditError> {
-        self.write(|log, now| log.record(event, now))
+        self.write(std::slice::from_ref(event), |log, now| log.record(event, now))
     }
 
     /// Writes records that belong together, in order, in as few writes as the files allow.
@@ -80,10 +81,16 @@ impl AuditFile {
     /// # Errors
     /// As [`record`](Self::record). Of a write that failed nothing is recorded; one before it may stand.
     pub fn record_all(&self, events: &[Event<'_>]) -> Result<(), AuditError> {
-        self.write(|log, now| events.chunks(AT_ONCE).try_for_each(|events| log.record_all(events, now)))
+        self.write(events, |log, now| {
+            events.chunks(AT_ONCE).try_for_each(|events| log.record_all(events, now))
+        })
     }
 
-    fn write(&self, write: impl FnOnce(&mut Log, Now) -> Result<(), AuditError>) -> Result<(), AuditError> {
+    fn write(
+        &self,
+        events: &[Event<'_>],
+        write: impl FnOnce(&mut Log, Now) -> Result<(), AuditError>,
+    ) -> Result<(), AuditError> {
         let mut log = self.lock();
         let was_behind = log.behind;
         let written = write(&mut log, now(&*self.clock));
@@ -91,7 +98,21 @@ impl AuditFile {
         if log.behind && !was_behind {
             self.behind.notify_one();
         }
+        drop(log);
+        self.count(events, &written);
         written
+    }
+
+    fn count(&self, events: &[Event<'_>], written: &Result<(), AuditError>) {
+        match written {
+            Ok(()) => events.iter().for_each(|event| self.counts.written(event)),
+            Err(_) => self.counts.unwritten(),
+        }
+    }
+
+    /// How many there are of each kind since the start.
+    pub fn counts(&self) -> &Counts {
+        &self.counts
     }
 
     /// Brings the head file up each time when it has fallen behind. Runs until dropped; at most one at a time.

@@ -15,6 +15,7 @@
 //! May import layer 0.
 
 pub mod chain;
+mod counts;
 mod event;
 mod file;
 mod folder;
@@ -28,6 +29,7 @@ use std::path::PathBuf;
 use thiserror::Error;
 
 pub use chain::{Fault, Hash, Head};
+pub use counts::Counts;
 pub use event::{Actor, Event, NOBODY, Target};
 pub use file::{AuditFile, Follow};
 pub use verify::{Breach, Report, VerifiedFile, verify_path};

@@ -270,6 +270,20 @@ pub enum Cause {
     PeerExited,
 }
 
+impl fmt::Display for Verb {
+    /// As the trail has it: `lease.acquired`.
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        self.serialize(f)
+    }
+}
+
+impl fmt::Display for Outcome {
+    /// As the trail has it: `allowed`.
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        self.serialize(f)
+    }
+}
+
 impl fmt::Display for Cause {
     /// As the trail has it: `scope_missing`.
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {

@@ -209,6 +209,7 @@ impl Broker {
     /// longer matches end. Returns how many.
     pub fn reload(&self, policy: Policy) -> Result<usize> {
         self.record_admin(Verb::AdminReload, None)?;
+        self.admit_roles(&policy);
         let policy = Arc::new(policy);
         let before = self.policy.swap(policy.clone());
         self.limits.retain_roles(|role| policy.role(role).is_some());

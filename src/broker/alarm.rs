@@ -30,6 +30,12 @@ pub struct Alarm {
 pub(super) struct Alarms(Mutex<VecDeque<Alarm>>);
 
 impl Alarms {
+    /// How many there were since the start.
+    pub(super) fn raised(&self) -> u64 {
+        let kept = self.0.lock().unwrap_or_else(PoisonError::into_inner);
+        kept.back().map_or(0, |last| last.number)
+    }
+
     pub(super) fn raise(&self, at: Timestamp, actor: Actor, resource: Resource) {
         let mut kept = self.0.lock().unwrap_or_else(PoisonError::into_inner);
         let number = kept.back().map_or(1, |last| last.number + 1);

@@ -18,6 +18,7 @@ mod inbox;
 mod lease;
 mod login;
 mod mark;
+mod meters;
 mod provision;
 mod record;
 mod refusal;
@@ -50,6 +51,7 @@ pub use self::inbox::{Came, InboxWatch, LONGEST_WAIT, PAGE, Page, Read, WatchOpe
 pub use self::lease::{Leased, Seen, Watch};
 pub use self::login::{LoginDone, LoginEvent, LoginProgress};
 use self::mark::Mark;
+use self::meters::Meters;
 use self::provision::Creations;
 use self::refusal::Refusals;
 pub use self::refusal::{Asked, Refusal};
@@ -118,6 +120,7 @@ pub struct Broker {
     logged_out: AtomicBool,
     served: AtomicU64,
     denied: AtomicU64,
+    meters: Meters,
 }
 
 /// What the composition root hands in.
@@ -203,7 +206,7 @@ impl Broker {
         let inbox =
             Inbox::new(mailbox.clone(), store.clone(), watches, config.inbox, clock.clone(), told_to_stop);
         inbox.dispatch_by(dispatches.enqueue());
-        Arc::new_cyclic(|me| Self {
+        let broker = Arc::new_cyclic(|me| Self {
             me: me.clone(),
             policy: ArcSwap::from_pointee(policy),
             sessions: Sessions::new(config.limits.sessions, clock.clone()),
@@ -237,7 +240,10 @@ impl Broker {
             logged_out: AtomicBool::new(false),
             served: AtomicU64::new(0),
             denied: AtomicU64::new(0),
-        })
+            meters: Meters::default(),
+        });
+        broker.admit_roles(&broker.policy.load());
+        broker
     }
 
     /// Lets a call in, or says why not. The rate is taken whether or not policy will allow the call.

@@ -250,6 +250,7 @@ impl Broker {
         if !refused.failed {
             self.count_denied();
         }
+        self.meters.refused(cause);
         let unrecorded = match refused.bounded {
             true => self.limits.take_refusal(refused.uid),
             false => Some(0),

@@ -116,8 +116,9 @@ impl Document for VerifyView<'_> {
 /// What a person wants to see of a record; everything is in the JSON form.
 #[derive(Default, Deserialize)]
 #[serde(default)]
-struct Record {
-    seq: u64,
+pub(crate) struct Record {
+    /// Its number.
+    pub(crate) seq: u64,
     time: String,
     event: String,
     outcome: String,
@@ -132,27 +133,45 @@ struct Record {
 
 /// One line: when, what, how it ended, and about what.
 fn show(line: &str, page: &mut Page) {
-    let Ok(record) = serde_json::from_str::<Record>(line) else {
+    let Some(record) = Record::read(line) else {
         return page.line(line);
     };
-    let tone = match record.outcome.as_str() {
-        "denied" => Tone::Warn,
-        "failed" => Tone::Bad,
-        _ => Tone::Good,
-    };
     let when = record.time.get(..19).unwrap_or(&record.time);
-    let cause = record.cause.map(|cause| format!("({cause})"));
-    let reason = record.reason.map(|reason| format!("\"{reason}\""));
-    // A caller without a session is all there is to see of a refused token.
-    let caller = record.exe.filter(|_| record.session.is_none());
-    let about = [record.role, record.resource, record.target, record.session, caller, reason, cause];
-    let about = about.into_iter().flatten().fold(String::new(), |line, part| line + "  " + &part);
-    page.pieces([
-        Cell::new(format!("{:>6}  {when}Z  ", record.seq), Tone::Dim),
-        Cell::from(format!("{:<16} ", record.event)),
-        Cell::new(format!("{:<width$}", record.outcome, width = if about.is_empty() { 0 } else { 7 }), tone),
-        Cell::from(about),
-    ]);
+    let head = Cell::new(format!("{:>6}  {when}Z  ", record.seq), Tone::Dim);
+    page.pieces([vec![head], record.told()].concat());
+}
+
+impl Record {
+    /// Reads a line of the trail.
+    pub(crate) fn read(line: &str) -> Option<Self> {
+        serde_json::from_str(line).ok()
+    }
+
+    /// The hour, the minute and the second.
+    pub(crate) fn clock(&self) -> &str {
+        self.time.get(11..19).unwrap_or(&self.time)
+    }
+
+    /// What, how it ended, and about what.
+    pub(crate) fn told(self) -> Vec<Cell> {
+        let tone = match self.outcome.as_str() {
+            "denied" => Tone::Warn,
+            "failed" => Tone::Bad,
+            _ => Tone::Good,
+        };
+        let cause = self.cause.map(|cause| format!("({cause})"));
+        let reason = self.reason.map(|reason| format!("\"{reason}\""));
+        // A caller without a session is all there is to see of a refused token.
+        let caller = self.exe.filter(|_| self.session.is_none());
+        let about = [self.role, self.resource, self.target, self.session, caller, reason, cause];
+        let about = about.into_iter().flatten().fold(String::new(), |line, part| line + "  " + &part);
+        let width = if about.is_empty() { 0 } else { 7 };
+        vec![
+            Cell::from(format!("{:<16} ", self.event)),
+            Cell::new(format!("{:<width$}", self.outcome), tone),
+            Cell::from(about),
+        ]
+    }
 }
 
 #[cfg(test)]

@@ -13,7 +13,10 @@ use super::output::{Document, Output};
 use crate::client::{self, AdminClient, AgentClient, OpenSession, SessionFile, locate};
 use crate::clock::SystemClock;
 use crate::config::ConfigError;
-use crate::types::{Reason, RoleName};
+use crate::types::{Reason, RoleName, TraceParent};
+
+/// As other tools hand a trace on (OpenTelemetry, "Environment Variables as Context Propagation Carriers").
+const TRACE_VARIABLE: &str = "TRACEPARENT";
 
 /// The surroundings of one command.
 pub(crate) struct Context {
@@ -47,7 +50,7 @@ impl Context {
 
     /// Connects to the agent socket, without a session.
     pub(crate) async fn agent(&self) -> Result<AgentClient, CliError> {
-        Ok(AgentClient::connect(&self.agent_sockets()?).await?)
+        Ok(AgentClient::connect(&self.agent_sockets()?).await?.within(trace()))
     }
 
     /// The agent socket, where the command line, the environment or the configuration names one.
@@ -81,13 +84,13 @@ impl Context {
         if !matches!(read, Some(Ok(_))) && client::link::is_there() {
             // The link is of a session already: no token is needed, and no file.
             let client = AgentClient::connect_linked(&self.agent_sockets()?).await?;
-            return Ok((client, path.unwrap_or_default()));
+            return Ok((client.within(trace()), path.unwrap_or_default()));
         }
         let path = path.ok_or(CliError::NoSession)?;
         let SessionFile { socket, token, .. } = SessionFile::read(&path)?;
         let socket = self.global.socket.clone().unwrap_or(socket);
         let client = AgentClient::connect(&[socket]).await?;
-        Ok((client.with_token(token), path))
+        Ok((client.within(trace()).with_token(token), path))
     }
 
     /// Runs `call` under the session of `one_call`, or under one that lasts as long as the call.
@@ -120,6 +123,11 @@ impl Context {
 /// True if the command line or the environment names a socket: stronger than the configuration.
 fn is_named(flag: Option<&Path>, variable: &str) -> bool {
     flag.is_some() || std::env::var_os(variable).is_some_and(|path| !path.is_empty())
+}
+
+/// The trace that whoever started this program says it belongs to.
+fn trace() -> Option<TraceParent> {
+    TraceParent::read(std::env::var_os(TRACE_VARIABLE)?.to_str()?)
 }
 
 /// The session file: as named, else as the environment says.

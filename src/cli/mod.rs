@@ -43,6 +43,7 @@
 //!   sessions              [{session_id, role, identity, uid, pid, executable, reason, age, expires_in,
 //!                         parent_session_id, binding,
 //!                         leases: [{lease_id, resource, expires_in, revocable, uses}]}]
+//! top                     as status
 //! doctor                  {well, findings: [{check, state: good|note|bad, found, fix}]}
 //! explain                 {denial_id, denied_at, rule, asked, session_id, role, uid, pid, executable,
 //!                         tier, selectors: [text]}
@@ -69,8 +70,8 @@
 //! audit verify            {valid, first, last, hash, unfinished, files: [{path, first, last}],
 //!                         breach: {path, line, message}}
 //! service status          {user, running, units: [{name, active, enabled, by, path}]}
-//! inject, api-key, and the what their protocols say, whatever --format
-//!   other helpers
+//! inject, metrics, api-key, what their protocols say, whatever --format
+//!   and the other helpers
 //! audit tail *            the record, as the file holds it
 //! any error               {error: {reason, message, hint, retry_after_seconds, problems, denial_id}},
 //!                         on standard error; retry_after_seconds only where waiting helps, problems
@@ -112,6 +113,7 @@ mod session;
 mod setup;
 mod skill;
 mod status;
+mod top;
 mod usage;
 mod vault;
 
@@ -204,6 +206,8 @@ async fn dispatch(context: &mut Context, command: &Command) -> Result<(), CliErr
         Command::Login(args) => login::run(context, args).await,
         Command::Logout => login::logout(context).await,
         Command::Status => status::run(context).await,
+        Command::Top(args) => top::run(context, args).await,
+        Command::Metrics => metrics(context).await,
         Command::Doctor(args) => doctor::run(context, args).await,
         Command::Explain(args) => explain::run(context, args).await,
         Command::Approvals(args) => approvals::run(context, args).await,
@@ -223,6 +227,12 @@ async fn dispatch(context: &mut Context, command: &Command) -> Result<(), CliErr
         // They end in other ways, before this.
         Command::Run(_) | Command::Demo => Err(CliError::NoDemo),
     }
+}
+
+/// The text as it is: its readers are programs.
+async fn metrics(context: &mut Context) -> Result<(), CliError> {
+    let text = context.admin().await?.metrics().await?;
+    context.out.text(&text).map_err(CliError::Output)
 }
 
 fn run_demo(context: &Context, demo: Option<DemoRunner>) -> Result<ExitCode, CliError> {

@@ -34,6 +34,16 @@ impl Cell {
     pub(crate) fn new(text: impl AsRef<str>, tone: Tone) -> Self {
         Self { text: harmless(text.as_ref()), tone }
     }
+
+    /// The harmless text.
+    pub(crate) fn text(&self) -> &str {
+        &self.text
+    }
+
+    /// How it is meant.
+    pub(crate) fn tone(&self) -> Tone {
+        self.tone
+    }
 }
 
 impl<T: AsRef<str>> From<T> for Cell {
@@ -72,8 +82,8 @@ impl Page {
     }
 
     /// One line of several pieces, without spaces between them.
-    pub(crate) fn pieces<const N: usize>(&mut self, cells: [Cell; N]) {
-        for cell in &cells {
+    pub(crate) fn pieces(&mut self, cells: impl AsRef<[Cell]>) {
+        for cell in cells.as_ref() {
             self.cell(cell);
         }
         self.text.push('\n');

@@ -336,6 +336,7 @@ mod tests {
             roles: vec!["notes-agent".into()],
             dispatches: DispatchBacklog::default(),
             approvals: 0,
+            upstream_budget: crate::client::UpstreamBudget::default(),
             protections: vec![Protection { name: "memory lock".into(), tier: "locked".into(), full: true }],
         }
     }

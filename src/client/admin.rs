@@ -40,6 +40,12 @@ impl AdminClient {
         convert::status(answer(self.admin().get_status(Request::new(pb::GetStatusRequest {}))).await?)
     }
 
+    /// What the daemon counts, in the text form that Prometheus reads.
+    pub async fn metrics(&self) -> Result<String, ClientError> {
+        let request = Request::new(pb::GetMetricsRequest {});
+        Ok(answer(self.admin().get_metrics(request)).await?.text)
+    }
+
     /// The live sessions.
     pub async fn sessions(&self) -> Result<Vec<SessionInfo>, ClientError> {
         let request = Request::new(pb::ListSessionsRequest {});

@@ -23,7 +23,7 @@ use crate::pb::lease_service_client::LeaseServiceClient;
 use crate::pb::session_service_client::SessionServiceClient;
 use crate::pb::vault_service_client::VaultServiceClient;
 use crate::secret::Secret;
-use crate::types::LeaseId;
+use crate::types::{LeaseId, TraceParent};
 
 /// 500 names a page: more than any vault holds.
 const MAX_PAGES: usize = 64;
@@ -34,6 +34,7 @@ pub struct AgentClient {
     channel: Channel,
     socket: PathBuf,
     authorization: Option<MetadataValue<Ascii>>,
+    trace: Option<MetadataValue<Ascii>>,
 }
 
 macro_rules! service {
@@ -55,7 +56,7 @@ impl AgentClient {
     /// A sandbox that forbids sockets may still have a link.
     pub async fn connect(candidates: &[PathBuf]) -> Result<Self, ClientError> {
         let error = match channel::connect(candidates).await {
-            Ok((channel, socket)) => return Ok(Self { channel, socket, authorization: None }),
+            Ok((channel, socket)) => return Ok(Self::on(channel, socket)),
             Err(error) => error,
         };
         let ClientError::Unreachable { mut tried } = error else { return Err(error) };
@@ -79,7 +80,11 @@ impl AgentClient {
 
     async fn over_link(candidates: &[PathBuf]) -> Option<Result<Self, Attempt>> {
         let (channel, socket) = (channel::over_link(candidates).await?, candidates.first()?.clone());
-        Some(channel.map(|channel| Self { channel, socket, authorization: None }))
+        Some(channel.map(|channel| Self::on(channel, socket)))
+    }
+
+    fn on(channel: Channel, socket: PathBuf) -> Self {
+        Self { channel, socket, authorization: None, trace: None }
     }
 
     /// The socket that accepted.
@@ -94,10 +99,16 @@ impl AgentClient {
         self
     }
 
+    /// Says with every further call to which trace it belongs, if it is to any.
+    pub fn within(mut self, trace: Option<TraceParent>) -> Self {
+        self.trace = trace.and_then(|trace| MetadataValue::try_from(trace.as_str()).ok());
+        self
+    }
+
     /// Assumes a role. Returns the session and its token, for [`AgentClient::with_token`] or a
     /// [`SessionFile`](super::SessionFile).
     pub async fn open_session(&self, open: OpenSession) -> Result<(Session, Secret), ClientError> {
-        let request = Request::new(convert::open_session(open));
+        let request = self.traced(convert::open_session(open));
         convert::opened_session(answer(self.sessions().open_session(request)).await?)
     }
 
@@ -279,9 +290,17 @@ impl AgentClient {
     }
 
     pub(super) fn request<T>(&self, message: T) -> Request<T> {
-        let mut request = Request::new(message);
+        let mut request = self.traced(message);
         if let Some(value) = &self.authorization {
             request.metadata_mut().insert("authorization", value.clone());
+        }
+        request
+    }
+
+    fn traced<T>(&self, message: T) -> Request<T> {
+        let mut request = Request::new(message);
+        if let Some(value) = &self.trace {
+            request.metadata_mut().insert("traceparent", value.clone());
         }
         request
     }

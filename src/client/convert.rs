@@ -11,7 +11,7 @@ use super::messages::send_budget;
 use super::model::{
     Anchor, AuditHead, Binding, Credential, DelegateSession, Delivery, Explanation, Identity, ImportKeys,
     KeysHeld, Lease, LeaseEvent, LeaseHandle, LeaseInfo, LimitInfo, LoginEvent, OpenSession, PasswordName,
-    Protection, SecretName, Session, SessionDescription, SessionInfo, Status,
+    Protection, SecretName, Session, SessionDescription, SessionInfo, Status, UpstreamBudget,
 };
 use crate::pb;
 use crate::pb::login_response::Event;
@@ -184,7 +184,13 @@ pub(super) fn status(status: pb::GetStatusResponse) -> Result<Status> {
         protections: status.protections.into_iter().map(protection).collect(),
         dispatches: super::dispatch::backlog(status.dispatches),
         approvals: status.approvals,
+        upstream_budget: status.upstream_budget.map_or(Ok(UpstreamBudget::default()), upstream_budget)?,
     })
+}
+
+fn upstream_budget(budget: pb::UpstreamBudget) -> Result<UpstreamBudget> {
+    let pb::UpstreamBudget { calls, per, left } = budget;
+    Ok(UpstreamBudget { calls, per: duration(per)?, left })
 }
 
 fn protection(protection: pb::Protection) -> Protection {

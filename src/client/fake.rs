@@ -436,6 +436,10 @@ impl AdminService for Fake {
         }))
     }
 
+    async fn get_metrics(&self, _: Request<pb::GetMetricsRequest>) -> Answer<pb::GetMetricsResponse> {
+        unused()
+    }
+
     async fn list_sessions(&self, _: Request<pb::ListSessionsRequest>) -> Answer<pb::ListSessionsResponse> {
         unused()
     }

@@ -274,6 +274,19 @@ pub struct Status {
     pub dispatches: DispatchBacklog,
     /// Requests that wait for the operator.
     pub approvals: u32,
+    /// What may be sent to Ravi.
+    pub upstream_budget: UpstreamBudget,
+}
+
+/// The bound on HTTP requests to Ravi.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct UpstreamBudget {
+    /// So many.
+    pub calls: u32,
+    /// In so long.
+    pub per: Duration,
+    /// Would be let through now.
+    pub left: u32,
 }
 
 /// The newest audit record.

@@ -18,11 +18,14 @@ use super::{confine, notify};
 use crate::audit::AuditFile;
 use crate::broker::{Broker, BrokerError, OwnPrograms, Parts};
 use crate::clock::Clock;
-use crate::config::{CallerTier, Config, ConfigError, DispatchConfig, Environment, MemoryConfig, Variable};
+use crate::config::{
+    CallerTier, Config, ConfigError, DispatchConfig, Environment, MemoryConfig, Rate, Variable,
+};
 use crate::grpc::{Process, Reloaded};
 use crate::inbox::dispatch::{Dispatches, OpenError};
 use crate::inbox::store::Store;
 use crate::limit::UpstreamBudget;
+use crate::metrics::{Exposition, Kind};
 use crate::peer::PeerTier;
 use crate::secret::Secret;
 use crate::sys::Protection;
@@ -55,6 +58,8 @@ pub(super) struct Host {
     protections: Vec<Protection>,
     started_at: Timestamp,
     connections: OnceLock<listen::Connections>,
+    budget: Arc<UpstreamBudget>,
+    upstream: Arc<upstream::Meters>,
     /// Held for a whole reload, by a signal or by the operator: one at a time.
     reloading: Mutex<()>,
 }
@@ -87,6 +92,7 @@ impl App {
         let budget =
             Arc::new(UpstreamBudget::new(config.upstream.budget, config.upstream.identity_budget, &clock));
         let upstream = ravi(&config, &settings, keyring.clone(), budget.clone(), clock.clone())?;
+        let meters = upstream.meters();
         let vault = Vault::new(upstream.clone(), arena.clone(), keyring, clock.clone(), config.vault.clone());
         let dispatches = Dispatches::open(store.clone(), arena.clone(), rules, clock.clone())?;
         let parts = Parts {
@@ -112,6 +118,8 @@ impl App {
             protections,
             started_at,
             connections: OnceLock::new(),
+            budget: budget.clone(),
+            upstream: meters,
             reloading: Mutex::new(()),
         });
         Ok(Self { broker, budget, agent, admin, host, config, clock })
@@ -195,6 +203,29 @@ impl Process for Host {
             }
         }
         reloaded
+    }
+
+    fn upstream_budget(&self) -> (Rate, u32) {
+        self.budget.left()
+    }
+
+    fn write_metrics(&self, page: &mut Exposition) {
+        page.family("ravi_broker_build_info", Kind::Gauge, "1, with the version of the daemon.");
+        page.sample("ravi_broker_build_info", &[("version", env!("CARGO_PKG_VERSION"))], 1);
+        let started = self.started_at.as_second();
+        page.single("ravi_broker_start_time_seconds", Kind::Gauge, "When the daemon started.", started);
+        let connections = self.connections();
+        page.single("ravi_broker_connections", Kind::Gauge, "Open connections of agents.", connections);
+        let (rate, left) = self.budget.left();
+        let help = "Calls to Ravi that the budget allows at once.";
+        page.single("ravi_broker_upstream_budget_calls", Kind::Gauge, help, rate.count);
+        let help = "Until a budget that was used up is whole again.";
+        page.single("ravi_broker_upstream_budget_seconds", Kind::Gauge, help, rate.per.as_secs_f64());
+        let help = "Calls to Ravi that the budget would let through now.";
+        page.single("ravi_broker_upstream_budget_left", Kind::Gauge, help, left);
+        let help = "Calls to Ravi that were held back by the budget of all or of one identity.";
+        page.single("ravi_broker_upstream_budget_refused_total", Kind::Counter, help, self.budget.refused());
+        self.upstream.write(page);
     }
 
     fn connections(&self) -> usize {

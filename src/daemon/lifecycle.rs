@@ -15,7 +15,7 @@ use super::{notify, serve};
 use crate::audit::Verb;
 use crate::broker::Broker;
 use crate::clock::Clock;
-use crate::grpc::{Admin, Agent, Process};
+use crate::grpc::{Admin, Agent, CallMeters, Meter, Process};
 use crate::limit::UpstreamBudget;
 
 /// Connections on the admin socket: a few people and tools.
@@ -41,9 +41,10 @@ pub(super) async fn run(app: App) -> Result<(), StartError> {
     }
     let servers = TaskTracker::new();
     let agent = Agent::new(broker.clone(), clock.clone());
-    servers.spawn(serve::agents(agent, agents, broker.clone(), stop.clone()));
-    let admin = Admin::new(broker.clone(), host.clone(), clock.clone());
-    servers.spawn(serve::operator(admin, operators, stop.clone()));
+    let calls = CallMeters::new(clock.clone());
+    servers.spawn(serve::agents(agent, Meter(calls.clone()), agents, broker.clone(), stop.clone()));
+    let admin = Admin::new(broker.clone(), host.clone(), calls.clone(), clock.clone());
+    servers.spawn(serve::operator(admin, Meter(calls), operators, stop.clone()));
     servers.spawn(broker.dispatcher()?.run());
     servers.close();
     let mut upkeep = upkeep(&broker, &budget, &clock);

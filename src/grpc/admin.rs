@@ -12,11 +12,13 @@ use tokio_stream::wrappers::ReceiverStream;
 use tokio_util::sync::CancellationToken;
 use tonic::{Request, Response, Status};
 
-use super::{Answer, MAX_MESSAGE_BYTES, approval, convert, dispatch};
+use super::{Answer, CallMeters, MAX_MESSAGE_BYTES, approval, convert, dispatch};
 use crate::audit::Follow;
 use crate::broker::{Asked, Broker, BrokerError, LoginDone, LoginEvent, Refusal, Revocation, SessionView};
 use crate::clock::Clock;
+use crate::config::Rate;
 use crate::lease::Lease;
+use crate::metrics::Exposition;
 use crate::pb;
 use crate::pb::admin_service_server::{AdminService, AdminServiceServer};
 use crate::peer::PeerInfo;
@@ -33,6 +35,12 @@ const MAX_TAIL: u32 = 1000;
 pub trait Process: Send + Sync + 'static {
     /// Reads the configuration again and puts it in force, or changes nothing.
     fn reload(&self) -> Result<Reloaded, BrokerError>;
+
+    /// Calls to Ravi: how many are allowed in how long, and how many would be let through now.
+    fn upstream_budget(&self) -> (Rate, u32);
+
+    /// Writes down what the process counts.
+    fn write_metrics(&self, page: &mut Exposition);
 
     /// Open connections on the agent socket.
     fn connections(&self) -> usize;
@@ -60,6 +68,7 @@ pub struct Reloaded {
 pub struct Admin {
     pub(super) broker: Arc<Broker>,
     process: Arc<dyn Process>,
+    calls: Arc<CallMeters>,
     clock: Arc<dyn Clock>,
 }
 
@@ -67,8 +76,23 @@ type Events<T> = Pin<Box<dyn Stream<Item = Result<T, Status>> + Send + 'static>>
 
 impl Admin {
     /// Serves this broker, in this process.
-    pub fn new(broker: Arc<Broker>, process: Arc<dyn Process>, clock: Arc<dyn Clock>) -> Self {
-        Self { broker, process, clock }
+    pub fn new(
+        broker: Arc<Broker>,
+        process: Arc<dyn Process>,
+        calls: Arc<CallMeters>,
+        clock: Arc<dyn Clock>,
+    ) -> Self {
+        Self { broker, process, calls, clock }
+    }
+
+    /// What there is to measure, as Prometheus reads it.
+    pub async fn metrics(&self) -> String {
+        let mut page = Exposition::default();
+        self.process.write_metrics(&mut page);
+        self.broker.write_metrics(&mut page);
+        dispatch::write_metrics(&self.broker, &mut page).await;
+        self.calls.write(&mut page);
+        page.into_text()
     }
 
     /// The admin service.
@@ -113,6 +137,7 @@ impl Admin {
 impl AdminService for Admin {
     async fn get_status(&self, _: Request<pb::GetStatusRequest>) -> Answer<pb::GetStatusResponse> {
         let now = self.broker.snapshot();
+        let (rate, left) = self.process.upstream_budget();
         let protections = self.process.protections().into_iter().map(|protection| pb::Protection {
             name: protection.name.to_owned(),
             tier: protection.tier.to_owned(),
@@ -142,7 +167,16 @@ impl AdminService for Admin {
             protections: protections.collect(),
             dispatches: Some(dispatch::backlog(&self.broker).await),
             approvals: convert::count(now.approvals),
+            upstream_budget: Some(pb::UpstreamBudget {
+                calls: rate.count,
+                per: convert::duration(rate.per),
+                left,
+            }),
         }))
+    }
+
+    async fn get_metrics(&self, _: Request<pb::GetMetricsRequest>) -> Answer<pb::GetMetricsResponse> {
+        Ok(Response::new(pb::GetMetricsResponse { text: self.metrics().await }))
     }
 
     async fn list_sessions(&self, _: Request<pb::ListSessionsRequest>) -> Answer<pb::ListSessionsResponse> {

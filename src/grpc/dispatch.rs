@@ -3,6 +3,7 @@
 use super::convert;
 use crate::broker::{Broker, BrokerError};
 use crate::inbox::store::outbox::{Chosen, Delivery, State};
+use crate::metrics::{Exposition, Kind};
 use crate::pb;
 
 /// Deliveries in one answer.
@@ -76,6 +77,18 @@ pub(super) async fn backlog(broker: &Broker) -> pb::DispatchBacklog {
         oldest_pending: backlog.oldest_pending.and_then(convert::duration),
         full: backlog.full,
     }
+}
+
+/// What callbacks are still to be told, as metrics.
+pub(super) async fn write_metrics(broker: &Broker, page: &mut Exposition) {
+    let backlog = broker.backlog().await;
+    let name = "ravi_broker_dispatches";
+    page.family(name, Kind::Gauge, "Messages that callbacks are to be told of, and those given up.");
+    page.sample(name, &[("state", "pending")], backlog.pending);
+    page.sample(name, &[("state", "dead")], backlog.dead);
+    let waited = backlog.oldest_pending.unwrap_or_default().as_secs();
+    let help = "For how long the oldest pending one has waited.";
+    page.single("ravi_broker_dispatch_oldest_seconds", Kind::Gauge, help, waited);
 }
 
 const NO_TARGET: BrokerError =

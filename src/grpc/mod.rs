@@ -10,6 +10,7 @@ mod identity;
 mod inbox;
 mod lease;
 mod message;
+mod meter;
 mod persona;
 mod retire;
 mod send;
@@ -23,9 +24,11 @@ use std::time::Duration;
 use tokio::sync::Semaphore;
 use tonic::metadata::MetadataMap;
 use tonic::{Extensions, Request, Response, Status};
+use tracing::Instrument;
 
 pub use self::admin::{Admin, Process, Reloaded};
 pub use self::edge::Edge;
+pub use self::meter::{CallMeters, Meter};
 pub use self::retire::Retire;
 use crate::broker::{Admitted, Broker, BrokerError, Caller};
 use crate::clock::Clock;
@@ -146,7 +149,8 @@ impl Agent {
         F: Future<Output = Result<T, BrokerError>> + Send + 'static,
     {
         let _wanted = admitted.wanted();
-        let outcome = tokio::spawn(change(admitted)).await.unwrap_or(Err(BrokerError::Internal));
+        let outcome =
+            tokio::spawn(change(admitted).in_current_span()).await.unwrap_or(Err(BrokerError::Internal));
         Ok(outcome?)
     }
 }

@@ -82,7 +82,14 @@ pub(super) fn reason(error: &BrokerError) -> &'static str {
     name(classify(error).1)
 }
 
-fn name(reason: ErrorReason) -> &'static str {
+/// The reason that an answer gives. `None`: it is no error, or one of another making.
+pub(super) fn reason_of(headers: &http::HeaderMap) -> Option<ErrorReason> {
+    headers.get(DETAILS)?;
+    let reason = Status::from_header_map(headers)?.get_details_error_info()?.reason;
+    ErrorReason::from_str_name(&format!("{PREFIX}{reason}"))
+}
+
+pub(super) fn name(reason: ErrorReason) -> &'static str {
     reason.as_str_name().strip_prefix(PREFIX).unwrap_or_default()
 }
 

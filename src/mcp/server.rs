@@ -20,9 +20,10 @@ use tokio::time::{sleep, timeout};
 
 use super::progress::Progress;
 use super::rights::Rights;
-use super::session::BrokerSession;
+use super::session::{BrokerSession, TRACE};
 use super::tools::{self, Call, Called};
 use super::wire::Link;
+use crate::types::TraceParent;
 
 const INSTRUCTIONS: &str = "\
 These tools give you the credentials and the identity that were set aside for you. Start with \
@@ -42,6 +43,8 @@ const RIGHTS_ASKED_EVERY: Duration = Duration::from_secs(5 * 60);
 /// Refusals that follow one another do not double a model's calls.
 const RIGHTS_PAUSE: Duration = Duration::from_secs(2);
 
+/// Where a host says to which trace its call belongs, in `_meta`.
+const TRACE_KEY: &str = "traceparent";
 /// The last revision with batches.
 const LAST_WITH_BATCHES: &str = "2025-03-26";
 
@@ -169,6 +172,7 @@ impl ServerHandler for Adapter {
         context: RequestContext<RoleServer>,
     ) -> Result<CallToolResponse, ErrorData> {
         self.establish();
+        let trace = context.meta.get(TRACE_KEY).and_then(|trace| TraceParent::read(trace.as_str()?));
         let call = Call {
             session: &self.session,
             arguments: request.arguments.unwrap_or_default(),
@@ -176,7 +180,7 @@ impl ServerHandler for Adapter {
             cancelled: context.ct,
             ended: self.link.ended.clone(),
         };
-        match tools::call(&request.name, call).await {
+        match TRACE.scope(trace, tools::call(&request.name, call)).await {
             Called::Answered(result) => Ok(result.into()),
             Called::Unknown => Err(ErrorData::invalid_params("there is no such tool; see tools/list", None)),
             Called::Cancelled => Err(ErrorData::internal_error("cancelled", None)),

@@ -22,6 +22,7 @@ use crate::client::{
     AgentClient, ClientError, ErrorReason, HeldSession, OpenSession, SessionDescription, SessionFile,
     SessionFileError, link,
 };
+use crate::types::TraceParent;
 
 /// For the audit trail.
 const REASON: &str = "MCP adapter";
@@ -69,6 +70,15 @@ pub(super) enum CallError {
     /// The call failed.
     #[error(transparent)]
     Client(#[from] ClientError),
+}
+
+tokio::task_local! {
+    /// The trace of the host's call that is being answered.
+    pub(super) static TRACE: Option<TraceParent>;
+}
+
+fn trace() -> Option<TraceParent> {
+    TRACE.try_with(|trace| *trace).ok().flatten()
 }
 
 impl BrokerSession {
@@ -193,7 +203,7 @@ impl BrokerSession {
         Box::pin(async {
             let generation = Arc::clone(&self.current());
             let held = generation.get_or_try_init(|| self.open()).await?;
-            let connected = held.connect().await;
+            let connected = held.connect().await.map(|client| client.within(trace()));
             Ok((generation, connected))
         })
     }

@@ -21,6 +21,8 @@ use tracing_subscriber::{Layer, fmt};
 
 pub use panics::report_panics_without_their_text;
 
+/// Fields of events and of the spans around them are `RAVI_ROLE`, `RAVI_TRACE_ID` and so on in the journal.
+const JOURNAL_PREFIX: &str = "RAVI";
 const DEFAULT_FILTER: &str = "info";
 /// Our targets: the library, and what is named after a program.
 const OWN: &str = "ravi_";
@@ -59,7 +61,7 @@ where
     if leads_to_journal(std::env::var("JOURNAL_STREAM").ok().as_deref())
         && let Ok(journal) = tracing_journald::layer()
     {
-        return journal.boxed();
+        return journal.with_field_prefix(Some(JOURNAL_PREFIX.to_owned())).boxed();
     }
     let colours = stderr().is_terminal() && std::env::var_os("NO_COLOR").is_none();
     fmt::layer().with_writer(stderr).with_ansi(colours).boxed()

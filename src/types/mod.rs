@@ -11,6 +11,7 @@ mod names;
 mod reference;
 mod resource;
 mod subject;
+mod trace;
 
 pub use base_url::{BaseUrl, BaseUrlError, LOCALHOST};
 pub use callback::{CallbackUrl, CallbackUrlError};
@@ -24,6 +25,7 @@ pub use names::{Domain, IdentityName, NameError, Reason, RoleName, SecretKey, Us
 pub use reference::{Field, Reference};
 pub use resource::{PasswordName, Resource};
 pub use subject::Subject;
+pub use trace::TraceParent;
 
 /// What `--version` says: the version, and the commit that the programs were built from.
 pub const VERSION: &str = concat!(env!("CARGO_PKG_VERSION"), " (", env!("RAVI_BROKER_COMMIT"), ")");

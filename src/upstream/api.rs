@@ -14,8 +14,8 @@ use super::storage::Storage;
 use super::tls::SettingsError;
 use super::wire::{self, MALFORMED, PasswordRow, SecretRow};
 use super::{
-    Budget, DeviceLogin, DevicePoll, Identity, Keys, NewPassword, Owner, PasswordEntry, Result, SecretEntry,
-    SsoToken, Upstream, UpstreamError,
+    Budget, DeviceLogin, DevicePoll, Identity, Keys, Meters, NewPassword, Owner, PasswordEntry, Result,
+    SecretEntry, SsoToken, Upstream, UpstreamError,
 };
 use crate::clock::{BootInstant, Clock};
 use crate::secret::Secret;
@@ -50,6 +50,11 @@ impl HttpUpstream {
     ) -> std::result::Result<Self, SettingsError> {
         let storage = Storage::new(&settings, budget.clone(), clock.clone())?;
         Ok(Self { http: Http::new(settings, keys, budget, clock)?, storage, pins: Pins::default() })
+    }
+
+    /// How its calls end and how long they take.
+    pub fn meters(&self) -> Arc<Meters> {
+        self.http.meters().clone()
     }
 }
 

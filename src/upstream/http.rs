@@ -24,6 +24,7 @@ use zeroize::Zeroizing;
 
 use super::call::{Auth, Call, Keep};
 use super::exchange::{Reply, Room, exchange};
+use super::meters::Meters;
 use super::resolve::{Reach, Resolver};
 use super::retry::{self, Fault};
 use super::tls::{self, SettingsError};
@@ -65,6 +66,7 @@ pub(super) struct Http {
     in_flight: Semaphore,
     roomy: Semaphore,
     sent: AtomicU64,
+    meters: Arc<Meters>,
 }
 
 impl Http {
@@ -88,11 +90,16 @@ impl Http {
             in_flight: Semaphore::new(MAX_IN_FLIGHT),
             roomy: Semaphore::new(MAX_ROOMY),
             sent: AtomicU64::new(0),
+            meters: Arc::default(),
         })
     }
 
     pub(super) fn origin(&self) -> &str {
         self.base.origin()
+    }
+
+    pub(super) fn meters(&self) -> &Arc<Meters> {
+        &self.meters
     }
 
     pub(super) fn sent(&self) -> u64 {
@@ -163,11 +170,13 @@ impl Http {
         self.budget.take(call.identity).map_err(over)?;
         let started = self.clock.now();
         let outcome = self.send(call, request, end).await;
+        let took = self.clock.now().since(started);
+        self.meters.count(call, &outcome, took);
         tracing::debug!(
             method = %call.method,
             endpoint = call.template,
             status = outcome.as_ref().ok().map(|reply| reply.status.as_u16()),
-            duration_ms = u64::try_from(self.clock.now().since(started).as_millis()).unwrap_or(u64::MAX),
+            duration_ms = u64::try_from(took.as_millis()).unwrap_or(u64::MAX),
             "upstream"
         );
         let reply = outcome?;

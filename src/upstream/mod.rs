@@ -16,6 +16,7 @@ mod exchange;
 mod http;
 mod mailbox;
 mod messages;
+mod meters;
 mod paths;
 mod pins;
 mod resolve;
@@ -42,6 +43,7 @@ pub use mailbox::{
     Text,
 };
 pub use messages::{FileFault, MAX_FILE_BYTES, check_file};
+pub use meters::Meters;
 pub use tls::{SettingsError, public_tls};
 
 /// Result of an upstream call.

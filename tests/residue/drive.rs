@@ -258,6 +258,7 @@ impl Driven {
         let wire = Wire::connect(&socket, &self.calls).await;
         let mut admin = wire.admin();
         admin.get_status(pb::GetStatusRequest {}).await.unwrap();
+        admin.get_metrics(pb::GetMetricsRequest {}).await.unwrap();
         let unknown = pb::ExplainRequest { denial_id: format!("den_{}", "a".repeat(26)) };
         admin.explain(unknown).await.unwrap_err();
         let sessions = admin.list_sessions(pb::ListSessionsRequest {}).await.unwrap().into_inner().sessions;

@@ -39,7 +39,7 @@ pub(crate) use manual::{Completions, ManualPages, Shell, SkillCommand, SkillPlac
 pub(crate) use messages::{CheckSend, Contacts, Content, Forward, Reply, SendCommand, SendEmail, SendSms};
 pub(crate) use operator::{
     AuditCommand, ConfigCommand, CreateIdentity, DispatchCommand, Explain, IdentityCommand, ListDispatches,
-    Login, Revoke, RevokeTarget, ShowConfig, StateName, TailAudit, VerifyAudit, WhichDispatches,
+    Login, Revoke, RevokeTarget, ShowConfig, StateName, TailAudit, Top, VerifyAudit, WhichDispatches,
 };
 pub(crate) use run::{MAX_DESCRIPTOR, Named, Numbered, Run};
 pub(crate) use service::{ServiceChange, ServiceCommand, ServicePlace};
@@ -168,6 +168,17 @@ pub(crate) enum Command {
     /// Show the daemon, its protections and its sessions
     #[command(after_help = "Example:\n  ravi-broker status")]
     Status,
+    /// Watch the daemon live: sessions, leases, requests that wait for you
+    Top(Top),
+    /// Print what the daemon counts, in the form that Prometheus reads
+    #[command(after_help = "\
+Numbers under labels of closed lists, and names of roles: no name of a secret, no handle, no value. The
+daemon opens no port for it; a timer can hand the text to the textfile collector of node_exporter, which
+wants a file that appears whole.
+
+Example:
+  ravi-broker metrics > ravi.prom.new && mv ravi.prom.new /var/lib/node_exporter/ravi.prom")]
+    Metrics,
     /// Find what is wrong with the setup, and say what to do about it
     Doctor(Doctor),
     /// Tell why a call was refused: the rule that decided, and what it looked at

@@ -32,6 +32,21 @@ pub(crate) struct Login {
 
 #[derive(Args, Debug)]
 #[command(after_help = "\
+Arrows or j and k select, tab goes to the next panel, r revokes, l locks, u unlocks, a approves, d denies,
+? helps, q quits; what changes something is asked about first. Where standard output is no terminal, one
+plain picture is printed; with --format json it is the one of `status`.
+
+Example:
+  ravi-broker top
+  ravi-broker top --once")]
+pub(crate) struct Top {
+    /// Print one plain picture and end
+    #[arg(long)]
+    pub(crate) once: bool,
+}
+
+#[derive(Args, Debug)]
+#[command(after_help = "\
 The caller of a refused call is told an id and not the reason. The daemon remembers the last 1,024
 since its start; the audit trail keeps the rule alone.
 

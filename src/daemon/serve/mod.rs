@@ -23,7 +23,7 @@ use self::connection::Times;
 use self::retirement::Triggers;
 use super::listen::{Connection, Incoming};
 use crate::broker::Broker;
-use crate::grpc::{Admin, Agent, Edge, MAX_MESSAGE_BYTES};
+use crate::grpc::{Admin, Agent, Edge, MAX_MESSAGE_BYTES, Meter};
 use crate::link::PREFACE;
 
 /// What health checks call the server as a whole.
@@ -31,7 +31,13 @@ const WHOLE_SERVER: &str = "";
 
 /// Serves the agent socket until `stop`, then lets the calls under way finish. A lock of the broker ends
 /// every connection.
-pub(super) async fn agents(agent: Agent, incoming: Incoming, broker: Arc<Broker>, stop: CancellationToken) {
+pub(super) async fn agents(
+    agent: Agent,
+    meter: Meter,
+    incoming: Incoming,
+    broker: Arc<Broker>,
+    stop: CancellationToken,
+) {
     let (health, health_service) = tonic_health::server::health_reporter();
     let names = [
         name(&agent.sessions()),
@@ -48,11 +54,12 @@ pub(super) async fn agents(agent: Agent, incoming: Incoming, broker: Arc<Broker>
         .add_service(agent.inbox())
         .add_service(agent.identities());
     let triggers = Triggers::on_stop(stop).or_lock(broker.locks());
-    tokio::join!(announcing, accept(incoming, Edge::Agent.layer(routes.prepare()), triggers, Some(broker)));
+    let service = meter.layer(Edge::Agent.layer(routes.prepare()));
+    tokio::join!(announcing, accept(incoming, service, triggers, Some(broker)));
 }
 
 /// Serves the admin socket until `stop`, then lets the calls under way finish.
-pub(super) async fn operator(admin: Admin, incoming: Incoming, stop: CancellationToken) {
+pub(super) async fn operator(admin: Admin, meter: Meter, incoming: Incoming, stop: CancellationToken) {
     let (health, health_service) = tonic_health::server::health_reporter();
     let names = [name(&admin.service())];
     // The operator is served even while agents are not.
@@ -61,7 +68,8 @@ pub(super) async fn operator(admin: Admin, incoming: Incoming, stop: Cancellatio
     let routes =
         Routes::new(health_service.max_decoding_message_size(MAX_MESSAGE_BYTES)).add_service(admin.service());
     let triggers = Triggers::on_stop(stop);
-    tokio::join!(announcing, accept(incoming, Edge::Admin.layer(routes.prepare()), triggers, None));
+    let service = meter.layer(Edge::Admin.layer(routes.prepare()));
+    tokio::join!(announcing, accept(incoming, service, triggers, None));
 }
 
 /// Serves each connection in a task of its own, until no more come in and the last has ended. How many

@@ -11,11 +11,13 @@ mod inbox;
 mod inject;
 mod leaks;
 mod login;
+mod metrics;
 mod operator;
 mod run;
 mod send;
 mod setup;
 mod skill;
+mod top;
 mod walk;
 
 use std::fs::File;

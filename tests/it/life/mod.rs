@@ -14,6 +14,7 @@ mod reload;
 mod restart;
 mod start;
 mod stop;
+mod traces;
 mod users;
 
 use ravi_broker::client::{ClientError, ErrorReason};

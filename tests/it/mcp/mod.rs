@@ -11,6 +11,7 @@ mod schema;
 mod session;
 mod streams;
 mod tools;
+mod trace;
 
 use std::path::Path;
 use std::process::{ExitStatus, Stdio};
