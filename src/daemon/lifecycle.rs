@@ -22,6 +22,8 @@ use crate::limit::UpstreamBudget;
 const ADMIN_CONNECTIONS: Limits = Limits { total: 32, per_uid: 32 };
 /// Between two rounds that forget identities whose budget is whole again.
 const BUDGET_ROUND: Duration = Duration::from_secs(60);
+/// For calls that were cut off to say so.
+const LAST_WORDS: Duration = Duration::from_millis(200);
 
 /// Serves until a signal says to stop, drains, wipes.
 pub(super) async fn run(app: App) -> Result<(), StartError> {
@@ -100,10 +102,15 @@ async fn drain(broker: &Broker, servers: &TaskTracker, stop: &CancellationToken,
     tracing::info!(grace_seconds = grace.as_secs(), "draining");
     broker.drain();
     stop.cancel();
-    if tokio::time::timeout(grace, servers.wait()).await.is_err() {
+    let drained = tokio::time::timeout(grace, servers.wait()).await.is_ok();
+    if !drained {
         tracing::warn!("the grace time is over; calls that are still under way are cut off");
     }
     broker.shut();
+    if !drained {
+        // They end with their sessions: their callers are told, and their records come before the last one.
+        let _ = tokio::time::timeout(LAST_WORDS, servers.wait()).await;
+    }
     tracing::info!("every value and key is wiped");
 }
 
