@@ -415,6 +415,8 @@ impl fmt::Display for Target<'_> {
 
 #[cfg(test)]
 mod tests {
+    use proptest::prelude::*;
+
     use super::*;
 
     fn actor() -> Actor {
@@ -462,6 +464,17 @@ mod tests {
             let mut text = String::new();
             stamp.push(&mut text, Timestamp::from_nanosecond(nanos).unwrap());
             assert_eq!(text, expected);
+        }
+    }
+
+    proptest! {
+        #[test]
+        fn any_text_is_read_back_as_it_was_written(text in any::<String>()) {
+            let mut fields = Fields(String::new());
+            fields.text("text", Some(&text));
+            fields.0.push('}');
+            let read: serde_json::Value = serde_json::from_str(&fields.0).unwrap();
+            prop_assert_eq!(read["text"].as_str(), Some(&*text));
         }
     }
 

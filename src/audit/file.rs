@@ -283,7 +283,7 @@ impl Log {
     }
 
     fn record_all(&mut self, events: &[Event<'_>], now: Now) -> Result<(), AuditError> {
-        let fields: Vec<String> = events.iter().take(AT_ONCE).map(|event| self.fields(event, now)).collect();
+        let fields: Vec<String> = events.iter().map(|event| self.fields(event, now)).collect();
         let bytes: usize = fields.iter().map(|fields| fields.len() + FRAME).sum();
         if self.length > 0 && self.length + bytes as u64 > self.max_bytes {
             self.change_files(now)?;
@@ -414,5 +414,51 @@ impl Log {
     fn broken(&self, line: u64, fault: Fault) -> AuditError {
         let breach = Breach { path: self.path.clone(), line, fault };
         AuditError::Broken { breach, trail: self.path.clone() }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::super::{NOBODY, Verb};
+    use super::*;
+    use crate::clock::manual::ManualClock;
+
+    /// The record that the head file names.
+    fn noted(folder: &Path) -> u64 {
+        let text = std::fs::read_to_string(folder.join("audit.jsonl.head")).unwrap();
+        text.split(' ').next().unwrap().parse().unwrap()
+    }
+
+    #[tokio::test]
+    async fn the_head_file_is_behind_for_ten_milliseconds_and_no_longer() {
+        let (clock, folder) = (ManualClock::new(), tempfile::TempDir::new().unwrap());
+        let path = folder.path().join("audit.jsonl");
+        let trail = AuditFile::open(&path, 1 << 20, Arc::new(clock.clone())).unwrap();
+        let record = || trail.record(&Event::of(Verb::AdminLock, &NOBODY)).unwrap();
+        record();
+        assert_eq!(noted(folder.path()), 1);
+        (0..8).for_each(|_| record());
+        assert_eq!((noted(folder.path()), trail.head().0.sequence), (1, 9));
+        let catches_up = async {
+            for _ in 0..8 {
+                tokio::task::yield_now().await;
+            }
+            assert_eq!(noted(folder.path()), 1, "before its time");
+            clock.advance(LAG);
+            for _ in 0..8 {
+                tokio::task::yield_now().await;
+            }
+        };
+        tokio::select! {
+            biased;
+            () = trail.keep_head() => {}
+            () = catches_up => {}
+        }
+        assert_eq!(noted(folder.path()), 9);
+        record();
+        assert_eq!(noted(folder.path()), 10, "the first for a while brings it up itself");
+        record();
+        drop(trail);
+        assert_eq!(noted(folder.path()), 11, "and so does the end");
     }
 }

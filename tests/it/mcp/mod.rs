@@ -9,6 +9,7 @@ mod messages;
 mod rights;
 mod schema;
 mod session;
+mod start;
 mod streams;
 mod tools;
 mod trace;
