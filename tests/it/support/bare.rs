@@ -172,19 +172,24 @@ pub(crate) struct Ending(Vec<u8>);
 impl Ending {
     /// Whether the stream has ended with these bytes.
     pub(crate) fn has_come(&mut self, bytes: &[u8], stream: u32) -> bool {
+        self.of(bytes).contains(&stream)
+    }
+
+    /// The streams that have ended with these bytes.
+    pub(crate) fn of(&mut self, bytes: &[u8]) -> Vec<u32> {
         self.0.extend_from_slice(bytes);
+        let mut ended = Vec::new();
         while let Some((head, rest)) = self.0.split_at_checked(9) {
             let length = u32::from_be_bytes([0, head[0], head[1], head[2]]) as usize;
             if rest.len() < length {
-                return false;
+                break;
             }
-            let of_stream = head[5..] == stream.to_be_bytes();
-            if of_stream && matches!(head[3], HEADERS | DATA) && head[4] & END_STREAM != 0 {
-                return true;
+            if matches!(head[3], HEADERS | DATA) && head[4] & END_STREAM != 0 {
+                ended.push(u32::from_be_bytes([head[5], head[6], head[7], head[8]]));
             }
             self.0.drain(..9 + length);
         }
-        false
+        ended
     }
 }
 

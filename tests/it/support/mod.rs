@@ -23,7 +23,7 @@ use tempfile::TempDir;
 pub(crate) use bare::{Answer, Bare, Ending};
 pub(crate) use confine::{Confinement, no_python};
 pub(crate) use daemon::{Daemon, bounded, optimised};
-pub(crate) use forked::{fork, fork_as, wait};
+pub(crate) use forked::{fork, fork_as, preempt, wait};
 pub(crate) use shell::Shell;
 
 /// The identities that the sandbox is seeded with.
