@@ -1,5 +1,4 @@
-//! The file that records are appended to, one `write(2)` each, under one lock: the order of the file
-//! is the order of the numbers.
+//! The file that records are appended to, under one lock: the order of the file is the order of the numbers.
 //!
 //! A record counts when it is written. The head file follows within [`LAG`]: of many records in a row, one pays for
 //! it. What was written of a record that failed is cut off again, at the latest before the next; so a full disk refuses requests and nothing else, and
@@ -20,6 +19,7 @@ use tokio::sync::{Notify, broadcast};
 use super::chain::{FRAME, Fault, Head, Walk, seal, seal_into, walk};
 use super::event::Stamp;
 use super::folder::Folder;
+use super::group::{Groups, Place};
 use super::head::{HeadFile, judge};
 use super::{AuditError, Breach, Counts, Event};
 use crate::clock::{BootInstant, Clock};
@@ -29,13 +29,14 @@ const RECENT: usize = 1000;
 /// Records that a follower may be behind before it misses some.
 const BEHIND: usize = 1024;
 /// Records of one write: far below the smallest size of a file.
-const AT_ONCE: usize = 16;
+const AT_ONCE: usize = 32;
 /// How far the head file may be behind.
 pub(super) const LAG: Duration = Duration::from_millis(10);
 
 /// The audit trail of this daemon. Share it behind an `Arc`; any thread may record.
 pub struct AuditFile {
     log: Mutex<Log>,
+    groups: Groups,
     clock: Arc<dyn Clock>,
     counts: Counts,
     /// The head file has fallen behind.
@@ -65,7 +66,8 @@ impl AuditFile {
     /// All but [`AuditError::Disturbed`]. The daemon must not start then.
     pub fn open(path: &Path, max_bytes: u64, clock: Arc<dyn Clock>) -> Result<Self, AuditError> {
         let log = Log::open(path, max_bytes, now(&*clock))?;
-        Ok(Self { log: Mutex::new(log), clock, counts: Counts::default(), behind: Notify::new() })
+        let (groups, counts) = (Groups::default(), Counts::default());
+        Ok(Self { log: Mutex::new(log), groups, clock, counts, behind: Notify::new() })
     }
 
     /// Writes one record. Blocks for the time of one `write(2)`; call it before the value leaves.
@@ -73,7 +75,7 @@ impl AuditFile {
     /// # Errors
     /// [`AuditError::Unwritten`] or [`AuditError::Disturbed`]: nothing was recorded, so refuse.
     pub fn record(&self, event: &Event<'_>) -> Result<(), AuditError> {
-        self.write(std::slice::from_ref(event), |log, now| log.record(event, now))
+        self.record_all(std::slice::from_ref(event))
     }
 
     /// Writes records that belong together, in order, in as few writes as the files allow.
@@ -81,31 +83,58 @@ impl AuditFile {
     /// # Errors
     /// As [`record`](Self::record). Of a write that failed nothing is recorded; one before it may stand.
     pub fn record_all(&self, events: &[Event<'_>]) -> Result<(), AuditError> {
-        self.write(events, |log, now| {
-            events.chunks(AT_ONCE).try_for_each(|events| log.record_all(events, now))
-        })
+        let mut log = self.lock();
+        let now = now(&*self.clock);
+        let fields: Vec<String> = events.iter().map(|event| log.fields(event, now)).collect();
+        let written = self.write(&mut log, &fields, now);
+        drop(log);
+        events.iter().for_each(|event| self.count(event, &written));
+        written
     }
 
-    fn write(
-        &self,
-        events: &[Event<'_>],
-        write: impl FnOnce(&mut Log, Now) -> Result<(), AuditError>,
-    ) -> Result<(), AuditError> {
+    /// As [`record`](Self::record), in one write with what others record at the same time. Dropped before it is done,
+    /// it may have recorded or not.
+    ///
+    /// # Errors
+    /// As [`record_all`](Self::record_all).
+    pub async fn commit(&self, event: &Event<'_>) -> Result<(), AuditError> {
+        let Place { group, leads, crowded } = self.groups.join(event, &*self.clock);
+        if leads {
+            let led = Led(self);
+            if crowded {
+                tokio::task::yield_now().await;
+            }
+            drop(led);
+        }
+        let written = group.outcome().await;
+        self.count(event, &written);
+        written
+    }
+
+    /// Writes what callers of [`commit`](Self::commit) are waiting for.
+    pub fn flush(&self) {
         let mut log = self.lock();
+        let Some((group, fields)) = self.groups.take() else { return };
+        let now = now(&*self.clock);
+        let written = self.write(&mut log, &fields, now);
+        drop(log);
+        self.groups.written(now.boot);
+        group.tell(written);
+    }
+
+    fn write(&self, log: &mut Log, fields: &[String], now: Now) -> Result<(), AuditError> {
         let was_behind = log.behind;
-        let written = write(&mut log, now(&*self.clock));
+        let written = fields.chunks(AT_ONCE).try_for_each(|fields| log.write(fields, now));
         log.healthy = written.is_ok();
         if log.behind && !was_behind {
             self.behind.notify_one();
         }
-        drop(log);
-        self.count(events, &written);
         written
     }
 
-    fn count(&self, events: &[Event<'_>], written: &Result<(), AuditError>) {
+    fn count(&self, event: &Event<'_>, written: &Result<(), AuditError>) {
         match written {
-            Ok(()) => events.iter().for_each(|event| self.counts.written(event)),
+            Ok(()) => self.counts.written(event),
             Err(_) => self.counts.unwritten(),
         }
     }
@@ -160,6 +189,15 @@ impl AuditFile {
 impl Drop for AuditFile {
     fn drop(&mut self) {
         self.settle();
+    }
+}
+
+/// A group that is to be written, also if its leader is dropped.
+struct Led<'a>(&'a AuditFile);
+
+impl Drop for Led<'_> {
+    fn drop(&mut self) {
+        self.0.flush();
     }
 }
 
@@ -220,7 +258,8 @@ impl Log {
             _ => log.resume(&walk)?,
         }
         if walk.unfinished > 0 {
-            log.record(&Event::recovered(walk.unfinished), now)?;
+            let fields = log.fields(&Event::recovered(walk.unfinished), now);
+            log.write(&[fields], now)?;
         }
         Ok(log)
     }
@@ -278,17 +317,12 @@ impl Log {
         }
     }
 
-    fn record(&mut self, event: &Event<'_>, now: Now) -> Result<(), AuditError> {
-        self.record_all(std::slice::from_ref(event), now)
-    }
-
-    fn record_all(&mut self, events: &[Event<'_>], now: Now) -> Result<(), AuditError> {
-        let fields: Vec<String> = events.iter().map(|event| self.fields(event, now)).collect();
+    fn write(&mut self, fields: &[String], now: Now) -> Result<(), AuditError> {
         let bytes: usize = fields.iter().map(|fields| fields.len() + FRAME).sum();
         if self.length > 0 && self.length + bytes as u64 > self.max_bytes {
             self.change_files(now)?;
         }
-        self.append(&fields, now)
+        self.append(fields, now)
     }
 
     /// All of them, or none.

@@ -2,7 +2,7 @@
 //!
 //! [`Event`] says what happened and cannot express a secret, [`chain`] seals and checks records,
 //! [`AuditFile`] writes them, [`verify_path`] checks what is on disk. When a record cannot be written
-//! the caller refuses: [`AuditFile::record`] is called on the request path and fails closed.
+//! the caller refuses: [`AuditFile::record`] and [`AuditFile::commit`] are called on the request path and fail closed.
 //!
 //! On disk, in a directory that nobody else may write:
 //!
@@ -19,6 +19,7 @@ mod counts;
 mod event;
 mod file;
 mod folder;
+mod group;
 mod head;
 mod verify;
 mod words;

@@ -62,10 +62,12 @@ impl Broker {
         let failed = |error: &BrokerError| self.record_failed(admitted, grant.action(), error);
         let lease = self.leases.grant(session, &grant, found, ttl);
         let lease = lease.map_err(|error| explained(session, error)).inspect_err(failed)?;
-        let recorded = self.record_acquired(session, &lease, reason.as_ref());
+        let unheld = Unheld { broker: self, session, id: Some(lease.id) };
+        let recorded = self.record_acquired(session, &lease, reason.as_ref()).await;
         recorded.and_then(|()| self.still_leased(session, lease.id)).inspect_err(|_| {
             let _ = self.leases.release(session.id, lease.id);
         })?;
+        unheld.is_held();
         Ok(Leased { lease, credential })
     }
 
@@ -85,7 +87,7 @@ impl Broker {
         }
         let counted = self.leases.count_use(session.id, id);
         let lease = counted.map_err(|error| self.refuse_lease(admitted, id, error))?;
-        self.record_read(session, &lease)?;
+        self.record_read(session, &lease).await?;
         self.still_leased(session, id)?;
         Ok(Leased { lease, credential })
     }
@@ -162,6 +164,30 @@ impl Broker {
             self.record_minted(session, identity);
         }
         fetched.map_err(|error| session.end().map_or(error, BrokerError::from))
+    }
+}
+
+/// A lease whose caller went away while it was recorded: nobody knows its handle, so it is given back.
+struct Unheld<'a> {
+    broker: &'a Broker,
+    session: &'a Session,
+    id: Option<LeaseId>,
+}
+
+impl Unheld<'_> {
+    fn is_held(mut self) {
+        self.id = None;
+    }
+}
+
+impl Drop for Unheld<'_> {
+    fn drop(&mut self) {
+        let Some(id) = self.id else { return };
+        if let Ok(lease) = self.broker.leases.release(self.session.id, id) {
+            // It was acquired before it was given back.
+            self.broker.audit.flush();
+            self.broker.record_released(self.session, &lease);
+        }
     }
 }
 

@@ -72,7 +72,7 @@ impl Broker {
         self.must_record(&Event::of(Verb::CodeClaimed, &session.actor).target(Target::Subject(&message)))
     }
 
-    pub(super) fn record_acquired(
+    pub(super) async fn record_acquired(
         &self,
         session: &Session,
         lease: &Lease,
@@ -80,11 +80,11 @@ impl Broker {
     ) -> Result<()> {
         let ttl = lease.terms.expires_at.since(lease.terms.granted_at);
         let event = Event::lease(Verb::LeaseAcquired, &session.actor, lease.id, &lease.resource);
-        self.must_record(&event.identity(lease.identity).ttl(ttl).reason(reason))
+        self.told(self.audit.commit(&event.identity(lease.identity).ttl(ttl).reason(reason)).await)
     }
 
-    pub(super) fn record_read(&self, session: &Session, lease: &Lease) -> Result<()> {
-        self.must_record(&about_lease(Verb::LeaseRead, session, lease))
+    pub(super) async fn record_read(&self, session: &Session, lease: &Lease) -> Result<()> {
+        self.told(self.audit.commit(&about_lease(Verb::LeaseRead, session, lease)).await)
     }
 
     pub(super) fn record_renewed(&self, session: &Session, lease: &Lease) -> Result<()> {
