@@ -75,8 +75,15 @@ fn every_key_that_the_example_comments_out_is_accepted_with_its_default() {
         let origins = draft.origins.clone();
         let config = draft.finish(Vec::new()).unwrap_or_else(|error| panic!("{error}"));
         let shown = config::show(&config, &origins).into_iter();
-        let no_default =
-            ["upstream.ca_file", "upstream.management_key_file", "listen.require", "memory.require"];
+        let no_default = [
+            "upstream.ca_file",
+            "upstream.management_key_file",
+            "listen.require",
+            "memory.require",
+            "metrics.listen",
+            "telemetry.otlp.endpoint",
+            "telemetry.otlp.ca_file",
+        ];
         shown
             .filter(|shown| !no_default.contains(&shown.key.as_str()))
             .map(|shown| (shown.key, shown.value))
