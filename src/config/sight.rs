@@ -106,7 +106,9 @@ pub(super) fn read(file: &mut Table<'_>) -> RawSight {
 /// An empty section asks for nothing.
 fn refuse_unbuilt(otlp: &Table<'_>, built: bool) {
     if otlp.left() > 0 && !built {
-        otlp.refuse("this ravi-broker cannot export to OpenTelemetry: it was built without the feature `otlp`");
+        otlp.refuse(
+            "this ravi-broker cannot export to OpenTelemetry: it was built without the feature `otlp`",
+        );
     }
 }
 

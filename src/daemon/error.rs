@@ -64,7 +64,9 @@ pub enum StartError {
         source: io::Error,
     },
     /// `metrics.listen`.
-    #[error("cannot listen on {address} for metrics: {source}\nend what listens there, or change or remove metrics.listen")]
+    #[error(
+        "cannot listen on {address} for metrics: {source}\nend what listens there, or change or remove metrics.listen"
+    )]
     Metrics {
         /// The address.
         address: SocketAddr,

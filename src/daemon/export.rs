@@ -89,7 +89,8 @@ mod running {
                 Box::pin(async move { admin.metrics().await }) as _
             });
             let parts = Parts { pages, spans: export.spans(), exports, clock, started_at };
-            let exporter = Exporter::new(config, export.ca_pem.as_deref(), parts).map_err(StartError::Collector)?;
+            let exporter =
+                Exporter::new(config, export.ca_pem.as_deref(), parts).map_err(StartError::Collector)?;
             let stop = CancellationToken::new();
             let running = |exporter: Exporter| {
                 let task = tokio::spawn(exporter.run(stop.clone()));

@@ -49,9 +49,9 @@ pub(super) async fn run(app: App) -> Result<(), StartError> {
     servers.spawn(serve::agents(agent, Meter(calls.clone()), agents, broker.clone(), stop.clone()));
     let admin = Admin::new(broker.clone(), host.clone(), calls.clone(), clock.clone());
     servers.spawn(serve::operator(admin.clone(), Meter(calls), operators, stop.clone()));
-    let mut told = JoinSet::new();
+    let mut scraped = JoinSet::new();
     if let Some(scrape) = scrape {
-        told.spawn(scrape.run(admin.clone(), clock.clone(), stop.clone()));
+        scraped.spawn(scrape.serve(admin.clone(), clock.clone(), stop.clone())?);
     }
     #[cfg(feature = "otlp")]
     let exporting = Exporting::start(&config.otlp, host.export(), admin, clock.clone(), host.started_at())?;

@@ -53,39 +53,48 @@ impl Scrape {
         bound.map(Self).map_err(|source| StartError::Metrics { address, source })
     }
 
-    /// Serves until `stop`.
-    pub(super) async fn run(
+    /// What serves until `stop`.
+    pub(super) fn serve(
         self,
         admin: Admin,
         clock: Arc<dyn Clock>,
         stop: CancellationToken,
-    ) -> Result<(), StartError> {
+    ) -> Result<impl Future<Output = ()> + Send, StartError> {
         let listener = tokio::net::TcpListener::from_std(self.0)?;
         tracing::info!(address = %listener.local_addr()?, "metrics are served over HTTP");
-        let places = Arc::new(Semaphore::new(CONNECTIONS));
-        loop {
-            let accepted = async {
-                let place = places.clone().acquire_owned().await;
-                (place, listener.accept().await)
-            };
-            let (place, accepted) = tokio::select! {
-                () = stop.cancelled() => return Ok(()),
-                accepted = accepted => accepted,
-            };
-            let Ok((stream, _)) = accepted else {
-                clock.sleep_until(clock.now() + PAUSE).await;
-                continue;
-            };
-            let (admin, clock, stop) = (admin.clone(), clock.clone(), stop.clone());
-            tokio::spawn(async move {
-                tokio::select! {
-                    () = serve(stream, admin) => {}
-                    () = clock.sleep_until(clock.now() + DEADLINE) => {}
-                    () = stop.cancelled() => {}
-                }
-                drop(place);
-            });
-        }
+        Ok(accept(listener, admin, clock, stop))
+    }
+}
+
+async fn accept(
+    listener: tokio::net::TcpListener,
+    admin: Admin,
+    clock: Arc<dyn Clock>,
+    stop: CancellationToken,
+) {
+    let places = Arc::new(Semaphore::new(CONNECTIONS));
+    loop {
+        let accepted = async {
+            let place = places.clone().acquire_owned().await;
+            (place, listener.accept().await)
+        };
+        let (place, accepted) = tokio::select! {
+            () = stop.cancelled() => return,
+            accepted = accepted => accepted,
+        };
+        let Ok((stream, _)) = accepted else {
+            clock.sleep_until(clock.now() + PAUSE).await;
+            continue;
+        };
+        let (admin, clock, stop) = (admin.clone(), clock.clone(), stop.clone());
+        tokio::spawn(async move {
+            tokio::select! {
+                () = serve(stream, admin) => {}
+                () = clock.sleep_until(clock.now() + DEADLINE) => {}
+                () = stop.cancelled() => {}
+            }
+            drop(place);
+        });
     }
 }
 
@@ -161,12 +170,15 @@ mod tests {
         }
         assert_eq!(judged(Method::HEAD, PATH, &["localhost"]), None);
         let misdirected = Some(StatusCode::MISDIRECTED_REQUEST);
-        for hosts in
-            [&["evil.example:9464"][..], &["127.0.0.1.evil.example"], &["10.0.0.1"], &["a b"], &[""], &[], &[
-                "localhost",
-                "evil.example",
-            ]]
-        {
+        for hosts in [
+            &["evil.example:9464"][..],
+            &["127.0.0.1.evil.example"],
+            &["10.0.0.1"],
+            &["a b"],
+            &[""],
+            &[],
+            &["localhost", "evil.example"],
+        ] {
             assert_eq!(judged(Method::GET, PATH, hosts), misdirected, "{hosts:?}");
         }
         for path in ["/", "/metrics/", "/metrics?x=1", "/Metrics", "/debug"] {

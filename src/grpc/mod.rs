@@ -28,9 +28,9 @@ use tracing::Instrument;
 
 pub use self::admin::{Admin, Process, Reloaded};
 pub use self::edge::Edge;
+use self::meter::OfRole;
 pub use self::meter::{CallMeters, Meter};
 pub use self::retire::Retire;
-use self::meter::OfRole;
 use crate::broker::{Admitted, Broker, BrokerError, Caller};
 use crate::clock::Clock;
 use crate::limit::Class;

@@ -122,12 +122,14 @@ impl Channel {
             let _ = connection.await;
         });
         let service = service_fn(move |request| sender.send_request(request));
-        let mut grpc = Grpc::with_origin(service, self.endpoint.uri().clone()).max_decoding_message_size(MAX_ANSWER);
+        let mut grpc =
+            Grpc::with_origin(service, self.endpoint.uri().clone()).max_decoding_message_size(MAX_ANSWER);
         grpc.ready().await.map_err(|_| Fault::Unreachable)?;
         let mut request = Request::new(message);
         request.set_timeout(within);
         let (path, codec) = (PathAndQuery::from_static(method), ProstCodec::<M, Answer>::default());
-        let answer = grpc.unary(request, path, codec).await.map_err(|status| Fault::Refused(status.code()))?;
+        let answer =
+            grpc.unary(request, path, codec).await.map_err(|status| Fault::Refused(status.code()))?;
         Ok(answer.into_inner().partial_success.map_or(0, |partial| partial.rejected))
     }
 

@@ -3,8 +3,8 @@
 
 use super::messages::{
     AnyValue, Attribute, CUMULATIVE, Data, ERROR, ExportMetrics, ExportSpans, Gauge, Histogram,
-    HistogramPoint, Metric, NumberPoint, NumberValue, Resource, ResourceMetrics, ResourceSpans, SERVER, Scope,
-    ScopeMetrics, ScopeSpans, SpanMessage, SpanStatus, Sum, Value,
+    HistogramPoint, Metric, NumberPoint, NumberValue, Resource, ResourceMetrics, ResourceSpans, SERVER,
+    Scope, ScopeMetrics, ScopeSpans, SpanMessage, SpanStatus, Sum, Value,
 };
 use crate::metrics::{Exposition, Kind, Measured, Number, OTHER, Sample, Series, Spread, bounds};
 use crate::telemetry::Span;
@@ -90,7 +90,9 @@ fn span(span: &Span) -> SpanMessage {
     let name = match span.method {
         OTHER => OTHER.to_owned(),
         // Another service is labelled with its package.
-        method if method.split_once('/').is_some_and(|(service, _)| service.contains('.')) => method.to_owned(),
+        method if method.split_once('/').is_some_and(|(service, _)| service.contains('.')) => {
+            method.to_owned()
+        }
         method => format!("{PACKAGE}{method}"),
     };
     let mut attributes = vec![text("rpc.system", "grpc")];
@@ -103,7 +105,8 @@ fn span(span: &Span) -> SpanMessage {
     });
     attributes.extend(span.role.as_deref().map(|role| text("ravi_broker.role", role)));
     attributes.extend(span.error.map(|reason| text("error.type", reason)));
-    let (parent, flags) = span.parent.map_or((Vec::new(), 0), |(id, flags)| (id.to_vec(), u32::from(flags) | REMOTE));
+    let (parent, flags) =
+        span.parent.map_or((Vec::new(), 0), |(id, flags)| (id.to_vec(), u32::from(flags) | REMOTE));
     SpanMessage {
         trace_id: span.trace.to_vec(),
         span_id: span.id.to_vec(),

@@ -77,7 +77,11 @@ impl Exporter {
     ///
     /// # Errors
     /// A `ca_file` without usable certificates.
-    pub fn new(config: &OtlpConfig, ca_pem: Option<&[u8]>, parts: Parts) -> Result<Option<Self>, SettingsError> {
+    pub fn new(
+        config: &OtlpConfig,
+        ca_pem: Option<&[u8]>,
+        parts: Parts,
+    ) -> Result<Option<Self>, SettingsError> {
         let (Some(endpoint), Some(port)) = (config.endpoint.clone(), config.port()) else { return Ok(None) };
         let Parts { pages, spans, exports, clock, started_at } = parts;
         let channel = Channel::new(endpoint, port, collector_tls(ca_pem)?, clock.clone());
@@ -155,7 +159,8 @@ impl Exporter {
             let again = !tried && outcome.is_err_and(Fault::may_pass);
             if !again {
                 let taken = std::mem::take(&mut self.held).len();
-                let refused = outcome.map_or(taken, |rejected| usize::try_from(rejected).unwrap_or(0).min(taken));
+                let refused =
+                    outcome.map_or(taken, |rejected| usize::try_from(rejected).unwrap_or(0).min(taken));
                 self.exports.gave_up(refused);
             }
             self.note(Signal::Traces, outcome);
@@ -177,7 +182,10 @@ impl Exporter {
             match outcome {
                 Ok(_) => tracing::info!("the OpenTelemetry collector takes what is exported"),
                 Err(fault) => {
-                    tracing::warn!(fault = fault.name(), "the OpenTelemetry collector takes nothing; trying on");
+                    tracing::warn!(
+                        fault = fault.name(),
+                        "the OpenTelemetry collector takes nothing; trying on"
+                    );
                 }
             }
         }

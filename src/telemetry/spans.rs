@@ -153,7 +153,11 @@ impl Exports {
         }
         let Some(spans) = spans else { return };
         let name = "ravi_broker_otlp_spans_dropped_total";
-        page.family(name, Kind::Counter, "Spans that were dropped: too many waited, or no collector took them.");
+        page.family(
+            name,
+            Kind::Counter,
+            "Spans that were dropped: too many waited, or no collector took them.",
+        );
         page.sample(name, &[("cause", "queue_full")], spans.dropped.value());
         page.sample(name, &[("cause", "not_taken")], self.given_up.value());
     }
