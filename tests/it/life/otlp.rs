@@ -25,8 +25,10 @@ use opentelemetry_proto::tonic::metrics::v1::number_data_point::Value as Number;
 use opentelemetry_proto::tonic::metrics::v1::{Metric, NumberDataPoint};
 use opentelemetry_proto::tonic::trace::v1::Span;
 use tokio::io::AsyncReadExt;
-use tokio::net::{TcpListener, TcpSocket};
+use rustls::pki_types::PrivateKeyDer;
+use tokio::net::{TcpListener, TcpSocket, TcpStream};
 use tokio::task::JoinHandle;
+use tokio_rustls::TlsAcceptor;
 use tokio_stream::wrappers::TcpListenerStream;
 use tonic::transport::Server;
 use tonic::{Request, Response, Status};
@@ -258,6 +260,56 @@ async fn a_call_is_a_span_in_the_trace_of_its_caller() {
     }
     let ids: std::collections::BTreeSet<_> = spans.values().map(|span| &span.span_id).collect();
     assert_eq!(ids.len(), spans.len());
+}
+
+/// Takes TLS off, in front of a collector. Returns its address and the certificate that it shows.
+async fn behind_tls(collector: SocketAddr) -> (SocketAddr, String) {
+    let made = rcgen::generate_simple_self_signed(["localhost".to_owned()]).unwrap();
+    let key = PrivateKeyDer::Pkcs8(made.signing_key.serialize_der().into());
+    let provider = Arc::new(rustls::crypto::aws_lc_rs::default_provider());
+    let mut config = rustls::ServerConfig::builder_with_provider(provider)
+        .with_safe_default_protocol_versions()
+        .unwrap()
+        .with_no_client_auth()
+        .with_single_cert(vec![made.cert.der().clone()], key)
+        .unwrap();
+    config.alpn_protocols = vec![b"h2".to_vec()];
+    let (acceptor, listener) =
+        (TlsAcceptor::from(Arc::new(config)), TcpListener::bind("127.0.0.1:0").await.unwrap());
+    let address = listener.local_addr().unwrap();
+    tokio::spawn(async move {
+        while let Ok((stream, _)) = listener.accept().await {
+            let acceptor = acceptor.clone();
+            tokio::spawn(async move {
+                let Ok(mut stream) = acceptor.accept(stream).await else { return };
+                assert_eq!(stream.get_ref().1.alpn_protocol(), Some(&b"h2"[..]));
+                let mut plain = TcpStream::connect(collector).await.unwrap();
+                let _ = tokio::io::copy_bidirectional(&mut stream, &mut plain).await;
+            });
+        }
+    });
+    (address, made.cert.pem())
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn over_tls_only_a_collector_that_can_prove_its_name_is_told() {
+    let (collector, listener) = (Collector::default(), TcpListener::bind("127.0.0.1:0").await.unwrap());
+    let (address, certificate) = behind_tls(listener.local_addr().unwrap()).await;
+    collector.serve(listener);
+    let section =
+        |more: &str| format!("[telemetry.otlp]\nendpoint = \"https://localhost:{}\"\n{more}", address.port());
+    // Not vouched for by anybody that the daemon trusts.
+    let stack = Stack::with(|setup| setup.sections = section("interval = \"1s\"")).await;
+    until(async || exports(&metrics(&stack), "metrics", "failed") > 0).await;
+    assert!(collector.0.lock().unwrap().metrics.is_empty());
+    let stack = Stack::with(|setup| {
+        let file = setup.directory().join("collector.pem");
+        std::fs::write(&file, &certificate).unwrap();
+        setup.sections = section(&format!("ca_file = {file:?}"));
+    })
+    .await;
+    until(async || exports(&metrics(&stack), "metrics", "accepted") > 0).await;
+    assert!(!collector.0.lock().unwrap().metrics.is_empty());
 }
 
 #[tokio::test(flavor = "multi_thread")]
