@@ -7,7 +7,7 @@
 //! 4  daemon   grpc   client   cli   mcp            edges: process, wire, people, models
 //! 3  broker                                        the request path: one function per verb
 //! 2  session  policy  approval  limit  lease  inbox  audit   the rules
-//! 1  vault -> upstream   peer                      secrets at rest; the only outbound network; who calls
+//! 1  vault -> upstream   peer   otlp               secrets at rest; the outbound network; who calls
 //! 0  secret  clock  types  config  sys  telemetry  metrics  pb  link
 //! ```
 //!
@@ -85,6 +85,8 @@ pub mod limit;
 pub mod link;
 pub mod mcp;
 pub mod metrics;
+#[cfg(feature = "otlp")]
+pub mod otlp;
 pub mod pb;
 pub mod peer;
 pub mod policy;

@@ -47,7 +47,7 @@ const UNITS: &[Unit] = &[
     unit("clock", 0, Only(&["sys"])),
     unit("sys", 0, Only(&[])),
     unit("config", 0, Only(&["types"])),
-    unit("telemetry", 0, Only(&[])),
+    unit("telemetry", 0, Only(&["metrics"])),
     unit("metrics", 0, Only(&[])),
     unit("pb", 0, Only(&[])),
     unit("link", 0, Only(&["sys"])),
@@ -55,6 +55,8 @@ const UNITS: &[Unit] = &[
     unit("peer", 1, Below(&[])),
     unit("upstream", 1, Below(&[])),
     unit("vault", 1, Below(&["upstream"])),
+    // What TLS trusts.
+    unit("otlp", 1, Below(&["upstream"])),
     //
     unit("session", 2, Below(&["policy", "audit"])),
     // The proof that a marked scope asks for.
@@ -93,11 +95,11 @@ const BY_NAME_ALONE: &str = "pb";
 
 /// Crates that belong to one place.
 const CRATES: &[(&str, &[&str])] = &[
-    // Callbacks are the second thing that is called; what TLS trusts comes from `upstream`.
-    ("hyper_rustls", &["upstream", "inbox"]),
+    // Callbacks and a collector are called as well; what TLS trusts comes from `upstream`.
+    ("hyper_rustls", &["upstream", "inbox", "otlp"]),
     ("webpki_roots", &["upstream"]),
-    ("tonic", &["pb", "grpc", "client", "daemon"]),
-    ("prost", &["pb", "grpc", "client"]),
+    ("tonic", &["pb", "grpc", "client", "daemon", "otlp"]),
+    ("prost", &["pb", "grpc", "client", "otlp"]),
     ("rmcp", &["mcp"]),
     ("rusqlite", &["inbox"]),
     ("ratatui", &["cli"]),

@@ -2,7 +2,7 @@
 
 use std::collections::BTreeMap;
 
-use super::Broker;
+use super::{Admitted, Broker};
 use crate::audit::Cause;
 use crate::metrics::{Counter, Exposition, Kind, OTHER, Words};
 use crate::policy::Policy;
@@ -30,6 +30,16 @@ impl Broker {
         let mut names: Vec<&RoleName> = policy.roles().map(|role| role.name()).collect();
         names.sort();
         names.iter().for_each(|name| self.audit.counts().admit_role(name.as_str()));
+    }
+
+    /// A role as metrics label it.
+    pub fn role_label<'a>(&self, role: &'a RoleName) -> &'a str {
+        self.audit.counts().role_label(role.as_str())
+    }
+
+    /// The role of a call that was let in, in the same way.
+    pub fn role_of<'a>(&self, admitted: &'a Admitted) -> &'a str {
+        self.role_label(&admitted.session.role)
     }
 
     /// Writes down what the broker counts, and what is alive in it.

@@ -19,6 +19,7 @@ mod raw;
 mod reader;
 mod report;
 mod resolve;
+mod sight;
 mod suggest;
 mod units;
 mod values;
@@ -32,6 +33,7 @@ pub use environment::{Environment, Variable};
 pub use error::{ConfigError, FileFault};
 pub use locate::Source;
 pub use origin::{Origin, Origins, Shown, show};
+pub use sight::{MetricsConfig, OtlpConfig, Traces};
 pub use units::{UnitError, duration_text, parse_duration};
 
 use crate::types::{BaseUrl, CgroupPath, Delivery, FileHash, IdentityName, IdentityUuid, RoleName, UnitName};
@@ -128,6 +130,10 @@ pub struct Config {
     pub limits: LimitsConfig,
     /// `[inbox]`.
     pub inbox: InboxConfig,
+    /// `[metrics]`.
+    pub metrics: MetricsConfig,
+    /// `[telemetry.otlp]`.
+    pub otlp: OtlpConfig,
     /// `honeytokens`: names that no honest agent asks for, still text. In force with a reload.
     pub honeytokens: Vec<Located<String>>,
     /// `[role.<name>]`, in the order of the file.
@@ -145,7 +151,9 @@ impl Config {
             && self.memory == in_force.memory
             && self.audit == in_force.audit
             && self.limits == in_force.limits
-            && self.inbox == in_force.inbox;
+            && self.inbox == in_force.inbox
+            && self.metrics == in_force.metrics
+            && self.otlp == in_force.otlp;
         !same
     }
 }

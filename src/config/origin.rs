@@ -94,6 +94,9 @@ pub fn show(config: &Config, origins: &Origins) -> Vec<Shown> {
     listing.put("audit.max_bytes", audit.max_bytes);
     listing.limits(config.limits);
     listing.inbox(config.inbox);
+    for (key, value) in config.metrics.shown().into_iter().chain(config.otlp.shown()) {
+        listing.put(key, value);
+    }
     listing.put_each("honeytokens", &config.honeytokens);
     config.roles.iter().for_each(|role| listing.role(role));
     for (key, value) in config.dispatches.iter().flat_map(dispatch::shown) {

@@ -13,6 +13,7 @@ use super::dispatch::{self, DispatchConfig};
 use super::origin::Origins;
 use super::reader::{Table, Value};
 use super::report::Report;
+use super::sight::{self, RawSight};
 use super::values::{
     BINDS, CALLERS, USERS, base_url, cgroup, count, deliveries, duration, group, host_name, identity,
     memory_tier, one_of, path, rate, socket_path, user,
@@ -39,6 +40,7 @@ pub(super) struct RawConfig {
     pub(super) audit: RawAudit,
     pub(super) limits: RawLimits,
     pub(super) inbox: RawInbox,
+    pub(super) sight: RawSight,
     pub(super) honeytokens: Vec<Located<String>>,
     pub(super) roles: Vec<RawRole>,
     pub(super) dispatches: Vec<DispatchConfig>,
@@ -141,6 +143,7 @@ pub(super) fn read(report: &Report, text: &str, origins: &mut Origins) -> RawCon
         audit: audit(file.table("audit")),
         limits: limits(file.table("limits")),
         inbox: inbox(file.table("inbox")),
+        sight: sight::read(&mut file),
         honeytokens: texts(&mut file, "honeytokens"),
         roles: roles(file.table("role")),
         dispatches: dispatch::read(&mut file, report, origins),
@@ -333,7 +336,7 @@ fn matcher(mut table: Table<'_>) -> Located<MatchConfig> {
     Located { value: MatchConfig { foreign, ..value }, line }
 }
 
-const fn seconds(number: u64) -> Duration {
+pub(super) const fn seconds(number: u64) -> Duration {
     Duration::from_secs(number)
 }
 

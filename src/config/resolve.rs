@@ -31,9 +31,10 @@ pub(super) fn resolve(
     origins: &mut Origins,
 ) -> Config {
     let mut deciding = Deciding { environment, overrides, report, origins };
-    let RawConfig { upstream, listen, vault, memory, audit, limits, inbox, honeytokens, roles, dispatches } =
-        raw;
+    let RawConfig { upstream, listen, vault, memory, audit, limits, inbox, sight, .. } = raw;
+    let (honeytokens, roles, dispatches) = (raw.honeytokens, raw.roles, raw.dispatches);
     deciding.note_each("honeytokens", &honeytokens);
+    let (metrics, otlp) = sight.resolve(deciding.report, deciding.origins);
     let config = Config {
         upstream: UpstreamConfig {
             base_url: deciding.base_url(upstream.base_url),
@@ -75,6 +76,8 @@ pub(super) fn resolve(
             grace: deciding.setting("limits.grace", limits.grace, Duration::from_secs(5)),
         },
         inbox: deciding.inbox(inbox),
+        metrics,
+        otlp,
         honeytokens,
         roles: roles.into_iter().map(|role| deciding.role(role)).collect(),
         dispatches,

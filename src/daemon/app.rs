@@ -12,7 +12,9 @@ use std::sync::{Arc, Mutex, OnceLock, PoisonError};
 use jiff::Timestamp;
 
 use super::error::{StartError, remedy};
+use super::export::Export;
 use super::listen::{self, Adopted, Bound, Mode};
+use super::scrape::Scrape;
 use super::settings::{Loaded, Settings};
 use super::{confine, notify};
 use crate::audit::AuditFile;
@@ -44,6 +46,7 @@ pub(super) struct App {
     pub(super) budget: Arc<UpstreamBudget>,
     pub(super) agent: Bound,
     pub(super) admin: Bound,
+    pub(super) scrape: Option<Scrape>,
     pub(super) host: Arc<Host>,
     pub(super) config: Config,
     pub(super) clock: Arc<dyn Clock>,
@@ -60,6 +63,7 @@ pub(super) struct Host {
     connections: OnceLock<listen::Connections>,
     budget: Arc<UpstreamBudget>,
     upstream: Arc<upstream::Meters>,
+    export: Export,
     /// Held for a whole reload, by a signal or by the operator: one at a time.
     reloading: Mutex<()>,
 }
@@ -81,6 +85,8 @@ impl App {
         let audit = AuditFile::open(&config.audit.file, config.audit.max_bytes, clock.clone())?;
         let store = Store::open(&config.audit.file.with_file_name(INBOX_FILE))?;
         let adopted = listen::adopt()?;
+        // Before the process is confined: it can listen on no port afterwards.
+        let scrape = config.metrics.listen.map(Scrape::bind).transpose()?;
         protections.extend(confine::to_its_needs(&config, &path, &settings, &adopted)?);
         protections.push(callers(config.listen.require)?);
         let keyring = Arc::new(Keyring::new(arena.clone()));
@@ -109,6 +115,7 @@ impl App {
             clock: clock.clone(),
         };
         let broker = Broker::new(&config, parts);
+        let export = Export::new(&config.otlp)?;
         let (agent, admin) = sockets(&config, adopted)?;
         let host = Arc::new(Host {
             broker: broker.clone(),
@@ -120,9 +127,10 @@ impl App {
             connections: OnceLock::new(),
             budget: budget.clone(),
             upstream: meters,
+            export,
             reloading: Mutex::new(()),
         });
-        Ok(Self { broker, budget, agent, admin, host, config, clock })
+        Ok(Self { broker, budget, agent, admin, scrape, host, config, clock })
     }
 }
 
@@ -130,6 +138,11 @@ impl Host {
     /// Lets `status` count connections.
     pub(super) fn count(&self, connections: listen::Connections) {
         let _ = self.connections.set(connections);
+    }
+
+    /// What is kept for a collector.
+    pub(super) fn export(&self) -> &Export {
+        &self.export
     }
 
     /// All of the new roles and dispatches, or nothing.
@@ -211,8 +224,8 @@ impl Process for Host {
 
     fn write_metrics(&self, page: &mut Exposition) {
         page.family("ravi_broker_build_info", Kind::Gauge, "1, with the version of the daemon.");
-        page.sample("ravi_broker_build_info", &[("version", env!("CARGO_PKG_VERSION"))], 1);
-        let started = self.started_at.as_second();
+        page.sample("ravi_broker_build_info", &[("version", env!("CARGO_PKG_VERSION"))], 1_u8);
+        let started = u64::try_from(self.started_at.as_second()).unwrap_or_default();
         page.single("ravi_broker_start_time_seconds", Kind::Gauge, "When the daemon started.", started);
         let connections = self.connections();
         page.single("ravi_broker_connections", Kind::Gauge, "Open connections of agents.", connections);
@@ -226,6 +239,7 @@ impl Process for Host {
         let help = "Calls to Ravi that were held back by the budget of all or of one identity.";
         page.single("ravi_broker_upstream_budget_refused_total", Kind::Counter, help, self.budget.refused());
         self.upstream.write(page);
+        self.export.write(page);
     }
 
     fn connections(&self) -> usize {

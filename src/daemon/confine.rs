@@ -78,9 +78,11 @@ pub(super) fn to_its_needs(
     Ok(reached)
 }
 
-/// Ravi's, that of the hosts to which it has attachments uploaded, that of name servers, and those of callbacks.
+/// Ravi's, that of the hosts to which it has attachments uploaded, that of name servers, that of a collector, and
+/// those of callbacks.
 pub(super) fn tcp_ports(config: &Config) -> Vec<u16> {
     let mut ports = vec![upstream_port(config), HTTPS, DNS];
+    ports.extend(config.otlp.port());
     ports.extend(config.dispatches.iter().map(|rule| rule.to.port()));
     ports.sort_unstable();
     ports.dedup();
@@ -99,6 +101,7 @@ fn readable(config: &Config, config_path: &Path, settings: &Settings) -> Vec<Pat
     }
     read.extend(settings.environment.path(Variable::CredentialsDirectory));
     read.extend(config.upstream.ca_file.clone());
+    read.extend(config.otlp.ca_file.clone());
     // Keys of callbacks are read again after a lock, and may be replaced meanwhile.
     let hooks = config.dispatches.iter().filter_map(|rule| rule.form.key_file());
     read.extend(hooks.filter_map(|file| directory_of(file)));

@@ -1,6 +1,7 @@
 //! Why the daemon did not start: what happened, then what to do.
 
 use std::io;
+use std::net::SocketAddr;
 use std::path::PathBuf;
 
 use thiserror::Error;
@@ -48,6 +49,27 @@ pub enum StartError {
     CaFile {
         /// The file.
         path: PathBuf,
+        /// Why.
+        source: io::Error,
+    },
+    /// `telemetry.otlp.ca_file` holds no certificates.
+    #[error("{0}\nlook at [telemetry.otlp] in the configuration")]
+    Collector(SettingsError),
+    /// `telemetry.otlp.ca_file`.
+    #[error("cannot read telemetry.otlp.ca_file {}: {source}\nname a file of PEM certificates, or remove the setting", path.display())]
+    CollectorCa {
+        /// The file.
+        path: PathBuf,
+        /// Why.
+        source: io::Error,
+    },
+    /// `metrics.listen`.
+    #[error(
+        "cannot listen on {address} for metrics: {source}\nend what listens there, or change or remove metrics.listen"
+    )]
+    Metrics {
+        /// The address.
+        address: SocketAddr,
         /// Why.
         source: io::Error,
     },

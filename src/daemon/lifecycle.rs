@@ -10,6 +10,8 @@ use tokio_util::task::TaskTracker;
 
 use super::app::{App, Host};
 use super::error::StartError;
+#[cfg(feature = "otlp")]
+use super::export::Exporting;
 use super::listen::{Admission, Incoming, Limits};
 use super::{notify, serve};
 use crate::audit::Verb;
@@ -27,7 +29,7 @@ const LAST_WORDS: Duration = Duration::from_millis(200);
 
 /// Serves until a signal says to stop, drains, wipes.
 pub(super) async fn run(app: App) -> Result<(), StartError> {
-    let App { broker, budget, agent, admin, host, config, clock } = app;
+    let App { broker, budget, agent, admin, scrape, host, config, clock } = app;
     let mut terminate = signal(SignalKind::terminate())?;
     let mut interrupt = signal(SignalKind::interrupt())?;
     let mut hangup = signal(SignalKind::hangup())?;
@@ -43,10 +45,16 @@ pub(super) async fn run(app: App) -> Result<(), StartError> {
     }
     let servers = TaskTracker::new();
     let agent = Agent::new(broker.clone(), clock.clone());
-    let calls = CallMeters::new(clock.clone());
+    let calls = CallMeters::new(clock.clone(), host.export().spans());
     servers.spawn(serve::agents(agent, Meter(calls.clone()), agents, broker.clone(), stop.clone()));
     let admin = Admin::new(broker.clone(), host.clone(), calls.clone(), clock.clone());
-    servers.spawn(serve::operator(admin, Meter(calls), operators, stop.clone()));
+    servers.spawn(serve::operator(admin.clone(), Meter(calls), operators, stop.clone()));
+    let mut scraped = JoinSet::new();
+    if let Some(scrape) = scrape {
+        scraped.spawn(scrape.serve(admin.clone(), clock.clone(), stop.clone())?);
+    }
+    #[cfg(feature = "otlp")]
+    let exporting = Exporting::start(&config.otlp, host.export(), admin, clock.clone(), host.started_at())?;
     servers.spawn(broker.dispatcher()?.run());
     servers.close();
     let mut upkeep = upkeep(&broker, &budget, &clock);
@@ -61,6 +69,10 @@ pub(super) async fn run(app: App) -> Result<(), StartError> {
         }
     }
     drain(&broker, &servers, &stop, config.limits.grace).await;
+    #[cfg(feature = "otlp")]
+    if let Some(exporting) = exporting {
+        exporting.end().await;
+    }
     upkeep.abort_all();
     let _ = broker.record_daemon(Verb::DaemonStopping);
     Ok(())

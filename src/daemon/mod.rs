@@ -4,9 +4,11 @@ mod app;
 mod args;
 mod confine;
 mod error;
+mod export;
 mod lifecycle;
 pub mod listen;
 pub mod notify;
+mod scrape;
 mod serve;
 mod settings;
 

@@ -85,14 +85,14 @@ impl Admin {
         Self { broker, process, calls, clock }
     }
 
-    /// What there is to measure, as Prometheus reads it.
-    pub async fn metrics(&self) -> String {
+    /// What there is to measure.
+    pub async fn metrics(&self) -> Exposition {
         let mut page = Exposition::default();
         self.process.write_metrics(&mut page);
         self.broker.write_metrics(&mut page);
         dispatch::write_metrics(&self.broker, &mut page).await;
         self.calls.write(&mut page);
-        page.into_text()
+        page
     }
 
     /// The admin service.
@@ -176,7 +176,7 @@ impl AdminService for Admin {
     }
 
     async fn get_metrics(&self, _: Request<pb::GetMetricsRequest>) -> Answer<pb::GetMetricsResponse> {
-        Ok(Response::new(pb::GetMetricsResponse { text: self.metrics().await }))
+        Ok(Response::new(pb::GetMetricsResponse { text: self.metrics().await.into_text() }))
     }
 
     async fn list_sessions(&self, _: Request<pb::ListSessionsRequest>) -> Answer<pb::ListSessionsResponse> {

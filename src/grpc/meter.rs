@@ -1,22 +1,26 @@
 //! Counts the calls of both sockets: how long each method takes until its answer begins, and the reasons that callers
-//! are given; and puts what is logged meanwhile into the caller's trace. It stands outside of the edge, so it sees what that refuses as well. Imports `metrics` and `status`.
+//! are given; puts what is logged meanwhile into the caller's trace, and leaves a span of each call where spans are
+//! exported. It stands outside of the edge, so it sees what that refuses as well. Imports `metrics`, `telemetry` and
+//! `status`.
 
 use std::convert::Infallible;
-use std::sync::Arc;
+use std::sync::{Arc, OnceLock};
 use std::task::{Context, Poll};
 
 use futures_util::FutureExt;
 use futures_util::future::{Join, Map, Ready, join, ready};
 use http::{HeaderMap, Request, Response};
 use tonic::body::Body;
+use tonic::{Code, Extensions};
 use tower::{Layer, Service};
 use tracing::instrument::Instrumented;
 use tracing::{Instrument, Span};
 
 use super::status;
 use crate::clock::{BootInstant, Clock};
-use crate::metrics::{Counter, Exposition, Family, Kind, Latency, Words};
+use crate::metrics::{Counter, Exposition, Family, Kind, Latency, OTHER, Words};
 use crate::pb::ErrorReason;
+use crate::telemetry::{self, Spans};
 use crate::types::TraceParent;
 
 /// Methods that are told apart: those of the API, and of the health service. Any other path is `other`.
@@ -32,16 +36,30 @@ pub struct CallMeters {
     clock: Arc<dyn Clock>,
     methods: Family<&'static str, Latency, METHODS>,
     errors: Words<ErrorReason, Counter>,
+    spans: Option<Arc<Spans>>,
+}
+
+/// Where a call whose span is kept notes its role, once it is known.
+#[derive(Clone, Debug, Default)]
+pub(super) struct OfRole(Arc<OnceLock<Box<str>>>);
+
+impl OfRole {
+    /// `label` is asked for the role as metrics label it, if the span is kept.
+    pub(super) fn note<'a>(extensions: &Extensions, label: impl FnOnce() -> &'a str) {
+        if let Some(Self(role)) = extensions.get() {
+            role.get_or_init(|| label().into());
+        }
+    }
 }
 
 impl CallMeters {
-    /// No call was made yet.
-    pub fn new(clock: Arc<dyn Clock>) -> Arc<Self> {
+    /// No call was made yet. Each will leave a span in `spans`.
+    pub fn new(clock: Arc<dyn Clock>, spans: Option<Arc<Spans>>) -> Arc<Self> {
         let (methods, errors) = (Family::default(), Words::default());
         for method in OF_THE_API.split(' ').chain(OF_HEALTH) {
             methods.admit(method);
         }
-        Arc::new(Self { clock, methods, errors })
+        Arc::new(Self { clock, methods, errors, spans })
     }
 
     /// Writes them down.
@@ -57,21 +75,53 @@ impl CallMeters {
         }
     }
 
-    fn begin(self: &Arc<Self>, path: &str, headers: &HeaderMap) -> Begun {
+    fn begin(self: &Arc<Self>, request: &mut Request<Body>) -> Begun {
+        let path = request.uri().path();
         let method = self.methods.place(path.strip_prefix(API).unwrap_or(path.trim_start_matches('/')));
-        let span = within_trace(headers, self.methods.name(method));
-        Begun { meters: self.clone(), at: self.clock.now(), method, span }
+        let trace = trace_of(request.headers());
+        let span = trace.map_or_else(Span::none, |trace| within(&trace, self.methods.name(method)));
+        let kept = self.spans.as_ref().map(|spans| {
+            let role = OfRole::default();
+            request.extensions_mut().insert(role.clone());
+            Kept { span: self.started(spans, trace, method), role }
+        });
+        Begun { meters: self.clone(), at: self.clock.now(), method, span, kept }
+    }
+
+    /// The span of a call that begins now. The caller does not decide whether it is kept: the flags of its trace are
+    /// passed on, and hide nothing from the operator.
+    fn started(&self, spans: &Spans, trace: Option<TraceParent>, method: Option<usize>) -> telemetry::Span {
+        let (own, id) = spans.ids();
+        let (trace, parent) = trace.map_or((own, None), |trace| {
+            let (trace, step, flags) = trace.ids();
+            (trace, Some((step, flags)))
+        });
+        let method = self.methods.admitted(method).copied().unwrap_or(OTHER);
+        let start = u64::try_from(self.clock.wall().as_nanosecond()).unwrap_or_default();
+        // As long as there is no answer, whoever goes has cancelled it.
+        let status = Code::Cancelled.into();
+        telemetry::Span { trace, id, parent, method, role: None, status, error: None, start, end: start }
     }
 }
 
-/// What is logged meanwhile says to which trace it belongs, if the caller has said so: in the one form there is, and
-/// once. It is the caller's word, and correlates logs alone.
-fn within_trace(headers: &HeaderMap, method: &str) -> Span {
+/// The trace of the caller, if it names one: in the one form there is, and once. It is the caller's word, and
+/// correlates logs and spans alone.
+fn trace_of(headers: &HeaderMap) -> Option<TraceParent> {
     let mut given = headers.get_all(TRACE).iter();
-    let (Some(given), None) = (given.next(), given.next()) else { return Span::none() };
-    let Some(trace) = given.to_str().ok().and_then(TraceParent::read) else { return Span::none() };
+    let (Some(given), None) = (given.next(), given.next()) else { return None };
+    given.to_str().ok().and_then(TraceParent::read)
+}
+
+/// What is logged meanwhile says to which trace it belongs.
+fn within(trace: &TraceParent, method: &str) -> Span {
     let (trace_id, parent_id) = (trace.trace_id(), trace.span_id());
     tracing::info_span!(target: "ravi_broker::call", "call", method, trace_id, parent_id)
+}
+
+/// The span of a call under way.
+struct Kept {
+    span: telemetry::Span,
+    role: OfRole,
 }
 
 /// A call under way. It is over when this is dropped, also where nobody waits for it any more.
@@ -80,11 +130,16 @@ pub struct Begun {
     at: BootInstant,
     method: Option<usize>,
     span: Span,
+    kept: Option<Kept>,
 }
 
 impl Begun {
-    fn answered(&self, answer: &Response<Body>) {
+    fn answered(&mut self, answer: &Response<Body>) {
         let reason = status::reason_of(answer.headers());
+        if let Some(Kept { span, .. }) = &mut self.kept {
+            span.status = status::code_of(answer).into();
+            span.error = reason.map(status::name);
+        }
         let counter = reason.and_then(|reason| self.meters.errors.at(reason, reason as usize));
         if let Some(counter) = counter {
             counter.one();
@@ -100,6 +155,11 @@ impl Drop for Begun {
         let method = meters.methods.name(self.method);
         // Within it, not under it: the journal looks for the span that is entered.
         self.span.in_scope(|| tracing::debug!(target: "ravi_broker::call", method, duration_us, "call"));
+        if let (Some(Kept { mut span, role }), Some(spans)) = (self.kept.take(), &meters.spans) {
+            span.end = span.start.saturating_add(u64::try_from(took.as_nanos()).unwrap_or(u64::MAX));
+            span.role = role.0.get().cloned();
+            spans.add(span);
+        }
     }
 }
 
@@ -134,8 +194,8 @@ where
         self.0.poll_ready(cx)
     }
 
-    fn call(&mut self, request: Request<Body>) -> Self::Future {
-        let begun = self.1.begin(request.uri().path(), request.headers());
+    fn call(&mut self, mut request: Request<Body>) -> Self::Future {
+        let begun = self.1.begin(&mut request);
         let span = begun.span.clone();
         // What is done at once is within the trace as well.
         let answering = span.in_scope(|| self.0.call(request));
@@ -143,7 +203,7 @@ where
     }
 }
 
-fn finish((answer, begun): (Answer, Begun)) -> Answer {
+fn finish((answer, mut begun): (Answer, Begun)) -> Answer {
     answer.inspect(|answer| begun.answered(answer))
 }
 
@@ -154,7 +214,7 @@ mod tests {
     use crate::clock::SystemClock;
 
     async fn page_after(paths: &[&str]) -> String {
-        let meters = CallMeters::new(Arc::new(SystemClock));
+        let meters = CallMeters::new(Arc::new(SystemClock), None);
         let service = tower::service_fn(|request: Request<Body>| {
             let refused = tonic::Status::from(BrokerError::ResourceNotAvailable).into_http();
             let answer = if request.uri().path().ends_with("ReadLease") {
@@ -197,7 +257,7 @@ mod tests {
 
     #[tokio::test]
     async fn a_call_that_nobody_waits_for_any_more_counts_as_well() {
-        let meters = CallMeters::new(Arc::new(SystemClock));
+        let meters = CallMeters::new(Arc::new(SystemClock), None);
         let never = tower::service_fn(|_: Request<Body>| std::future::pending::<Answer>());
         let mut service = Meter(meters.clone()).layer(never);
         drop(
@@ -209,7 +269,7 @@ mod tests {
 
     #[test]
     fn every_method_and_every_reason_has_a_place() {
-        let meters = CallMeters::new(Arc::new(SystemClock));
+        let meters = CallMeters::new(Arc::new(SystemClock), None);
         assert!(OF_THE_API.split(' ').count() > 40);
         assert!(OF_THE_API.split(' ').chain(OF_HEALTH).all(|method| meters.methods.knows(method)));
         let reasons = (0..crate::metrics::MOST_WORDS)

@@ -28,6 +28,7 @@ use tracing::Instrument;
 
 pub use self::admin::{Admin, Process, Reloaded};
 pub use self::edge::Edge;
+use self::meter::OfRole;
 pub use self::meter::{CallMeters, Meter};
 pub use self::retire::Retire;
 use crate::broker::{Admitted, Broker, BrokerError, Caller};
@@ -133,6 +134,7 @@ impl Agent {
     ) -> Result<(Admitted, P), Status> {
         let (metadata, extensions, message) = request.into_parts();
         let admitted = admit(caller(&metadata, &extensions)?)?;
+        OfRole::note(&extensions, || self.broker.role_of(&admitted));
         let admitted = match extensions.get::<Within>() {
             Some(within) => admitted.answer_by(self.clock.now() + within.for_waits()),
             None => admitted,

@@ -2,6 +2,7 @@
 
 use tonic::{Request, Response};
 
+use super::meter::OfRole;
 use super::{Agent, Answer, caller, convert};
 use crate::broker::BrokerError;
 use crate::limit::Class;
@@ -23,6 +24,7 @@ impl SessionService for Agent {
         let caller = caller(&metadata, &extensions)?;
         let role = convert::name("role", &message.role).map_err(|_| BrokerError::RoleNotAvailable)?;
         let opened = self.broker.open_session(caller, &role, opening(&message)?).await?;
+        OfRole::note(&extensions, || self.broker.role_label(&role));
         let (session, token) = convert::opened(&opened, &*self.clock);
         Ok(Response::new(pb::OpenSessionResponse { session, token }))
     }

@@ -89,6 +89,15 @@ pub(super) fn reason_of(headers: &http::HeaderMap) -> Option<ErrorReason> {
     ErrorReason::from_str_name(&format!("{PREFIX}{reason}"))
 }
 
+/// The code of an answer that begins; good, if it says nothing yet. What is no answer of gRPC has none.
+pub(super) fn code_of<B>(answer: &http::Response<B>) -> Code {
+    match answer.headers().get(STATUS) {
+        Some(code) => Code::from_bytes(code.as_bytes()),
+        None if answer.status().is_success() => Code::Ok,
+        None => Code::Unknown,
+    }
+}
+
 pub(super) fn name(reason: ErrorReason) -> &'static str {
     reason.as_str_name().strip_prefix(PREFIX).unwrap_or_default()
 }

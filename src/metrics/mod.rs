@@ -1,4 +1,4 @@
-//! Counting: atomics that cost an addition, and the text form of them that Prometheus reads.
+//! Counting: atomics that cost an addition, and pages of them, of which Prometheus reads the text.
 //!
 //! Invariants: counting takes no lock and, but for the first use of a label, no memory. A label is a word of a
 //! closed list, or a name that was admitted to a [`Names`] of fixed size; every other one counts as `other`. No
@@ -11,7 +11,7 @@ use std::sync::OnceLock;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
 
-pub use exposition::{Exposition, Kind};
+pub use exposition::{Exposition, Kind, Measured, Number, Sample, Series, Spread, bounds};
 pub use names::{Family, Names, OTHER};
 
 /// Goes up, and begins at 0 with the process. Any thread may count.

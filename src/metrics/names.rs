@@ -92,8 +92,12 @@ impl<K: AsRef<str>, T, const N: usize> Family<K, T, N> {
 
     /// The name of a place; that of all others if it is none.
     pub fn name(&self, place: Option<usize>) -> &str {
-        let name = place.and_then(|place| self.names.places.get(place)?.get());
-        name.map_or(OTHER, AsRef::as_ref)
+        self.admitted(place).map_or(OTHER, AsRef::as_ref)
+    }
+
+    /// The name of a place, as it was admitted.
+    pub fn admitted(&self, place: Option<usize>) -> Option<&K> {
+        place.and_then(|place| self.names.places.get(place)?.get())
     }
 
     /// Whether the name counts on its own.

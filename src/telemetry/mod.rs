@@ -3,9 +3,10 @@
 //! Fields of events are numbers, ids and fixed words; no secret has a `Display` that could end up
 //! here. Other crates are not that careful: at `debug` their HTTP and TLS layers print headers, which
 //! carry tokens. So whatever the filter asks for, only our own targets go beyond `info`.
-//! Imports nothing of this crate.
+//! Spans that wait for an export are in `spans`. Imports `metrics`.
 
 mod panics;
+mod spans;
 
 use std::fs::File;
 use std::io::{IsTerminal, stderr};
@@ -20,6 +21,7 @@ use tracing_subscriber::registry::LookupSpan;
 use tracing_subscriber::{Layer, fmt};
 
 pub use panics::report_panics_without_their_text;
+pub use spans::{Exported, Exports, MAX_SPANS, Signal, Span, Spans};
 
 /// Fields of events and of the spans around them are `RAVI_ROLE`, `RAVI_TRACE_ID` and so on in the journal.
 const JOURNAL_PREFIX: &str = "RAVI";

@@ -13,6 +13,7 @@ pub struct TraceParent {
 const LENGTH: usize = 55;
 const TRACE: std::ops::Range<usize> = 3..35;
 const SPAN: std::ops::Range<usize> = 36..52;
+const FLAGS: std::ops::Range<usize> = 53..55;
 
 impl TraceParent {
     /// Reads one. Other versions are none: there is no other yet, and nothing is lost but a correlation.
@@ -36,6 +37,14 @@ impl TraceParent {
     /// The caller's own step in it, in 16 digits.
     pub fn span_id(&self) -> &str {
         &self.as_str()[SPAN]
+    }
+
+    /// Trace, step and flags as numbers.
+    pub fn ids(&self) -> ([u8; 16], [u8; 8], u8) {
+        let trace = u128::from_str_radix(self.trace_id(), 16).unwrap_or_default();
+        let span = u64::from_str_radix(self.span_id(), 16).unwrap_or_default();
+        let flags = u8::from_str_radix(&self.as_str()[FLAGS], 16).unwrap_or_default();
+        (trace.to_be_bytes(), span.to_be_bytes(), flags)
     }
 
     /// As it was given.
@@ -62,6 +71,8 @@ mod tests {
         assert_eq!(read.trace_id(), "4bf92f3577b34da6a3ce929d0e0e4736");
         assert_eq!(read.span_id(), "00f067aa0ba902b7");
         assert_eq!(read.as_str(), GOOD);
+        let (trace, span, flags) = read.ids();
+        assert_eq!((trace[..2].to_vec(), trace[15], span[1], flags), (vec![0x4b, 0xf9], 0x36, 0xf0, 1));
     }
 
     #[test]

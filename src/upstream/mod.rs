@@ -44,6 +44,8 @@ pub use mailbox::{
 };
 pub use messages::{FileFault, MAX_FILE_BYTES, check_file};
 pub use meters::Meters;
+#[cfg(feature = "otlp")]
+pub use tls::collector_tls;
 pub use tls::{SettingsError, public_tls};
 
 /// Result of an upstream call.

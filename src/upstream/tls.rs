@@ -44,6 +44,12 @@ pub fn public_tls() -> Result<ClientConfig, SettingsError> {
     client_config(None)
 }
 
+/// What a collector of metrics is trusted by: the given certificates, or what the public internet is.
+#[cfg(feature = "otlp")]
+pub fn collector_tls(ca_pem: Option<&[u8]>) -> Result<ClientConfig, SettingsError> {
+    client_config(ca_pem)
+}
+
 fn given_roots(pem: &[u8]) -> Result<RootCertStore, SettingsError> {
     let mut roots = RootCertStore::empty();
     for certificate in CertificateDer::pem_slice_iter(pem) {

@@ -75,8 +75,15 @@ fn every_key_that_the_example_comments_out_is_accepted_with_its_default() {
         let origins = draft.origins.clone();
         let config = draft.finish(Vec::new()).unwrap_or_else(|error| panic!("{error}"));
         let shown = config::show(&config, &origins).into_iter();
-        let no_default =
-            ["upstream.ca_file", "upstream.management_key_file", "listen.require", "memory.require"];
+        let no_default = [
+            "upstream.ca_file",
+            "upstream.management_key_file",
+            "listen.require",
+            "memory.require",
+            "metrics.listen",
+            "telemetry.otlp.endpoint",
+            "telemetry.otlp.ca_file",
+        ];
         shown
             .filter(|shown| !no_default.contains(&shown.key.as_str()))
             .map(|shown| (shown.key, shown.value))
@@ -613,4 +620,36 @@ fn every_mistake_of_a_dispatch_is_reported_with_its_line() {
     assert_eq!(problem(&twice).0, 7);
     let many = format!("version = 1\n{}", DISPATCH["version = 1\n".len()..].repeat(65));
     assert!(problem(&many).1.contains("at most 64"));
+}
+
+#[test]
+fn what_is_told_to_others_goes_to_this_machine_or_is_encrypted() {
+    let read = |text: &str| problems(&format!("version = 1\n{text}"));
+    for (text, expected) in [
+        ("[metrics]\nlisten = \"0.0.0.0:9464\"", "expected a loopback address"),
+        ("[metrics]\nlisten = \"[::]:9464\"", "expected a loopback address"),
+        ("[metrics]\nlisten = \"192.168.1.2:9464\"", "expected a loopback address"),
+        ("[metrics]\nlisten = \"localhost:9464\"", "expected an address and a port"),
+        ("[metrics]\nlisten = 9464", "expected a text"),
+        ("[metrics]\nport = 9464", "unknown key `port` in metrics"),
+        ("[telemetry]\nfile = 9464", "unknown key `file` in telemetry"),
+        ("[telemetry.otlp]\nendpoint = \"http://collector.example:4317\"", "http:// is for loopback"),
+        ("[telemetry.otlp]\nendpoint = \"127.0.0.1:4317\"", "expected https://"),
+        ("[telemetry.otlp]\nendpoint = \"http://127.0.0.1:4317/v1/metrics\"", "only scheme, host and port"),
+        ("[telemetry.otlp]\ninterval = \"0s\"", "expected 1s to"),
+        ("[telemetry.otlp]\ntraces = \"all\"", "expected one of \"off\", \"calls\""),
+        ("[telemetry.otlp]\ntraces = \"calls\"", "expected an endpoint beside it"),
+        ("[telemetry.otlp]\nheaders = \"x\"", "unknown key `headers` in telemetry.otlp"),
+    ] {
+        let problems = read(text);
+        assert_eq!(problems.len(), 1, "{text}: {problems:?}");
+        assert_eq!(problems[0].line, 3, "{text}");
+        assert!(problems[0].message.contains(expected), "{text}: {problems:?}");
+    }
+    let good = accepted(
+        "version = 1\n[metrics]\nlisten = \"[::1]:9464\"\n[telemetry.otlp]\nendpoint = \"https://otlp.example\"",
+    );
+    assert_eq!(good.metrics.listen, Some("[::1]:9464".parse().unwrap()));
+    assert_eq!((good.otlp.port(), good.otlp.interval), (Some(443), Duration::from_secs(30)));
+    assert!(good.needs_restart(&accepted("version = 1")));
 }

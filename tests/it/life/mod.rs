@@ -10,16 +10,22 @@ mod harden;
 mod kill;
 mod limits;
 mod memory;
+#[cfg(feature = "otlp")]
+mod otlp;
 mod reload;
 mod restart;
+mod scrape;
 mod start;
 mod stop;
 mod traces;
 mod users;
 
+use std::collections::BTreeMap;
+use std::process::{Command, Stdio};
+
 use ravi_broker::client::{ClientError, ErrorReason};
 
-use crate::support::{Daemon, Setup};
+use crate::support::{Daemon, Setup, Stack};
 
 /// Asserts that an error of the daemon has the form that people are promised: what happened, what to do.
 fn assert_two_lines(said: &str) {
@@ -43,4 +49,30 @@ fn reason<T>(outcome: Result<T, ClientError>) -> ErrorReason {
         Err(error) => panic!("not an error of the broker: {error}"),
         Ok(_) => panic!("it was allowed"),
     }
+}
+
+/// What the operator is shown.
+fn metrics(stack: &Stack) -> String {
+    let mut command = Command::new(env!("CARGO_BIN_EXE_ravi-broker"));
+    command.args(["metrics", "--admin-socket"]).arg(&stack.setup.admin_socket);
+    let done = command.env_clear().stdin(Stdio::null()).output().expect("it runs");
+    assert!(done.status.success(), "{done:?}");
+    String::from_utf8(done.stdout).expect("it is text")
+}
+
+/// The samples of a page of metrics, but for those that its own making changes, and those that change by themselves.
+fn steady(page: &str) -> BTreeMap<String, f64> {
+    const UNSTEADY: [&str; 4] = [
+        "AdminService/GetMetrics",
+        "ravi_broker_otlp",
+        "ravi_broker_upstream_budget_left",
+        "ravi_broker_connections",
+    ];
+    let samples = page.lines().filter(|line| !line.starts_with('#'));
+    let steady = samples.filter(|line| !UNSTEADY.iter().any(|name| line.contains(name)));
+    let read = |line: &str| {
+        let (series, value) = line.rsplit_once(' ').expect("a sample has a value");
+        (series.to_owned(), value.parse().expect("a number"))
+    };
+    steady.map(read).collect()
 }
