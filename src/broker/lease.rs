@@ -67,7 +67,7 @@ impl Broker {
         recorded.and_then(|()| self.still_leased(session, lease.id)).inspect_err(|_| {
             let _ = self.leases.release(session.id, lease.id);
         })?;
-        unheld.is_held();
+        unheld.held();
         Ok(Leased { lease, credential })
     }
 
@@ -175,7 +175,7 @@ struct Unheld<'a> {
 }
 
 impl Unheld<'_> {
-    fn is_held(mut self) {
+    fn held(mut self) {
         self.id = None;
     }
 }
