@@ -209,7 +209,9 @@ impl From<LeaseError> for BrokerError {
 impl From<TokenError> for BrokerError {
     fn from(error: TokenError) -> Self {
         match error {
-            TokenError::Unknown | TokenError::Foreign { .. } | TokenError::Exec(_) => Self::SessionInvalid,
+            TokenError::Unknown | TokenError::Foreign { .. } | TokenError::Exec(_) | TokenError::Untold => {
+                Self::SessionInvalid
+            }
             // While it is locked the gate says so. Afterwards the session is over like any other.
             TokenError::Ended(End::Locked) => Self::SessionRevoked,
             TokenError::Ended(end) => end.into(),

@@ -69,7 +69,7 @@ use crate::inbox::store::Store;
 use crate::inbox::watch::Watches;
 use crate::lease::Leases;
 use crate::limit::{Class, Limits, Share};
-use crate::peer::{Peer, ProcessId};
+use crate::peer::{Peer, ProcessId, Runs};
 use crate::policy::Policy;
 use crate::session::{End, Session, Sessions, TokenError};
 use crate::types::{DenialId, SessionId};
@@ -286,8 +286,11 @@ impl Broker {
         let Some(role) = policy.role(&session.role).filter(|role| role.names_program()) else {
             return Ok(session);
         };
-        if session.opener.still_runs() {
-            return Ok(session);
+        match session.opener.runs() {
+            Runs::Same => return Ok(session),
+            // The session is not lost: it is served again when that can be told.
+            Runs::Untold => return Err(TokenError::Untold),
+            Runs::Other => {}
         }
         let verdict = role.judge(&session.opener.as_of_now());
         if verdict.holds {

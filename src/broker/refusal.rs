@@ -20,6 +20,8 @@ use crate::upstream::UpstreamError;
 
 /// Of what is refused before there is a call. Nobody is told it.
 pub(super) const NO_CALL: DenialId = DenialId([0; 16]);
+/// Why a program that a role names was not compared.
+const UNTOLD: &str = "what the process runs cannot be told now: the attestor does not answer";
 /// Refusals that are remembered.
 const REMEMBERED: usize = 1024;
 
@@ -159,6 +161,7 @@ impl Broker {
             }
             TokenError::Ended(end) => (Cause::SessionOver, Compared::Text(vec![ended(*end).to_owned()])),
             TokenError::Exec(lines) => (Cause::RoleMismatch, Compared::Text(lines.clone())),
+            TokenError::Untold => (Cause::RoleMismatch, Compared::Text(vec![UNTOLD.to_owned()])),
         };
         self.refuse(Refused { compared, ..Refused::of(caller, None).bounded() }, cause);
     }

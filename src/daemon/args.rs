@@ -38,6 +38,12 @@ pub struct Args {
     /// The audit trail, in place of `audit.file`.
     #[arg(long, value_name = "FILE")]
     pub audit_file: Option<PathBuf>,
+    /// Socket of an attestor that runs as a service of its own, in place of a child: where /proc hides processes.
+    #[arg(long, value_name = "PATH")]
+    pub attestor: Option<PathBuf>,
+    /// Be such an attestor: look into processes for the owner of the socket that the service manager passes.
+    #[arg(long, exclusive = true)]
+    pub attest: bool,
     /// Start a stand-in for Ravi in this process and use it: nothing leaves the machine.
     #[cfg(feature = "sandbox")]
     #[arg(long, conflicts_with_all = ["base_url", "ca_file"])]

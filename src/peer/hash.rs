@@ -5,6 +5,7 @@ use std::sync::{Mutex, MutexGuard, PoisonError};
 
 use tokio::sync::Semaphore;
 
+use super::attestor::Silence;
 use super::{Executable, Pidfd, ProcessId};
 use crate::sys::digest::{LONGEST, digest};
 use crate::sys::facts::FileVersion;
@@ -28,8 +29,8 @@ pub struct Hashed {
 
 impl Hashed {
     /// Whether the process runs this file, in this state, as of now.
-    pub(super) fn is_of(&self, process: ProcessId) -> bool {
-        version_of(process) == Some(self.version)
+    pub(super) fn is_of(&self, process: ProcessId) -> Result<bool, Silence> {
+        Ok(version_of(process)? == Some(self.version))
     }
 
     #[cfg(test)]
@@ -42,7 +43,7 @@ impl Hashed {
 /// The hash of the file that the process runs, if that is the attested one. `None` also if it takes longer
 /// than [`LONGEST`], the wait for others included.
 pub(super) async fn hash(process: ProcessId, attested: &Executable) -> Option<Hashed> {
-    let version = version_of(process)?;
+    let version = version_of(process).ok()??;
     if (version.device, version.inode) != (attested.device, attested.inode) {
         return None;
     }
@@ -63,15 +64,15 @@ async fn read_once(process: ProcessId, version: FileVersion) -> Option<Hashed> {
         // Whoever waits may have given up; the turn ends with the reading.
         let _turn = turn;
         let pidfd = Pidfd::open(process)?;
-        let digest = digest(&mut pidfd.open_executable(process.pid)?).ok()?;
+        let digest = digest(&mut pidfd.open_executable(process.pid).ok()??).ok()?;
         let hashed = Hashed { hash: FileHash(digest.sha256), version: digest.version };
         (digest.version == version).then(|| known().remember(hashed))
     };
     tokio::task::spawn_blocking(read).await.ok()?
 }
 
-fn version_of(process: ProcessId) -> Option<FileVersion> {
-    Pidfd::open(process)?.executable_version(process.pid)
+fn version_of(process: ProcessId) -> Result<Option<FileVersion>, Silence> {
+    Pidfd::open(process).map_or(Ok(None), |pidfd| pidfd.executable_version(process.pid))
 }
 
 fn known() -> MutexGuard<'static, Known> {
@@ -138,19 +139,19 @@ mod tests {
         let process = ProcessId::of(child.id()).unwrap();
         let executable = process.executable().unwrap();
         let hashed = hash(process, &executable).await.unwrap();
-        assert!(known().0.contains(&hashed) && hashed.is_of(process));
+        assert!(known().0.contains(&hashed) && hashed.is_of(process).unwrap());
         // What is kept is believed: the file is not read again.
         let marked = Hashed { hash: FileHash([9; 32]), ..hashed };
         known().0.iter_mut().filter(|kept| **kept == hashed).for_each(|kept| *kept = marked);
         assert_eq!(hash(process, &executable).await, Some(marked));
         // Touched, it is another state.
         std::fs::set_permissions(&program, std::os::unix::fs::PermissionsExt::from_mode(0o700)).unwrap();
-        assert!(!hashed.is_of(process));
+        assert!(!hashed.is_of(process).unwrap());
         assert_eq!(hash(process, &executable).await.unwrap().hash, hashed.hash);
         let other = Executable { inode: executable.inode ^ 1, ..executable };
         assert_eq!(hash(process, &other).await, None);
         child.kill().unwrap();
         child.wait().unwrap();
-        assert!(!hashed.is_of(process));
+        assert!(!hashed.is_of(process).unwrap());
     }
 }

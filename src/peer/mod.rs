@@ -18,6 +18,7 @@ use std::os::fd::AsFd;
 use std::path::Path;
 use std::sync::{Arc, LazyLock};
 
+use self::attestor::Silence;
 pub use self::attestor::{attestor_ended, look_through};
 pub use self::cgroup::Cgroup;
 pub use self::hash::Hashed;
@@ -26,7 +27,6 @@ pub use self::process::{Pidfd, ProcessId};
 pub use self::tier::PeerTier;
 pub use self::unit::Units;
 use crate::sys;
-use crate::sys::facts::Traced;
 pub use crate::sys::peer::{Credentials, Executable};
 use crate::sys::socket::Pin;
 use crate::types::CgroupPath;
@@ -63,6 +63,17 @@ pub struct Peer {
     /// How surely `process` is the one that connected.
     pub tier: PeerTier,
     pidfd: Option<Pidfd>,
+}
+
+/// What a process runs, compared with what it was attested with.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Runs {
+    /// The same program.
+    Same,
+    /// Another one.
+    Other,
+    /// The attestor is silent: it cannot be told now.
+    Untold,
 }
 
 /// Which of the costly facts somebody wants to know.
@@ -102,9 +113,10 @@ impl Peer {
         let Credentials { uid, gid, pid } = credentials;
         let unknown = Self { foreign: is_foreign(credentials), ..Self::unknown(uid, gid) };
         let Some((pidfd, tier)) = pinned.filter(|_| pid != 0) else { return unknown };
-        let Ok(stat) = sys::peer::stat(pid) else { return unknown };
-        let Traced { executable, namespaces } = pidfd.traced(pid);
-        let (namespace, cgroup) = (Namespace::of(pid, namespaces), cgroup(pid));
+        let facts = attestor::look(pid);
+        let Some(stat) = facts.stat else { return unknown };
+        let (namespace, cgroup) = (Namespace::of(&facts), facts.cgroup.as_deref().and_then(cgroup_path));
+        let executable = facts.executable;
         let process = pidfd.process(pid, stat.start_time);
         match process {
             Some(_) => Self { process, executable, namespace, cgroup, tier, pidfd: Some(pidfd), ..unknown },
@@ -133,13 +145,13 @@ impl Peer {
     /// for another program.
     pub fn as_of_now(&self) -> Self {
         let Some((process, pidfd)) = self.process.zip(self.pidfd.as_ref()) else { return self.clone() };
-        let now = pidfd.traced(process.pid);
+        let now = attestor::look(process.pid);
         let executable = self.executable.clone().filter(|attested| now.executable.as_ref() == Some(attested));
-        let hashed = self.hashed.filter(|hashed| executable.is_some() && hashed.is_of(process));
+        let hashed = self.hashed.filter(|hashed| executable.is_some() && hashed.is_of(process) == Ok(true));
         let parent_executable = self.parent_executable.clone();
         let parent_executable =
             parent_executable.filter(|_| parent_executable_of(process) == self.parent_executable);
-        let (namespace, cgroup) = (Namespace::of(process.pid, now.namespaces), cgroup(process.pid));
+        let (namespace, cgroup) = (Namespace::of(&now), now.cgroup.as_deref().and_then(cgroup_path));
         let known = Self { executable, hashed, parent_executable, ..self.clone() };
         if pidfd.is_alive() {
             Self { namespace, cgroup, ..known }
@@ -148,13 +160,21 @@ impl Peer {
         }
     }
 
-    /// False once the process has become another program than it was attested with. What it runs cannot be
-    /// told of one that has ended, or where it never could.
-    pub fn still_runs(&self) -> bool {
-        let (Some(process), Some(attested)) = (self.process, &self.executable) else { return true };
-        let same = process.executable().as_ref() == Some(attested);
-        let same_content = self.hashed.is_none_or(|hashed| hashed.is_of(process));
-        (same && same_content) || !self.is_alive()
+    /// Whether the process still is the program that it was attested with. What it runs cannot be told of one that
+    /// has ended, or where it never could: that counts as the same.
+    pub fn runs(&self) -> Runs {
+        let attested = (self.process, self.pidfd.as_ref(), &self.executable);
+        let (Some(process), Some(pidfd), Some(attested)) = attested else { return Runs::Same };
+        let compared = || {
+            let same = pidfd.executable(process.pid)?.as_ref() == Some(attested);
+            Ok(same && self.hashed.map_or(Ok(true), |hashed| hashed.is_of(process))?)
+        };
+        match compared() {
+            Ok(true) => Runs::Same,
+            _ if !self.is_alive() => Runs::Same,
+            Ok(false) => Runs::Other,
+            Err(Silence) => Runs::Untold,
+        }
     }
 
     /// The same peer, with the costly facts that are needed read as well. Takes 5 s at most; what could not
@@ -224,20 +244,23 @@ impl Executable {
     /// True if this is the file at that path. The kernel names it without symbolic links; a person may write
     /// one.
     pub fn is_at(&self, path: &Path) -> bool {
-        path == self.path || std::fs::canonicalize(path).is_ok_and(|real| real == self.path)
+        path == self.path || attestor::canonical(path).is_some_and(|real| real == self.path)
     }
 }
 
 /// What the parent runs, as of now.
 fn parent_executable_of(process: ProcessId) -> Option<Executable> {
-    let parent = process.parent()?;
-    let executable = parent.executable()?;
+    let (pidfd, parent) = process.pinned_parent()?;
+    let executable = pidfd.executable(parent.pid).ok()??;
     (process.parent() == Some(parent)).then_some(executable)
 }
 
 fn cgroup(pid: u32) -> Option<CgroupPath> {
-    let path = sys::facts::cgroup(pid).ok()?;
-    std::str::from_utf8(&path).ok()?.parse().ok()
+    cgroup_path(&attestor::cgroup(pid)?)
+}
+
+fn cgroup_path(path: &[u8]) -> Option<CgroupPath> {
+    std::str::from_utf8(path).ok()?.parse().ok()
 }
 
 /// True if a process comes from a user or pid namespace whose numbers mean nothing here.
@@ -316,15 +339,21 @@ mod tests {
     fn a_recycled_pid_is_another_process() {
         let mut child = child();
         let process = ProcessId::of(child.id()).unwrap();
-        let earlier = ProcessId { start_time: process.start_time - 1, ..process };
-        assert!(!earlier.is_alive() && Pidfd::open(earlier).is_none());
-        assert!(!process.descends_from(earlier) && !earlier.descends_from(process));
+        // Had its pid earlier: known by its number, or where there are none by its start time.
+        let earlier = |serial| ProcessId { start_time: process.start_time - 1, serial, ..process };
+        for earlier in [earlier(None), earlier(process.serial.map(|serial| serial - 1))] {
+            assert!(!earlier.is_alive() && Pidfd::open(earlier).is_none());
+            assert!(!process.descends_from(earlier) && !earlier.descends_from(process));
+        }
         let same_tick = ProcessId { serial: process.serial.map(|serial| serial ^ 1), ..process };
         assert_eq!(same_tick.is_alive(), process.serial.is_none());
         let own = ProcessId::of(std::process::id()).unwrap();
-        assert!(process.descends_from(own));
+        assert!(process.descends_from(own) && !own.descends_from(process));
+        // The chain has to begin and end with processes that began when these did.
         let own_earlier = ProcessId { start_time: own.start_time - 1, ..own };
         assert!(!process.descends_from(own_earlier));
+        let itself_earlier = ProcessId { start_time: process.start_time - 1, ..process };
+        assert!(!itself_earlier.descends_from(own));
         child.kill().unwrap();
         child.wait().unwrap();
     }

@@ -2,7 +2,7 @@
 
 use std::sync::LazyLock;
 
-use crate::sys::facts::{self, Namespaces};
+use crate::sys::facts::{self, Facts, Namespaces};
 
 /// Where a process is, seen from us.
 ///
@@ -19,21 +19,20 @@ pub enum Namespace {
 }
 
 impl Namespace {
-    /// Of the process with this pid, which the caller pins; `found` is what the attestor or we saw of it.
+    /// Of a process of which this was read.
     ///
     /// The namespaces themselves decide where they may be looked at. Else the maps of ids do: a user
     /// namespace that nobody with our own rights made cannot have the same.
-    pub(super) fn of(pid: u32, found: Option<Namespaces>) -> Self {
+    pub(super) fn of(found: &Facts) -> Self {
         static OURS: LazyLock<Option<Namespaces>> =
             LazyLock::new(|| facts::namespaces(std::process::id()).ok());
-        match facts::pid_namespaces(pid) {
-            Ok(1) => {}
-            Ok(_) => return Self::Other,
-            Err(_) => return Self::Unknown,
+        match found.nested {
+            Some(1) => {}
+            Some(_) => return Self::Other,
+            None => return Self::Unknown,
         }
-        let looked = found.zip(*OURS).map(|(its, ours)| its == ours);
-        let compared = || Some(facts::id_maps(pid).ok()? == facts::id_maps(std::process::id()).ok()?);
-        match looked.or_else(compared) {
+        let looked = found.namespaces.zip(*OURS).map(|(its, ours)| its == ours);
+        match looked.or(found.same_ids) {
             Some(true) => Self::Ours,
             Some(false) => Self::Other,
             None => Self::Unknown,

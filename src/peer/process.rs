@@ -7,11 +7,10 @@ use std::time::Duration;
 
 use tokio::io::Interest;
 
-use super::Executable;
+use super::{Executable, attestor};
 use crate::sys;
+use crate::sys::lineage::{Lineage, Link};
 
-/// Longest chain of parents that is followed.
-const MAX_DEPTH: usize = 64;
 /// Where the end of a process cannot be waited for (descriptor limit), it is asked for this often.
 const FALLBACK_POLL: Duration = Duration::from_millis(100);
 
@@ -41,52 +40,45 @@ impl ProcessId {
 
     /// True if it has not ended.
     pub fn is_alive(self) -> bool {
-        Self::of(self.pid) == Some(self)
+        Pidfd::open(self).is_some_and(|pidfd| pidfd.is_alive())
     }
 
     /// The parent, as of now.
     pub fn parent(self) -> Option<Self> {
+        self.pinned_parent().map(|(_, parent)| parent)
+    }
+
+    /// The parent, and what pins it.
+    pub(super) fn pinned_parent(self) -> Option<(Pidfd, Self)> {
         let pidfd = Pidfd::open(self)?;
-        let parent = Self::of(parent_pid(self.pid)?)?;
-        let unchanged = parent_pid(self.pid) == Some(parent.pid);
+        let above = parent_pid(self.pid)?;
+        let parent = Pidfd::identify(above)?;
+        let unchanged = parent_pid(self.pid) == Some(above);
         (unchanged && pidfd.is_alive()).then_some(parent)
     }
 
     /// The file that it runs now: another one after an exec. `None` as in [`super::Peer::executable`].
     pub fn executable(self) -> Option<Executable> {
-        Pidfd::open(self)?.executable(self.pid)
+        Pidfd::open(self)?.executable(self.pid).ok()?
     }
 
-    /// True if both are alive and this is `ancestor` or one of its descendants, as of now.
+    /// True if both are alive and this is `ancestor` or one of its descendants, as of now. Only the chain between
+    /// them is read, and at once.
     pub fn descends_from(self, ancestor: Self) -> bool {
         let pinned = (Pidfd::open(self), Pidfd::open(ancestor));
         let (Some(own), Some(top)) = pinned else { return false };
-        self.leads_to(ancestor.pid) && own.is_alive() && top.is_alive()
+        let Some(Lineage(chain)) = attestor::lineage(self.pid, ancestor.pid) else { return false };
+        let ends = (chain.first().copied(), chain.last().copied());
+        ends == (Some(self.link()), Some(ancestor.link())) && own.is_alive() && top.is_alive()
     }
 
-    /// Follows the parents up to `top`. Each link is read twice, around the reading of the next one: a
-    /// process keeps its parent for as long as that lives, so a link that still holds proves that the
-    /// pid in it was not recycled meanwhile.
-    fn leads_to(self, top: u32) -> bool {
-        let mut child = self.pid;
-        let mut parent = parent_pid(child);
-        for _ in 0..MAX_DEPTH {
-            if child == top {
-                return true;
-            }
-            let Some(next) = parent else { return false };
-            let above = parent_pid(next);
-            if parent_pid(child) != Some(next) {
-                return false;
-            }
-            (child, parent) = (next, above);
-        }
-        false
+    fn link(self) -> Link {
+        Link { pid: self.pid, start_time: self.start_time }
     }
 }
 
 fn parent_pid(pid: u32) -> Option<u32> {
-    sys::peer::stat(pid).ok().map(|stat| stat.parent).filter(|&parent| parent != 0)
+    attestor::stat(pid).map(|stat| stat.parent).filter(|&parent| parent != 0)
 }
 
 /// A pinned process: while this is held, what it names cannot become another process.
@@ -96,8 +88,13 @@ pub struct Pidfd(Arc<OwnedFd>);
 impl Pidfd {
     /// Pins this very process. `None`: it has ended, or the host gives no pidfd for it.
     pub fn open(process: ProcessId) -> Option<Self> {
-        let (pidfd, found) = Self::identify(process.pid)?;
-        (found == process).then_some(pidfd)
+        let pidfd = Self::of(process.pid)?;
+        let same = match process.serial {
+            // Never used twice: nothing of it needs to be read.
+            Some(_) => sys::peer::serial(&pidfd.0) == process.serial,
+            None => pidfd.process(process.pid, attestor::stat(process.pid)?.start_time) == Some(process),
+        };
+        (same && pidfd.is_alive()).then_some(pidfd)
     }
 
     /// True if the process has not ended. An error counts as ended.
@@ -130,7 +127,7 @@ impl Pidfd {
     /// Pins whoever has this pid now, and says who it is.
     fn identify(pid: u32) -> Option<(Self, ProcessId)> {
         let pidfd = Self::of(pid)?;
-        let stat = sys::peer::stat(pid).ok()?;
+        let stat = attestor::stat(pid)?;
         let process = pidfd.process(pid, stat.start_time)?;
         Some((pidfd, process))
     }

@@ -178,6 +178,8 @@ pub enum TokenError {
     /// The process that assumed the role has become another program, which does not match. With the reasons,
     /// for the operator.
     Exec(Vec<String>),
+    /// The role asks what its process runs, and that cannot be told now. The session goes on.
+    Untold,
 }
 
 /// The sessions. Concurrency: any thread; one task waits on [`Sessions::due`].

@@ -2,8 +2,8 @@
 //!
 //! Best effort: what the kernel does not know is left out and the report says how far it went. It binds
 //! the calling thread and those started later, for ever. Nothing may be executed. A confined process
-//! can trace none outside, which includes reading what it runs: see `attestor`. Imports nothing but its
-//! neighbours in `sys`.
+//! can trace none outside, which includes reading what it runs, and all that `/proc` hides: see `attestor`.
+//! Imports nothing but its neighbours in `sys`.
 
 use std::fs;
 use std::path::PathBuf;
@@ -39,11 +39,6 @@ pub struct Allowed {
 /// confined process has no use for. Not fatal: the report says what was reached.
 pub fn confine(allowed: &Allowed) -> Vec<Protection> {
     let tracing = |given_up| Protection::of("no right to trace processes of other users", given_up);
-    if hides_processes(&fs::read_to_string("/proc/self/mounts").unwrap_or_default()) {
-        // Even their start times can then be read only by those who may trace them.
-        let tier = "off: /proc is mounted with hidepid, so callers could not be identified";
-        return vec![off(tier), tracing(false)];
-    }
     let confined = restrict(allowed).map_or(off("off: landlock failed"), |status| report(&status));
     vec![confined, tracing(give_up_tracing())]
 }
@@ -93,7 +88,12 @@ fn off(tier: &'static str) -> Protection {
     Protection { name: NAME, tier, full: false }
 }
 
-/// True if `/proc` shows a user only what that user may trace (`proc(5)`). The last mount counts.
+/// True if `/proc` shows us of other users' processes only those that we may trace (`proc(5)`).
+pub fn proc_is_hidden() -> bool {
+    hides_processes(&fs::read_to_string("/proc/self/mounts").unwrap_or_default())
+}
+
+/// The last mount counts.
 fn hides_processes(mounts: &str) -> bool {
     let proc = mounts.lines().rev().find_map(|line| {
         let mut fields = line.split(' ').skip(1);

@@ -1,5 +1,6 @@
 //! More raw facts of a process: its cgroup, its namespaces, the state of the file that it runs. Each is one
-//! function of a pid; the caller pins the process. What they mean is `peer`'s business.
+//! function of a pid, and [`look`] is all that is asked of every peer; the caller pins the process. What they
+//! mean is `peer`'s business.
 //!
 //! Sources: `/proc/<pid>/cgroup` (`cgroups(7)`), `NSpid` of `/proc/<pid>/status` (Linux 4.1), `uid_map` and
 //! `gid_map` (`user_namespaces(7)`), `/proc/<pid>/ns/*` (`namespaces(7)`), `/proc/<pid>/exe`. The last two
@@ -15,7 +16,7 @@ use nix::errno::Errno;
 use nix::fcntl::{OFlag, open};
 use nix::sys::stat::{FileStat, Mode, fstat, stat};
 
-use super::peer::{Executable, executable, self_fd};
+use super::peer::{Executable, Stat, executable, self_fd};
 
 /// One path of at most 4,096 bytes for each hierarchy.
 const CGROUP_LIMIT: usize = 64 << 10;
@@ -68,13 +69,13 @@ fn unified(text: &[u8]) -> Option<&[u8]> {
 }
 
 /// In how many nested PID namespaces the process has a number, ours included: 1 if it is in ours.
-pub fn pid_namespaces(pid: u32) -> io::Result<usize> {
+pub fn pid_namespaces(pid: u32) -> io::Result<u32> {
     let text = read(&format!("/proc/{pid}/status"), STATUS_LIMIT)?;
     count_numbers(&text).ok_or_else(|| Errno::EBADMSG.into())
 }
 
 /// The process's own name comes first in the file, and the kernel escapes its line breaks.
-fn count_numbers(status: &[u8]) -> Option<usize> {
+fn count_numbers(status: &[u8]) -> Option<u32> {
     let numbers = status.split(|&byte| byte == b'\n').find_map(|line| line.strip_prefix(b"NSpid:"))?;
     let numbers = std::str::from_utf8(numbers).ok()?.split_ascii_whitespace();
     let mut counted = 0;
@@ -115,18 +116,43 @@ pub fn namespaces(pid: u32) -> io::Result<Namespaces> {
     Ok(Namespaces { user: of("user")?, pid: of("pid")? })
 }
 
-/// What is asked of every peer and takes the right to trace it. `None`: it could not be read.
+/// What is asked of every peer. `None`: it could not be read.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
-pub struct Traced {
-    /// See [`executable`].
-    pub executable: Option<Executable>,
-    /// See [`namespaces`].
+pub struct Facts {
+    /// See [`super::peer::stat`].
+    pub stat: Option<Stat>,
+    /// See [`cgroup`].
+    pub cgroup: Option<Vec<u8>>,
+    /// See [`pid_namespaces`].
+    pub nested: Option<u32>,
+    /// Whether it has the [`IdMaps`] of whoever asks. Not looked at where [`Facts::namespaces`] are known.
+    pub same_ids: Option<bool>,
+    /// See [`namespaces`]. Takes the right to trace it.
     pub namespaces: Option<Namespaces>,
+    /// See [`executable`]. Takes the right to trace it.
+    pub executable: Option<Executable>,
 }
 
-/// Both at once.
-pub fn traced(pid: u32) -> Traced {
-    Traced { executable: executable(pid).ok(), namespaces: namespaces(pid).ok() }
+/// All of them at once, for a process with the id `asking`.
+pub fn look(pid: u32, asking: u32) -> Facts {
+    let namespaces = namespaces(pid).ok();
+    Facts { namespaces, executable: executable(pid).ok(), ..untraced(pid, asking, namespaces.is_none()) }
+}
+
+/// Those that take no right.
+pub fn look_from_afar(pid: u32, asking: u32) -> Facts {
+    untraced(pid, asking, true)
+}
+
+fn untraced(pid: u32, asking: u32, compare: bool) -> Facts {
+    let same_ids = || Some(id_maps(pid).ok()? == id_maps(asking).ok()?);
+    Facts {
+        stat: super::peer::stat(pid).ok(),
+        cgroup: cgroup(pid).ok(),
+        nested: pid_namespaces(pid).ok(),
+        same_ids: if compare { same_ids() } else { None },
+        ..Facts::default()
+    }
 }
 
 /// One state of one file. A change of its content changes the time of its last change, which no user can

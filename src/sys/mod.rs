@@ -12,6 +12,7 @@ pub mod digest;
 pub mod facts;
 pub mod harden;
 pub mod inherited;
+pub mod lineage;
 pub mod locked;
 pub mod memfd;
 pub mod peer;

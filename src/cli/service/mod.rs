@@ -12,7 +12,7 @@ use thiserror::Error;
 use std::io;
 use std::path::PathBuf;
 
-use self::place::{Installed, Place, UNITS, Unit};
+use self::place::{Installed, Place, SERVICE, Unit};
 use self::step::Step;
 use super::args::{ServiceChange, ServiceCommand, ServicePlace};
 use super::context::Context;
@@ -121,8 +121,8 @@ fn take(context: &Context, steps: &[Step], dry_run: bool) -> Result<(), ServiceE
 
 fn status(context: &mut Context, place: &ServicePlace) -> Result<(), CliError> {
     let place = Place::of_host(place.user)?;
-    let units: Vec<Unit> = UNITS.iter().map(|name| place.unit(name)).collect();
-    let running = units.iter().any(|unit| unit.name == "ravi-broker.service" && unit.active == "active");
+    let units: Vec<Unit> = place.units().map(|name| place.unit(name)).collect();
+    let running = units.iter().any(|unit| unit.name == SERVICE && unit.active == "active");
     context.show(&StatusView { user: place.user, running, units: &units })
 }
 

@@ -12,20 +12,23 @@ use serde::Serialize;
 use super::ServiceError;
 use super::step::Step;
 
-const SYSTEM: [(&str, &str); 3] = [
-    ("ravi-broker.service", include_str!("../../../systemd/system/ravi-broker.service")),
+/// The daemon's own first; then what it is started by, and asks.
+const SYSTEM: [(&str, &str); 5] = [
+    (SERVICE, include_str!("../../../systemd/system/ravi-broker.service")),
     ("ravi-broker.socket", include_str!("../../../systemd/system/ravi-broker.socket")),
     ("ravi-broker-admin.socket", include_str!("../../../systemd/system/ravi-broker-admin.socket")),
+    ("ravi-broker-attestor.socket", include_str!("../../../systemd/system/ravi-broker-attestor.socket")),
+    ("ravi-broker-attestor.service", include_str!("../../../systemd/system/ravi-broker-attestor.service")),
 ];
 const USER: [(&str, &str); 3] = [
-    ("ravi-broker.service", include_str!("../../../systemd/user/ravi-broker.service")),
+    (SERVICE, include_str!("../../../systemd/user/ravi-broker.service")),
     ("ravi-broker.socket", include_str!("../../../systemd/user/ravi-broker.socket")),
     ("ravi-broker-admin.socket", include_str!("../../../systemd/user/ravi-broker-admin.socket")),
 ];
 const SYSUSERS: &str = include_str!("../../../systemd/ravi-broker.sysusers");
 const CONFIG: &str = include_str!("../../../packaging/config.toml");
-/// The units of an instance.
-pub(super) const UNITS: [&str; 3] = [SYSTEM[0].0, SYSTEM[1].0, SYSTEM[2].0];
+/// The unit of the daemon.
+pub(super) const SERVICE: &str = "ravi-broker.service";
 /// In the units of the repository.
 const PROGRAMS: &str = "/usr/bin";
 /// First line of each file of ours, of whichever version.
@@ -92,7 +95,7 @@ impl Place {
     /// Whether the daemon can be run from where it lies, and whether this user may say so.
     pub(super) fn may_install(&self, dry_run: bool) -> Result<(), ServiceError> {
         let kind = if self.user { "user" } else { "system" };
-        let packaged = PACKAGED.map(|base| Path::new(base).join(kind).join(UNITS[0]));
+        let packaged = PACKAGED.map(|base| Path::new(base).join(kind).join(SERVICE));
         if let Some(unit) = packaged.into_iter().find(|path| path.exists()) {
             return Err(ServiceError::Packaged(unit));
         }
@@ -117,13 +120,21 @@ impl Place {
         if may { Ok(()) } else { Err(ServiceError::NotRoot) }
     }
 
+    /// The names of its units.
+    pub(super) fn units(&self) -> impl Iterator<Item = &'static str> {
+        self.texts().iter().map(|(name, _)| *name)
+    }
+
+    fn texts(&self) -> &'static [(&'static str, &'static str)] {
+        if self.user { &USER } else { &SYSTEM }
+    }
+
     /// The files of this instance, as this program writes them.
     pub(super) fn files(&self) -> Vec<(PathBuf, String)> {
         let programs = self.programs.to_string_lossy();
         let text = |text: &str| format!("{MARK}{}", text.replace(PROGRAMS, &programs));
-        let units = if self.user { USER } else { SYSTEM };
-        let mut files: Vec<_> =
-            units.iter().map(|(name, unit)| (self.units.join(name), text(unit))).collect();
+        let units = self.texts().iter();
+        let mut files: Vec<_> = units.map(|(name, unit)| (self.units.join(name), text(unit))).collect();
         if !self.user {
             files.insert(0, ("/etc/sysusers.d/ravi-broker.conf".into(), text(SYSUSERS)));
         }
@@ -137,9 +148,11 @@ impl Place {
 
     /// Makes the user, and starts.
     pub(super) fn on(&self) -> Vec<Step> {
+        // The attestor is started by its socket.
+        let started = self.units().filter(|name| *name == SERVICE || name.ends_with(".socket"));
         let mut steps = vec![
             self.systemctl(&["daemon-reload"]),
-            self.systemctl(&["enable", "--now", UNITS[1], UNITS[2], UNITS[0]]),
+            self.systemctl(&[&["enable", "--now"][..], &sockets_first(started)].concat()),
         ];
         if !self.user {
             let sysusers = self.systemctl.with_file_name("systemd-sysusers");
@@ -150,7 +163,7 @@ impl Place {
 
     /// Stops before the files go, and forgets them after.
     pub(super) fn off(&self) -> [Step; 2] {
-        let stop = self.systemctl(&["disable", "--now", UNITS[1], UNITS[2], UNITS[0]]);
+        let stop = self.systemctl(&[&["disable", "--now"][..], &sockets_first(self.units())].concat());
         [stop, self.systemctl(&["daemon-reload"])]
     }
 
@@ -225,6 +238,13 @@ impl Installed {
     }
 }
 
+/// A client must not start again what is stopped.
+fn sockets_first(units: impl Iterator<Item = &'static str>) -> Vec<&'static str> {
+    let (mut sockets, services): (Vec<_>, Vec<_>) = units.partition(|name| name.ends_with(".socket"));
+    sockets.extend(services);
+    sockets
+}
+
 /// Whether root alone decides what is there: what the system starts, whoever may change it becomes.
 fn is_roots(program: &Path) -> Result<(), ServiceError> {
     let untrusted = || ServiceError::Untrusted(program.to_owned());
@@ -256,12 +276,16 @@ mod tests {
     fn the_units_start_the_programs_where_they_lie() {
         for user in [false, true] {
             let files = place(user, "/opt/ravi/bin").files();
-            let (_, service) = files.iter().find(|(path, _)| path.ends_with(UNITS[0])).unwrap();
-            assert!(service.contains("\nExecStart=/opt/ravi/bin/ravi-brokerd\n"), "{service}");
+            let (_, service) = files.iter().find(|(path, _)| path.ends_with(SERVICE)).unwrap();
+            let hidden = if user { "" } else { " --attestor=/run/ravi-broker/attestor" };
+            assert!(
+                service.contains(&format!("\nExecStart=/opt/ravi/bin/ravi-brokerd{hidden}\n")),
+                "{service}"
+            );
             assert!(service.contains("\nExecReload=/opt/ravi/bin/ravi-broker reload\n"), "{service}");
             assert!(!files.iter().any(|(_, text)| text.contains(PROGRAMS)));
             assert!(files.iter().all(|(_, text)| text.starts_with(MARK)));
-            assert_eq!(files.len(), if user { 3 } else { 4 });
+            assert_eq!(files.len(), if user { 3 } else { 6 });
         }
     }
 
@@ -294,6 +318,15 @@ mod tests {
         fs::remove_file(&path).unwrap();
         std::os::unix::fs::symlink("/dev/null", &path).unwrap();
         assert_eq!(look(), Installed::Foreign);
+    }
+
+    #[test]
+    fn the_attestor_is_started_by_its_socket_and_stopped_with_the_rest() {
+        let place = place(false, "/opt");
+        let on = place.on().last().unwrap().to_string();
+        assert!(on.contains(" ravi-broker-attestor.socket ") && on.ends_with(" ravi-broker.service"), "{on}");
+        let [off, _] = place.off();
+        assert!(off.to_string().ends_with(" ravi-broker.service ravi-broker-attestor.service"), "{off}");
     }
 
     #[test]

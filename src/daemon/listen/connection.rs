@@ -48,6 +48,8 @@ pub struct Begun {
     stream: UnixStream,
     first: Zeroizing<Vec<u8>>,
     speaker: Arc<Peer>,
+    /// Its process id and user: whose bytes alone are taken.
+    sender: (u32, u32),
     greeting: Greeting,
     permit: Permit,
 }
@@ -128,7 +130,15 @@ impl Connection {
             false => return None,
         };
         greeting.missing = greeting.missing.saturating_sub(length);
-        Some(Begun { stream, first, speaker, greeting, permit })
+        let pid = match (speaker.process, admission) {
+            (Some(process), _) => process.pid,
+            // For the operator the user is enough: a lock must work where nothing else is known of who asks.
+            (None, Admission::Operator) => sender.pid,
+            // What is not known now may be by the time that its client connects again.
+            (None, Admission::Everyone) => 0,
+        };
+        let sender = (pid, speaker.uid);
+        Some(Begun { stream, first, speaker, sender, greeting, permit })
     }
 }
 
@@ -150,11 +160,11 @@ impl Begun {
 
     /// The stream of its bytes.
     pub fn spoken(self) -> Spoken {
-        let Self { stream, first, speaker, greeting, permit } = self;
+        let Self { stream, first, sender, greeting, permit, .. } = self;
         Spoken {
             stream,
             first: Some((first, 0)),
-            speaker: (speaker.process.map_or(0, |process| process.pid), speaker.uid),
+            speaker: sender,
             stranger: Stranger::default(),
             greeting: Some(greeting).filter(|greeting| greeting.missing > 0),
             _permit: permit,

@@ -8,17 +8,13 @@ use nix::errno::Errno;
 use nix::fcntl::{OFlag, open};
 use nix::sys::prctl;
 use nix::sys::signal::{SigHandler, Signal, signal};
-use nix::sys::socket::MsgFlags;
 use nix::sys::stat::Mode;
 use nix::unistd::{Pid, dup2_stderr, dup2_stdin, dup2_stdout, getppid};
 
-use super::super::facts::{executable_version, open_executable, traced};
-use super::super::peer::executable;
 use super::super::{capability, descriptors, harden};
-use super::wire::{Answer, Kind, Message, Question};
+use super::NAME;
+use super::answer::answer_one;
 
-/// What `ps` and `/proc/<pid>/comm` call it; the kernel keeps 15 bytes.
-const NAME: &std::ffi::CStr = c"ravi-attestor";
 /// What is sent to a whole terminal or control group. The daemon decides when the attestor ends.
 const NOT_FOR_IT: [Signal; 4] = [Signal::SIGTERM, Signal::SIGINT, Signal::SIGHUP, Signal::SIGQUIT];
 
@@ -60,30 +56,6 @@ fn settle(socket: &OwnedFd, parent: Pid) -> io::Result<()> {
 
 /// Answers until the daemon's end is closed.
 fn serve(socket: &OwnedFd) -> io::Result<()> {
-    loop {
-        let message = match Message::receive(socket, MsgFlags::empty()) {
-            Ok(Some(message)) => message,
-            Ok(None) => return Ok(()),
-            Err(Errno::EINTR) => continue,
-            Err(errno) => return Err(errno.into()),
-        };
-        let question = Question::read(&message.bytes).ok_or(Errno::EBADMSG)?;
-        // What came along, if anything, is nothing to us.
-        drop(message);
-        // A descriptor cannot be sent while too many of its user are under way (`ETOOMANYREFS`, `unix(7)`).
-        answer(question)
-            .send(socket)
-            .or_else(|errno| Answer::failed(question.exchange, errno).send(socket))?;
-    }
-}
-
-/// The caller pins the process: what was read of one that has ended since may be about another.
-fn answer(Question { kind, exchange, pid }: Question) -> Answer {
-    match Kind::of(kind) {
-        Some(Kind::Executable) => Answer::of(exchange, executable(pid)),
-        Some(Kind::Traced) => Answer::of(exchange, Ok(traced(pid))),
-        Some(Kind::Version) => Answer::of(exchange, executable_version(pid)),
-        Some(Kind::Open) => Answer::of(exchange, open_executable(pid)),
-        None => Answer::failed(exchange, Errno::EINVAL),
-    }
+    while answer_one(socket)? {}
+    Ok(())
 }

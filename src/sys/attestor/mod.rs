@@ -1,48 +1,84 @@
-//! The attestor: a child process that looks into other processes for a daemon that may not.
+//! The attestor: a process that looks into other processes for a daemon that may not.
 //!
 //! A process that landlock confines can trace none outside of its domain, and reading what a process
 //! runs or which namespaces it is in counts as that (`hook_ptrace_access_check` in the kernel's
-//! `security/landlock/task.c`). So the daemon forks this child first. It holds no secret, as none is read
-//! before; it answers a few kinds of questions, one at a time, over a pair of sockets, and ends when the
-//! daemon's end is closed. Of the rights of a superuser it keeps the two that it needs. A file that it
-//! opens for the daemon can be read there whatever landlock says: that judges who opens.
+//! `security/landlock/task.c`). And where `/proc` hides processes of other users, nothing of theirs can be read at
+//! all. So somebody else reads for the daemon, who holds no secret, answers a few kinds of questions, one at a time,
+//! over a pair of sockets, and keeps of the rights of a superuser the two that it needs. It has one of two forms:
+//!
+//! - a *child*, which the daemon forks first, before a secret is read. It sees what the daemon's user would see. It
+//!   ends when the daemon's end is closed, and the daemon when it ends.
+//! - a *service* that the service manager runs, and starts anew. The daemon is given the path of its socket, and
+//!   connects again when the connection has ended. Each end judges the user of the other.
+//!
+//! A file that it opens for the daemon can be read there whatever landlock says: that judges who opens.
 //!
 //! Each question is about a pid. The caller pins the process and, after the answer, looks whether it still
 //! lives: so what was read is not about a later owner of the pid. May import its neighbours in `sys`.
 
+mod answer;
 mod child;
+mod found;
+mod line;
+mod remote;
+mod service;
 mod wire;
 
 use std::fs::File;
-use std::io::{self, ErrorKind};
+use std::io;
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
+use std::os::unix::ffi::OsStrExt;
+use std::path::{Path, PathBuf};
 use std::sync::{Mutex, PoisonError};
 
 use nix::errno::Errno;
-use nix::sys::socket::{AddressFamily, MsgFlags, SockFlag, SockType, setsockopt, socketpair, sockopt};
-use nix::sys::time::{TimeVal, TimeValLike};
+use nix::sys::socket::{AddressFamily, SockFlag, SockType, socketpair};
 use nix::unistd::{ForkResult, fork, getpid};
 
-use self::wire::{Answer, Found, Message, Question};
-use super::facts::{FileVersion, Traced};
-use super::peer::{Executable, pidfd_open};
+use self::found::{Canonical, Group};
+use self::line::Line;
+use self::remote::Remote;
+pub use self::service::serve;
+use self::wire::{About, Answer, Found, MAX_PATH};
+use super::facts::{Facts, FileVersion};
+use super::lineage::Lineage;
+use super::peer::{Executable, Stat, pidfd_open};
 
+/// What `ps` and `/proc/<pid>/comm` call it; the kernel keeps 15 bytes.
+const NAME: &std::ffi::CStr = c"ravi-attestor";
 /// The daemon waits this long for an answer. Usual is well below a millisecond.
 const PATIENCE_MS: i64 = 300;
-/// Signals that may cut a wait short before it counts as failed.
-const INTERRUPTIONS: usize = 8;
 
 /// The daemon's end.
 ///
 /// Every question blocks for one exchange, tens of microseconds. Besides what the attestor itself met, an
-/// error is `TimedOut`: no answer; `WouldBlock`: none yet to an earlier question, so this one was not
-/// asked; or another: the attestor is gone.
+/// error is [silence](is_silence). `TimedOut`: no answer; `WouldBlock`: none yet to an earlier question, so this
+/// one was not asked; another: the attestor is gone.
 #[derive(Debug)]
 pub struct Attestor {
-    /// Held for one exchange, and never for longer than two waits.
-    line: Mutex<Line>,
+    /// Held for one exchange; where a service has to be connected to again, for one more. Neither waits
+    /// longer than [`PATIENCE_MS`] to be heard or to hear.
+    far: Mutex<Far>,
+    /// `None`: a service.
+    child: Option<Child>,
+}
+
+#[derive(Debug)]
+enum Far {
+    Child(Line),
+    Service(Remote),
+}
+
+/// The child, pinned.
+#[derive(Debug)]
+struct Child {
     pid: u32,
     pidfd: OwnedFd,
+}
+
+/// True if the attestor has not said anything, rather than that it could not find something out.
+pub fn is_silence(error: &io::Error) -> bool {
+    error.raw_os_error().is_none()
 }
 
 impl Attestor {
@@ -52,7 +88,7 @@ impl Attestor {
     pub fn start() -> io::Result<Self> {
         let (socket, far) =
             socketpair(AddressFamily::Unix, SockType::SeqPacket, None, SockFlag::SOCK_CLOEXEC)?;
-        let line = Line::new(socket)?;
+        let line = Line::new(socket, PATIENCE_MS)?;
         let parent = getpid();
         // SAFETY: no other thread runs, so no lock that the child might want is held by one that it
         // lacks. The child never returns into the parent's code.
@@ -60,110 +96,106 @@ impl Attestor {
             ForkResult::Child => child::live(&far, parent),
             ForkResult::Parent { child } => {
                 let pid = child.as_raw().cast_unsigned();
-                Ok(Self { line: Mutex::new(line), pid, pidfd: pidfd_open(pid)? })
+                let child = Some(Child { pid, pidfd: pidfd_open(pid)? });
+                Ok(Self { far: Mutex::new(Far::Child(line)), child })
             }
         }
     }
 
-    /// Its process id.
-    pub fn pid(&self) -> u32 {
-        self.pid
+    /// Connects to the service that listens at the path. Waits 10 s at most: it may have to be started first.
+    pub fn connect(path: &Path) -> io::Result<Self> {
+        Ok(Self { far: Mutex::new(Far::Service(Remote::open(path)?)), child: None })
     }
 
-    /// Readable when it has ended.
-    pub fn pidfd(&self) -> BorrowedFd<'_> {
-        self.pidfd.as_fd()
+    /// True if it is not a child of ours: it may see other files at a path than we do.
+    pub fn is_service(&self) -> bool {
+        self.child.is_none()
+    }
+
+    /// The process id of a child.
+    pub fn pid(&self) -> Option<u32> {
+        self.child.as_ref().map(|child| child.pid)
+    }
+
+    /// Readable when a child has ended.
+    pub fn pidfd(&self) -> Option<BorrowedFd<'_>> {
+        self.child.as_ref().map(|child| child.pidfd.as_fd())
     }
 
     /// As [`super::peer::executable`].
     pub fn executable(&self, pid: u32) -> io::Result<Executable> {
-        self.ask(pid)
+        self.ask(About::process(pid))
     }
 
-    /// As [`super::facts::traced`].
-    pub fn traced(&self, pid: u32) -> io::Result<Traced> {
-        self.ask(pid)
+    /// As [`super::facts::look`], asked by us.
+    pub fn facts(&self, pid: u32) -> io::Result<Facts> {
+        self.ask(About { other: std::process::id(), ..About::process(pid) })
     }
 
     /// As [`super::facts::executable_version`].
     pub fn executable_version(&self, pid: u32) -> io::Result<FileVersion> {
-        self.ask(pid)
+        self.ask(About::process(pid))
     }
 
     /// As [`super::facts::open_executable`]. `EMFILE`: we may open no more.
     pub fn open_executable(&self, pid: u32) -> io::Result<File> {
-        self.ask(pid)
+        self.ask(About::process(pid))
     }
 
-    fn ask<F: Found>(&self, pid: u32) -> io::Result<F> {
-        let mut line = self.line.lock().unwrap_or_else(PoisonError::into_inner);
-        line.ask(F::KIND as u32, pid)?.found()
-    }
-}
-
-/// One exchange after the other: an answer that comes too late is recognised by its number.
-#[derive(Debug)]
-struct Line {
-    socket: OwnedFd,
-    exchange: u32,
-    /// The last question has not been answered yet.
-    behind: bool,
-}
-
-impl Line {
-    fn new(socket: OwnedFd) -> io::Result<Self> {
-        let patience = TimeVal::milliseconds(PATIENCE_MS);
-        setsockopt(&socket, sockopt::ReceiveTimeout, &patience)?;
-        setsockopt(&socket, sockopt::SendTimeout, &patience)?;
-        Ok(Self { socket, exchange: 0, behind: false })
+    /// As [`super::peer::stat`].
+    pub fn stat(&self, pid: u32) -> io::Result<Stat> {
+        self.ask(About::process(pid))
     }
 
-    fn ask(&mut self, kind: u32, pid: u32) -> io::Result<Answer> {
-        if self.behind {
-            // Dropped with the descriptor that it may carry.
-            let _too_late = self.hear(MsgFlags::MSG_DONTWAIT)?;
+    /// As [`super::facts::cgroup`].
+    pub fn cgroup(&self, pid: u32) -> io::Result<Vec<u8>> {
+        self.ask::<Group>(About::process(pid)).map(|group| group.0)
+    }
+
+    /// As [`super::lineage::lineage`].
+    pub fn lineage(&self, pid: u32, top: u32) -> io::Result<Lineage> {
+        self.ask(About { other: top, ..About::process(pid) })
+    }
+
+    /// The path without links, as the attestor sees it.
+    pub fn canonical(&self, path: &Path) -> io::Result<PathBuf> {
+        let path = path.as_os_str().as_bytes();
+        if path.len() > MAX_PATH {
+            return Err(Errno::ENAMETOOLONG.into());
         }
-        self.exchange = self.exchange.wrapping_add(1);
-        Question { kind, exchange: self.exchange, pid }.send(&self.socket)?;
-        self.behind = true;
-        self.hear(MsgFlags::empty()).map_err(|error| match error.kind() {
-            ErrorKind::WouldBlock => ErrorKind::TimedOut.into(),
-            _ => error,
-        })
+        self.ask::<Canonical>(About { path, ..About::default() }).map(|path| path.0)
     }
 
-    /// The answer to the last question.
-    fn hear(&mut self, flags: MsgFlags) -> io::Result<Answer> {
-        for _ in 0..INTERRUPTIONS {
-            match Message::receive(&self.socket, flags) {
-                Err(Errno::EINTR) => {}
-                Err(errno) => return Err(errno.into()),
-                Ok(None) => return Err(ErrorKind::ConnectionAborted.into()),
-                Ok(Some(message)) => {
-                    let answer = Answer::read(message).filter(|it| it.exchange == self.exchange);
-                    let answer = answer.ok_or(Errno::EBADMSG)?;
-                    self.behind = false;
-                    return Ok(answer);
-                }
-            }
+    fn ask<F: Found>(&self, about: About<'_>) -> io::Result<F> {
+        self.exchange(F::KIND as u32, about)?.found()
+    }
+
+    fn exchange(&self, kind: u32, about: About<'_>) -> io::Result<Answer> {
+        match &mut *self.far.lock().unwrap_or_else(PoisonError::into_inner) {
+            Far::Child(line) => line.ask(kind, about),
+            Far::Service(remote) => remote.ask(kind, about),
         }
-        Err(ErrorKind::TimedOut.into())
     }
 }
 
 #[cfg(test)]
 mod tests {
-    use std::io::{Read, Write};
+    use std::io::{ErrorKind, Read, Write};
+    use std::os::fd::{AsRawFd, FromRawFd};
     use std::path::{Path, PathBuf};
     use std::process::{Child, Command, Stdio};
 
     use nix::fcntl::{FcntlArg, fcntl};
     use nix::sys::signal::{Signal, kill};
-    use nix::sys::socket::{ControlMessage, UnixAddr, sendmsg};
+    use nix::sys::socket::{
+        Backlog, ControlMessage, MsgFlags, UnixAddr, accept, bind, listen, sendmsg, socket,
+    };
     use nix::unistd::Pid;
 
-    use super::super::facts::{self, executable_version, traced};
-    use super::super::peer::{executable, has_ended};
+    use super::super::facts::{executable_version, look, namespaces};
+    use super::super::lineage::{Link, lineage};
+    use super::super::peer::{executable, has_ended, stat};
+    use super::wire::Message;
     use super::*;
 
     /// A process that runs a file of its own, and where that lies.
@@ -201,7 +233,7 @@ mod tests {
     }
 
     fn signal(attestor: &Attestor, signal: Signal) {
-        kill(Pid::from_raw(attestor.pid().cast_signed()), signal).unwrap();
+        kill(Pid::from_raw(attestor.pid().unwrap().cast_signed()), signal).unwrap();
     }
 
     /// How many descriptors of ours lead to the file.
@@ -210,17 +242,65 @@ mod tests {
         descriptors.filter(|it| std::fs::read_link(it.path()).is_ok_and(|path| path == file)).count()
     }
 
+    /// A service that a thread of ours plays, and its path.
+    struct Service {
+        path: PathBuf,
+        _place: tempfile::TempDir,
+    }
+
+    impl Service {
+        /// What the service does after that, the thread does for as long as the test runs.
+        fn with(serve: impl FnOnce(OwnedFd) + Send + 'static) -> Self {
+            let place = tempfile::tempdir().unwrap();
+            let path = place.path().join("attestor");
+            let listener = listening(&path);
+            std::thread::spawn(move || serve(listener));
+            Self { path, _place: place }
+        }
+
+        fn new() -> Self {
+            Self::with(|listener| {
+                // Without the rest of `serve`, which would change this very process.
+                while let Ok(number) = accept(listener.as_raw_fd()) {
+                    // SAFETY: the kernel has just made this descriptor for us; nobody else knows its number.
+                    let caller = unsafe { OwnedFd::from_raw_fd(number) };
+                    while answer::answer_one(&caller).unwrap_or(false) {}
+                }
+            })
+        }
+    }
+
+    fn listening(path: &Path) -> OwnedFd {
+        let socket = socket(AddressFamily::Unix, SockType::SeqPacket, SockFlag::SOCK_CLOEXEC, None).unwrap();
+        bind(socket.as_raw_fd(), &UnixAddr::new(path).unwrap()).unwrap();
+        listen(&socket, Backlog::new(8).unwrap()).unwrap();
+        socket
+    }
+
     #[test]
     fn the_attestor_says_what_the_process_itself_would_read() {
-        let attestor = Attestor::start().unwrap();
+        let service = Service::new();
+        says_what_we_would_read(&Attestor::start().unwrap());
+        says_what_we_would_read(&Attestor::connect(&service.path).unwrap());
+    }
+
+    fn says_what_we_would_read(attestor: &Attestor) {
         let running = Running::new();
-        let pid = running.pid();
+        let (pid, own) = (running.pid(), std::process::id());
         assert_eq!(attestor.executable(pid).unwrap(), executable(pid).unwrap());
         assert_eq!(attestor.executable(pid).unwrap().path, running.program);
-        let seen = attestor.traced(pid).unwrap();
-        assert!(seen.executable.is_some() && seen.namespaces.is_some());
-        assert_eq!(seen, traced(pid));
-        assert_eq!(seen.namespaces, facts::namespaces(std::process::id()).ok());
+        let seen = attestor.facts(pid).unwrap();
+        assert!(seen.executable.is_some() && seen.stat.is_some() && seen.nested == Some(1));
+        assert_eq!(seen, look(pid, own));
+        assert_eq!(seen.namespaces, namespaces(own).ok());
+        assert_eq!(attestor.stat(pid).unwrap(), stat(pid).unwrap());
+        assert_eq!(attestor.cgroup(pid).ok(), super::super::facts::cgroup(pid).ok());
+        let chain = attestor.lineage(pid, own).unwrap();
+        assert_eq!(chain, lineage(pid, own).unwrap());
+        assert_eq!(chain.0.iter().map(|link: &Link| link.pid).collect::<Vec<_>>(), [pid, own]);
+        let link = running.program.with_file_name("link");
+        std::os::unix::fs::symlink(&running.program, &link).unwrap();
+        assert_eq!(attestor.canonical(&link).unwrap(), running.program);
         assert_eq!(attestor.executable_version(pid).unwrap(), executable_version(pid).unwrap());
         let mut file = attestor.open_executable(pid).unwrap();
         assert_ne!(fcntl(&file, FcntlArg::F_GETFD).unwrap() & libc::FD_CLOEXEC, 0);
@@ -229,19 +309,78 @@ mod tests {
         file.read_to_end(&mut content).unwrap();
         assert!(content == std::fs::read(&running.program).unwrap());
         drop(file);
-        assert_eq!(open_here(&running.program), 0);
+        // A thread that plays the service closes its own after it has sent it.
+        let mut looks = std::iter::repeat_with(|| open_here(&running.program)).take(100_000);
+        assert!(looks.any(|open| open == 0));
     }
 
     #[test]
     fn one_that_is_not_there_is_an_error_of_its_own_kind() {
         let attestor = Attestor::start().unwrap();
         let none = u32::MAX;
-        assert_eq!(attestor.executable(none).unwrap_err().raw_os_error(), Some(libc::ENOENT));
-        assert_eq!(attestor.executable_version(none).unwrap_err().raw_os_error(), Some(libc::ENOENT));
-        assert_eq!(attestor.open_executable(none).unwrap_err().raw_os_error(), Some(libc::ENOENT));
-        assert_eq!(attestor.traced(none).unwrap(), Traced::default());
-        let unknown = attestor.line.lock().unwrap().ask(99, std::process::id()).unwrap();
+        let missing = |error: io::Error| {
+            assert!(!is_silence(&error));
+            assert_eq!(error.raw_os_error(), Some(libc::ENOENT));
+        };
+        missing(attestor.executable(none).unwrap_err());
+        missing(attestor.executable_version(none).unwrap_err());
+        missing(attestor.open_executable(none).unwrap_err());
+        missing(attestor.stat(none).unwrap_err());
+        missing(attestor.lineage(none, 1).unwrap_err());
+        missing(attestor.canonical(Path::new("/nonexistent")).unwrap_err());
+        let long = PathBuf::from("/".repeat(MAX_PATH + 1));
+        assert_eq!(attestor.canonical(&long).unwrap_err().raw_os_error(), Some(libc::ENAMETOOLONG));
+        assert_eq!(attestor.facts(none).unwrap(), Facts::default());
+        let unknown = attestor.exchange(99, About::process(std::process::id())).unwrap();
         assert_eq!(unknown.found::<File>().unwrap_err().raw_os_error(), Some(libc::EINVAL));
+    }
+
+    /// Answers a number of questions, then closes the connection and waits for another, for ever.
+    fn of_few_words(questions: usize) -> Service {
+        Service::with(move |listener| {
+            while let Ok(number) = accept(listener.as_raw_fd()) {
+                // SAFETY: as above.
+                let caller = unsafe { OwnedFd::from_raw_fd(number) };
+                for _ in 0..questions {
+                    let _ = answer::answer_one(&caller);
+                }
+            }
+        })
+    }
+
+    #[test]
+    fn a_service_that_was_started_anew_is_connected_to_again_and_judged_again() {
+        // An introduction and a question.
+        let service = of_few_words(2);
+        let attestor = Attestor::connect(&service.path).unwrap();
+        let own = std::process::id();
+        for _ in 0..8 {
+            assert_eq!(attestor.stat(own).unwrap(), stat(own).unwrap());
+        }
+        // Never more than an introduction: one more is tried, and then it is said to be silent.
+        let service = of_few_words(1);
+        let attestor = Attestor::connect(&service.path).unwrap();
+        assert!(is_silence(&attestor.stat(own).unwrap_err()));
+        std::fs::remove_file(&service.path).unwrap();
+        assert!(is_silence(&attestor.stat(own).unwrap_err()), "nobody listens");
+        let _listener = listening(&service.path);
+        assert_eq!(attestor.stat(own).unwrap_err().kind(), ErrorKind::TimedOut);
+        assert_eq!(attestor.stat(own).unwrap_err().kind(), ErrorKind::WouldBlock);
+    }
+
+    #[test]
+    fn one_that_speaks_of_other_processes_is_refused() {
+        let service = Service::with(|listener| {
+            // SAFETY: as above.
+            let caller = unsafe { OwnedFd::from_raw_fd(accept(listener.as_raw_fd()).unwrap()) };
+            let message = Message::receive(&caller, MsgFlags::empty()).unwrap().unwrap();
+            let question = wire::Question::read(&message.bytes).unwrap();
+            let of_another = look(1, std::process::id());
+            Answer::of(question.exchange, Ok(of_another)).send(&caller).unwrap();
+        });
+        let refused = Attestor::connect(&service.path).unwrap_err();
+        assert_eq!(refused.kind(), ErrorKind::InvalidData, "{refused}");
+        assert!(Attestor::connect(Path::new("/nonexistent/attestor")).is_err());
     }
 
     #[test]
@@ -256,7 +395,7 @@ mod tests {
         while ask() == Err(ErrorKind::WouldBlock) {}
         ask().unwrap();
         signal(&attestor, Signal::SIGKILL);
-        while !has_ended(attestor.pidfd()).unwrap() {}
+        while !has_ended(attestor.pidfd().unwrap()).unwrap() {}
         assert!(ask().is_err());
     }
 
@@ -298,21 +437,24 @@ mod tests {
     #[test]
     fn descriptors_that_nobody_asked_for_are_closed() {
         let attestor = Attestor::start().unwrap();
-        let mut line = attestor.line.lock().unwrap();
-        let question = numbers(&[wire::Kind::Traced as u32, 0, std::process::id()]);
+        let mut far = attestor.far.lock().unwrap();
+        let Far::Child(line) = &mut *far else { panic!("it is a child") };
+        let question = numbers(&[wire::Kind::Stat as u32, 0, std::process::id(), 0]);
         let sent = send_along(&line.socket, &question, 1);
-        line.hear(MsgFlags::empty()).unwrap().found::<Traced>().unwrap();
+        line.hear(MsgFlags::empty()).unwrap().found::<Stat>().unwrap();
         assert!(is_closed(sent), "by the attestor, which goes on");
-        line.ask(wire::Kind::Traced as u32, std::process::id()).unwrap();
+        line.ask(wire::Kind::Stat as u32, About::process(std::process::id())).unwrap();
 
         let pair = || socketpair(AddressFamily::Unix, SockType::SeqPacket, None, SockFlag::SOCK_CLOEXEC);
         for copies in [1, 2, 253] {
             let (near, far) = pair().unwrap();
-            let mut line = Line::new(near).unwrap();
+            let mut line = Line::new(near, PATIENCE_MS).unwrap();
             let body = [&numbers(&[1, 0])[..], &[7; 16], b"/bin/cat"].concat();
             let sent = send_along(&far, &body, copies);
-            let found = line.ask(wire::Kind::Executable as u32, 1).and_then(Answer::found::<Executable>);
-            assert_eq!(found.unwrap_err().raw_os_error(), Some(libc::EBADMSG), "{copies}");
+            let found = line
+                .ask(wire::Kind::Executable as u32, About::process(1))
+                .and_then(Answer::found::<Executable>);
+            assert_eq!(found.unwrap_err().kind(), ErrorKind::InvalidData, "{copies}");
             assert!(is_closed(sent), "{copies}");
         }
     }

@@ -121,7 +121,7 @@ fn attestor(daemon: i32) -> i32 {
     attestors(daemon)[0]
 }
 
-fn attestors(daemon: i32) -> Vec<i32> {
+pub(super) fn attestors(daemon: i32) -> Vec<i32> {
     let pids =
         fs::read_dir("/proc").unwrap().filter_map(|entry| entry.ok()?.file_name().to_str()?.parse().ok());
     let is_its = |pid: &i32| {
@@ -152,7 +152,7 @@ async fn gone(pid: i32) {
 }
 
 /// Gives everything below to the user.
-fn give(path: &Path, uid: u32) {
+pub(super) fn give(path: &Path, uid: u32) {
     chown(path, Some(uid), Some(uid)).unwrap();
     if path.is_dir() {
         fs::read_dir(path).unwrap().for_each(|entry| give(&entry.unwrap().path(), uid));
@@ -336,7 +336,7 @@ async fn a_manager_with_an_abstract_name_is_told_by_a_confined_daemon() {
 }
 
 /// A role for this very program, besides one for its user.
-fn roles_by_program(setup: &mut Setup) {
+pub(super) fn roles_by_program(setup: &mut Setup) {
     let exe = std::env::current_exe().unwrap();
     setup.roles.push_str(&format!(
         "[role.program]\nidentity = \"deploy-agent\"\nmatch = {{ exe = {exe:?} }}\nscopes = [\"secret:read\"]\n"

@@ -3,6 +3,7 @@
 //! Everything here is the real program in a process of its own. Nothing sleeps: a test waits for a
 //! notification, for the end of a process, for a call that reached the sandbox, or for an error.
 
+mod attestor;
 mod crash;
 mod custody;
 mod death;
