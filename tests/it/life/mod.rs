@@ -15,6 +15,7 @@ mod memory;
 mod otlp;
 mod reload;
 mod restart;
+mod scale;
 mod scrape;
 mod start;
 mod stop;
