@@ -185,11 +185,7 @@ fn acquire_many(
                 let nanos = i32::try_from(left.subsec_nanos()).unwrap();
                 prost_types::Duration { seconds: i64::try_from(left.as_secs()).unwrap(), nanos }
             });
-            let message = pb::AcquireLeaseRequest {
-                resource: resource(number),
-                ttl: ttl.clone(),
-                ..Default::default()
-            };
+            let message = pb::AcquireLeaseRequest { resource: resource(number), ttl, ..Default::default() };
             let answer = line.ask(ACQUIRE, Some(token), &message);
             assert!(
                 matches!(answer, Answer::Accepted(_)),
