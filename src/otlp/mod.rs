@@ -100,7 +100,7 @@ impl Exporter {
         }))
     }
 
-    /// Exports until `stop`, and then once more if the collector was there the last time.
+    /// Exports until `stop`, and then once more, unless the collector was not there the last time.
     pub async fn run(mut self, stop: CancellationToken) {
         let mut metrics_at = self.clock.now();
         let mut spans_at = metrics_at + SPANS_EVERY;
@@ -131,7 +131,8 @@ impl Exporter {
                 () = exporting => {}
             }
         }
-        if self.reached == Some(true) {
+        // The first one may have been cut off by the stop.
+        if self.reached != Some(false) {
             self.export_metrics(LAST_DEADLINE).await;
             self.export_spans(LAST_DEADLINE).await;
         }

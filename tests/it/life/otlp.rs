@@ -362,5 +362,6 @@ async fn the_last_calls_before_a_stop_are_told_as_well() {
     whoami(&stack.setup, "01");
     stack.daemon.signal(nix::sys::signal::Signal::SIGTERM);
     assert!(stack.daemon.ended().await.success(), "{}", stack.daemon.log());
-    assert!(collector.spans().len() >= 3);
+    let told = collector.spans().len();
+    assert!(told >= 3, "{told} spans; {}", stack.daemon.log());
 }
